@@ -1,0 +1,413 @@
+"""The ground floor: values that cross a port, and the ports themselves (DESIGN section 4).
+
+Adapters implement the protocols below with plain blocking methods. They are called by lanes only, never by
+the decision thread: that one asks (`Lanes.ask(action) -> Ticket`) and finds the answer in a later tick's view.
+Every adapter method returns its value or one of three failures; it raises only for bugs.
+
+* `Unavailable`: we know nothing (time-out, connection refused, 5xx, an incomplete listing).
+* `Refused`: a definite no of the other side.
+* `Broken`: an answer that could not be understood; treated as `Unavailable`, plus an alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType, Protocol
+
+PandaId = NewType("PandaId", int)
+BatchId = NewType("BatchId", str)
+BundleId = NewType("BundleId", str)
+Ticket = NewType("Ticket", int)
+
+
+# --- failures -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """We could not look: nothing is known."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A definite no. `code` is the other side's own (an exit code or StatusCode), as text."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An answer that makes no sense. `excerpt` holds its first 500 characters, escaped."""
+
+    reason: str
+    excerpt: str = ""
+
+
+Failure = Unavailable | Refused | Broken
+
+
+# --- the workload server ------------------------------------------------------------------------------------
+
+
+class JobStatus(StrEnum):
+    """What a pilot may report, spelled as PanDA spells it."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One PanDA job as fetched. `outputs` are the declared LFNs without the log; "NULL" became None."""
+
+    panda_id: PandaId
+    attempt_nr: int
+    panda_queue: str
+    job_name: str
+    transformation: str
+    job_pars: str
+    outputs: tuple[str, ...]
+    log_lfn: str | None
+    priority: int = 0
+    prod_source_label: str = ""
+    max_walltime_s: int | None = None
+    core_count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedJob:
+    """An item of a fetch answer that is no usable job. Its neighbours are not touched."""
+
+    panda_id: PandaId | None
+    attempt_nr: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Answer to a fetch. Empty `jobs` means that the server gave none, not that its queue is empty."""
+
+    jobs: tuple[Job, ...]
+    malformed: tuple[MalformedJob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """One output in a final report. `guid` is uuid5 of PandaID, attemptNr and LFN; adler32 is 8 hex digits."""
+
+    lfn: str
+    guid: str
+    size: int
+    adler32: str
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One status report of one PanDA job. Fields that are None are not sent."""
+
+    panda_id: PandaId
+    attempt_nr: int
+    status: JobStatus
+    panda_queue: str
+    batch_id: str | None = None
+    node: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    pilot_error_code: int = 0
+    pilot_error_diag: str = ""
+    trans_exit_code: int | None = None
+    n_events: int | None = None
+    cpu_s: int | None = None
+    max_rss_kib: int | None = None
+    sub_status: str = ""
+    job_metrics: str = ""
+    report: tuple[FileReport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The server's answer for one update.
+
+    `accepted`: the server has stored it or already had it (`alreadydone`, `tobekilled` of an archived job).
+    `command`: "" or the server's word (`tobekilled`, `alreadydone`, `badattemptnr`...).
+    Not accepted: the update must be sent again, `reason` says why.
+    """
+
+    panda_id: PandaId
+    attempt_nr: int
+    accepted: bool
+    command: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """Status of one job as the server tells a pilot. `status` is PanDA's word, "unknown" where it has none."""
+
+    panda_id: PandaId
+    attempt_nr: int
+    status: str
+    command: str = ""
+
+
+class JobSource(Protocol):
+    """PanDA, seen by a pilot. One adapter per (server, dialect)."""
+
+    def fetch(self, panda_queue: str, n: int) -> Fetched | Failure: ...
+
+    def report(self, updates: Sequence[Update]) -> tuple[Ack, ...] | Failure: ...
+
+    def status(self, ids: Sequence[PandaId]) -> tuple[ServerStatus, ...] | Failure: ...
+
+    def queue_depth(self, panda_queue: str) -> int | Failure: ...
+
+
+# --- the batch system ---------------------------------------------------------------------------------------
+
+
+class BatchState(StrEnum):
+    """States of a batch job over all dialects. OVER: kept by the batch system after its end (Torque's C)."""
+
+    WAITING = "waiting"
+    HELD = "held"
+    RUNNING = "running"
+    EXITING = "exiting"
+    SUSPENDED = "suspended"
+    OVER = "over"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJobSeen:
+    """One job of a listing. `exit_status` only where the batch system gave one."""
+
+    batch_id: BatchId
+    name: str
+    state: BatchState
+    queue: str = ""
+    owner: str = ""
+    exit_status: int | None = None
+    walltime_s: int | None = None
+    used_walltime_s: int | None = None
+    start_count: int | None = None
+    exec_hosts: tuple[str, ...] = ()
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A listing that came with exit 0, in time, its text closed, from the server named in the config.
+
+    Whether it is *complete* (a known live job is in it) is decided by `recognise`, not by the adapter.
+    `asked_ids`: None for all jobs of the user, else the ids asked for singly; an id that was asked for and
+    definitely unknown (Torque: exit 153) stands in `unknown_ids`.
+    """
+
+    server: str
+    jobs: tuple[BatchJobSeen, ...]
+    asked_ids: tuple[BatchId, ...] | None = None
+    unknown_ids: tuple[BatchId, ...] = ()
+
+
+class CancelResult(StrEnum):
+    """ASKED: the batch system took the request. ALREADY_OVER, UNKNOWN_ID: nothing left to cancel."""
+
+    ASKED = "asked"
+    ALREADY_OVER = "already over"
+    UNKNOWN_ID = "unknown id"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """What a batch job asks for; a dialect renders it as directives at the head of the script."""
+
+    name: str
+    queue: str
+    nodes: int
+    slots_per_node: int
+    walltime_s: int
+    stdout: str
+    features: tuple[str, ...] = ()
+    account: str | None = None
+    flags: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A backfill window: so many nodes are free for so long (None: without end)."""
+
+    nodes: int
+    duration_s: int | None
+
+
+class BatchSystem(Protocol):
+    """Torque behind qsub, qstat and qdel. `script` is a path; its text carries the directives."""
+
+    def submit(self, script: str, name: str) -> BatchId | Failure: ...
+
+    def list_jobs(self, ids: Sequence[BatchId] | None) -> Listing | Failure: ...
+
+    def cancel(self, batch_id: BatchId) -> CancelResult | Failure: ...
+
+    def holes(self) -> tuple[Hole, ...] | Failure: ...
+
+
+class Launcher(Protocol):
+    """Pure: the command that starts one process on one more node of the batch job (one launcher per node)."""
+
+    def command(self, node_index: int, argv: Sequence[str]) -> tuple[str, ...]: ...
+
+
+# --- evidence: files on the shared filesystem (formats: docs/architecture/files.md) ---------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Content of claim.<k>. `who` is "gate" or "pilot"; a gate's names its batch job.
+
+    `who` is "unreadable" when the file is there and its text cannot be read (yet).
+    """
+
+    who: str
+    round: int
+    batch_id: BatchId | None
+    host: str
+    pid: int
+    nonce: str
+    utc: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalLine:
+    """One valid line of a node journal. `end` is the offset of the byte after it."""
+
+    file: str
+    end: int
+    sequence: int
+    kind: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceSeen:
+    """What the files of one bundle say. `lines` holds only what stands behind the offsets given.
+
+    `damaged`: lines with a wrong crc in the middle of a file (a torn last line is not reported).
+    """
+
+    bundle_id: BundleId
+    claims: Mapping[int, Claim]
+    door: int | None
+    launched: tuple[int, ...]
+    turned_away: tuple[int, ...]
+    closed: bool
+    lines: tuple[JournalLine, ...]
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimMade:
+    """Answer to make_claim: `won` if the pilot owns the round (made now, or an own claim was found)."""
+
+    won: bool
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Answer of a port call that returns nothing but its success."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFiles:
+    """What `prepare` writes: the manifest and the script of round 1 (later rounds: `add_script`)."""
+
+    bundle_id: BundleId
+    manifest: str
+    scripts: Mapping[int, str]
+
+
+class Evidence(Protocol):
+    """The bundle directories. Every method is idempotent: it may be called again after a lost answer."""
+
+    def prepare(self, files: BundleFiles) -> Done | Failure: ...
+
+    def add_script(self, bundle_id: BundleId, round_k: int, text: str) -> Done | Failure: ...
+
+    def read(self, bundle_id: BundleId, offsets: Mapping[str, int]) -> EvidenceSeen | Failure: ...
+
+    def make_claim(self, bundle_id: BundleId, round_k: int) -> ClaimMade | Failure: ...
+
+    def set_door(self, bundle_id: BundleId, round_k: int) -> Done | Failure: ...
+
+    def close(self, bundle_id: BundleId) -> Done | Failure: ...
+
+    def write_commands(self, bundle_id: BundleId, text: str) -> Done | Failure: ...
+
+    def remove(self, bundle_id: BundleId) -> Done | Failure: ...
+
+
+# --- store, clock, credentials, lanes -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Records up to and including commit `commit` are durable; `highest_epoch` was read from the lease after that."""
+
+    commit: int
+    highest_epoch: int
+
+
+class Store(Protocol):
+    """The journal: records are JSON objects. `append` is one write and one fsync (group commit)."""
+
+    def load(self) -> Sequence[Mapping[str, Any]]: ...
+
+    def append(self, commit: int, records: Sequence[Mapping[str, Any]]) -> Appended | Failure: ...
+
+
+class Clock(Protocol):
+    """The only source of time. `now` is aware UTC for records; `monotonic` is seconds for durations."""
+
+    def now(self) -> datetime: ...
+
+    def monotonic(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a lane brought back for one `ask`. `outcome` is the port's value or a Failure."""
+
+    ticket: Ticket
+    action: Any
+    outcome: Any
+    asked_at_s: float
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneAge:
+    """State of one lane for status: waiting requests and age of the one under way (None: idle)."""
+
+    lane: str
+    waiting: int
+    under_way_s: float | None
+    last_failure: str = ""
+
+
+class Lanes(Protocol):
+    """Where the decision thread puts actions and finds answers; never blocks."""
+
+    def ask(self, action: Any) -> Ticket: ...
+
+    def answers(self) -> tuple[Answer, ...]: ...
+
+    def ages(self) -> tuple[LaneAge, ...]: ...
