@@ -1,0 +1,74 @@
+"""Job parameters as words, never as a shell's text (docs/architecture/files.md section 4)."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_WORK = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+TEXT_MAX = 65536
+WORDS_MAX = 4096
+
+
+class BadJobText(Exception):
+    """The job parameters cannot be run; the text says why without repeating them."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobText:
+    """What the job parameters say. `n_events` None: unknown."""
+
+    environment: Mapping[str, str]
+    argv: tuple[str, ...]
+    work: str | None
+    n_events: int | None
+    inputs: tuple[str, ...]
+
+
+def parse_job_text(text: str) -> JobText:
+    """Split job parameters; raises BadJobText."""
+    if len(text) > TEXT_MAX:
+        raise BadJobText(f"job parameters have {len(text)} characters, at most {TEXT_MAX}")
+    if _CONTROL.search(text):
+        raise BadJobText("job parameters hold a control character or a line break")
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise BadJobText(f"job parameters cannot be split into words: {error}") from error
+    if len(words) > WORDS_MAX:
+        raise BadJobText(f"job parameters have {len(words)} words, at most {WORDS_MAX}")
+    environment: dict[str, str] = {}
+    while words and _NAME.match(words[0]):
+        name, _, value = words.pop(0).partition("=")
+        environment[name] = value
+    if not words:
+        raise BadJobText("job parameters name no command")
+    return JobText(environment, tuple(words), _work(environment), _events(environment), _inputs(environment))
+
+
+def _work(environment: Mapping[str, str]) -> str | None:
+    work = environment.get("PRODSYS_WORK")
+    if work is not None and not _WORK.fullmatch(work):
+        raise BadJobText("PRODSYS_WORK is not 1 to 100 letters, digits, '.', '_' or '-'")
+    return work
+
+
+def _events(environment: Mapping[str, str]) -> int | None:
+    text = environment.get("PRODSYS_NEVENTS", "-1")
+    try:
+        count = int(text)
+    except ValueError as error:
+        raise BadJobText(f"PRODSYS_NEVENTS is {text[:40]!a}, expected an integer") from error
+    return count if count >= 0 else None
+
+
+def _inputs(environment: Mapping[str, str]) -> tuple[str, ...]:
+    paths = tuple(path for path in environment.get("PRODSYS_INPUTS", "").split(":") if path)
+    for path in paths:
+        if not path.startswith("/") or "/../" in path:
+            raise BadJobText(f"input {path[:120]!a} is not an absolute path without '..'")
+    return paths

@@ -1,0 +1,156 @@
+"""What an experiment is, as plain values: end markers, error texts, exit codes, where outputs go.
+
+The YAML files beside this module hold the words; this module turns their text into values and refuses what does
+not fit, naming the key. Source of COMPASS' words: docs/facts/compass.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+
+class BadExperiment(Exception):
+    """The experiment file is not usable; the text names the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A text that is searched in one stream of the payload; its code decides if the job failed."""
+
+    name: str
+    where: str
+    text: str
+    code: int
+    charge: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of work, by PanDA's `transformation`."""
+
+    name: str
+    needs_caldb: bool
+    marker_where: str | None
+    marker_text: str | None
+    events_read: str | None
+    events_written: str | None
+    patterns: tuple[str, ...]
+    counts_events: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A PanDA pilot error code with its class: who pays for the attempt (`own`, `site`, `infrastructure`)."""
+
+    number: int
+    name: str
+    charge: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Outputs whose LFN matches go to this directory below the job's base."""
+
+    match: re.Pattern[str]
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """All words of one experiment."""
+
+    name: str
+    kinds: Mapping[str, Kind]
+    patterns: Mapping[str, Pattern]
+    exit_codes: Mapping[int, Code]
+    codes: Mapping[str, Code]
+    base: tuple[str, ...]
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPlace:
+    """Where one declared output goes. `target` is absolute and below the site's output root."""
+
+    lfn: str
+    target: str
+
+
+def parse_experiment(text: str) -> Experiment:
+    """The values of one experiment file; raises BadExperiment."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadExperiment(f"not YAML: {error}") from error
+    try:
+        codes = {name: _code(name, item) for name, item in raw["codes"].items()}
+        patterns = {name: _pattern(name, item, codes) for name, item in raw["patterns"].items()}
+        kinds = {name: _kind(name, item, patterns) for name, item in raw["kinds"].items()}
+        exits = {int(number): codes[name] for number, name in raw.get("exit_codes", {}).items()}
+        places = tuple(
+            Place(re.compile(item["match"]), item["directory"]) for item in raw["outputs"]["places"]
+        )
+        return Experiment(raw["name"], kinds, patterns, exits, codes, tuple(raw["outputs"]["base"]), places)
+    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+        raise BadExperiment(f"missing or wrong: {error!r}") from error
+
+
+def _code(name: str, item: Mapping[str, Any]) -> Code:
+    if item["charge"] not in ("own", "site", "infrastructure"):
+        raise ValueError(f"codes.{name}.charge: {item['charge']!r}")
+    return Code(int(item["number"]), name, item["charge"], item["text"])
+
+
+def _pattern(name: str, item: Mapping[str, Any], codes: Mapping[str, Code]) -> Pattern:
+    code = codes[item["code"]]
+    return Pattern(name, item["where"], item["text"], code.number, code.charge)
+
+
+def _kind(name: str, item: Mapping[str, Any], patterns: Mapping[str, Pattern]) -> Kind:
+    marker = item.get("end_marker") or {}
+    wanted = tuple(item.get("patterns", ()))
+    for pattern in wanted:
+        patterns[pattern]
+    return Kind(
+        name,
+        bool(item["needs_caldb"]),
+        marker.get("where"),
+        marker.get("text"),
+        item.get("events_read"),
+        item.get("events_written"),
+        wanted,
+        bool(item.get("counts_events", False)),
+    )
+
+
+def place_outputs(
+    experiment: Experiment, output_root: str, environment: Mapping[str, str], lfns: tuple[str, ...]
+) -> tuple[OutputPlace, ...] | str:
+    """Targets of the declared LFNs, or one sentence that says why they cannot be placed.
+
+    Nothing leaves `output_root`: names with a slash, `..` or control characters are refused.
+    """
+    base = "".join(environment.get(name, "") for name in experiment.base)
+    placed = []
+    for lfn in lfns:
+        if not re.fullmatch(r"[A-Za-z0-9._+@=-]{1,200}", lfn) or lfn.startswith("."):
+            return f"output name {lfn[:80]!a} is not a plain file name"
+        place = next((place for place in experiment.places if place.match.search(lfn)), None)
+        if place is None:
+            return f"no place for output {lfn!a} in experiment {experiment.name}"
+        try:
+            directory = place.directory.format_map(environment)
+        except (KeyError, ValueError, IndexError) as error:
+            return f"output {lfn!a}: directory needs {error} in the job parameters"
+        path = PurePosixPath(base) / directory / lfn
+        if not path.is_absolute() or ".." in path.parts or not path.is_relative_to(output_root):
+            return f"output {lfn!a} would go to {str(path)[:120]!a}, outside {output_root}"
+        placed.append(OutputPlace(lfn, str(path)))
+    return tuple(placed)

@@ -1,0 +1,243 @@
+"""Actions: imperative, not yet done. Each is a request to a lane; `key` tells whether it is under way already.
+
+`Barrier` says what an action waits for: EVENTS until every event recorded before it is durable, NOTHING if it
+only looks or repeats what the server knows (heartbeats go on when the journal cannot be written).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pilot.ports import BatchId, BundleFiles, BundleId, PandaId, Update
+
+
+class Barrier(StrEnum):
+    """What an action waits for before it is released."""
+
+    EVENTS = "events"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEvents:
+    """Write and fsync journal records (group commit)."""
+
+    commit: int
+    records: tuple[Mapping[str, Any], ...]
+    barrier = Barrier.NOTHING
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("append",)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchJobs:
+    """Ask the server for up to `count` jobs of one queue."""
+
+    queue: str
+    server: str
+    panda_queue: str
+    count: int
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("fetch", self.queue)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportJobs:
+    """Report up to a chunk of updates to one server. `rank`: 0 is the most urgent (DESIGN 2)."""
+
+    server: str
+    updates: tuple[Update, ...]
+    rank: int
+    final: bool
+
+    @property
+    def barrier(self) -> Barrier:
+        return Barrier.EVENTS if self.final else Barrier.NOTHING
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("report", self.server, self.updates[0].panda_id)
+
+
+@dataclass(frozen=True, slots=True)
+class AskStatus:
+    """Ask the server what it thinks of these jobs (after tobekilled)."""
+
+    server: str
+    ids: tuple[PandaId, ...]
+    barrier = Barrier.NOTHING
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("status", self.server)
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareBundle:
+    """Write manifest and first script into the bundle's directory and rename it into place."""
+
+    files: BundleFiles
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("prepare", self.files.bundle_id)
+
+
+@dataclass(frozen=True, slots=True)
+class AddScript:
+    """Write the script of a later round."""
+
+    bundle_id: BundleId
+    number: int
+    text: str
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("script", self.bundle_id, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitBatchJob:
+    """qsub the script of round k. Asked at most once for each Intent."""
+
+    bundle_id: BundleId
+    number: int
+    name: str
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("submit", self.bundle_id, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class ListBatchJobs:
+    """One listing for all bundles, or the named ids singly."""
+
+    ids: tuple[BatchId, ...] | None = None
+    barrier = Barrier.NOTHING
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("list",) if self.ids is None else ("list", "singly")
+
+
+@dataclass(frozen=True, slots=True)
+class CancelBatchJob:
+    """qdel one batch job."""
+
+    bundle_id: BundleId
+    batch_id: BatchId
+    why: str
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("cancel", self.batch_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEvidence:
+    """Read claims, doors and new journal lines of one bundle. `last`: the reading after settling."""
+
+    bundle_id: BundleId
+    offsets: Mapping[str, int]
+    last: bool = False
+    barrier = Barrier.NOTHING
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("read", self.bundle_id)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeClaim:
+    """Make claim(k) as the pilot."""
+
+    bundle_id: BundleId
+    number: int
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("claim", self.bundle_id, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class SetDoor:
+    """Write door := number."""
+
+    bundle_id: BundleId
+    number: int
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("door", self.bundle_id, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteClosed:
+    """Write `closed`."""
+
+    bundle_id: BundleId
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("close", self.bundle_id)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteCommands:
+    """Tell the agents of a bundle to end these jobs."""
+
+    bundle_id: BundleId
+    serial: int
+    end: tuple[tuple[PandaId, int], ...]
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("commands", self.bundle_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBundle:
+    """Remove the directory of a settled bundle."""
+
+    bundle_id: BundleId
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("remove", self.bundle_id)
+
+
+Action = (
+    AppendEvents
+    | FetchJobs
+    | ReportJobs
+    | AskStatus
+    | PrepareBundle
+    | AddScript
+    | SubmitBatchJob
+    | ListBatchJobs
+    | CancelBatchJob
+    | ReadEvidence
+    | MakeClaim
+    | SetDoor
+    | WriteClosed
+    | WriteCommands
+    | RemoveBundle
+)

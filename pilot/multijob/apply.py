@@ -1,0 +1,267 @@
+"""The one door into state: `apply(state, event) -> state`. Replay and running use the same function.
+
+`apply` owns the state it is given: it changes it in place and returns it. An event that does not fit the state
+raises `ImpossibleEvent` with the story: that is a bug or a damaged journal, never the world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from pilot.multijob.events import (
+    BatchJobAccepted,
+    BatchJobEnded,
+    BundleCancelled,
+    BundleClosed,
+    BundlePlanned,
+    BundlePrepared,
+    BundleRetired,
+    BundleSettled,
+    ClaimSeen,
+    Event,
+    FinalAccepted,
+    JobFetched,
+    JobGivenBack,
+    JobJudged,
+    JobOrphaned,
+    JobReturned,
+    JobStarted,
+    JournalConsumed,
+    KillOrdered,
+    RoundIntended,
+    RoundVoided,
+    RoundWon,
+    SubmitRefused,
+)
+from pilot.multijob.model import (
+    Bundle,
+    BundleState,
+    JobRecord,
+    JobState,
+    QueueTotals,
+    Round,
+    RoundState,
+    State,
+)
+from pilot.ports import BundleId, JobStatus, PandaId
+
+
+class ImpossibleEvent(Exception):
+    """An event that cannot follow from this state."""
+
+    def __init__(self, event: Event, story: str) -> None:
+        super().__init__(f"impossible event {event!r}: {story}")
+
+
+def replay(events: Iterable[Event]) -> State:
+    """The state after these events, from nothing."""
+    state = State()
+    for event in events:
+        apply(state, event)
+    return state
+
+
+def apply(state: State, event: Event) -> State:
+    """Change `state` by one event and return it."""
+    match event:
+        case (
+            JobFetched()
+            | JobStarted()
+            | JobJudged()
+            | JobReturned()
+            | KillOrdered()
+            | JobOrphaned()
+            | FinalAccepted()
+        ):
+            _apply_job(state, event)
+        case BundlePlanned():
+            _plan(state, event)
+        case BundleRetired():
+            _expect(event, state.bundles[event.bundle_id].state is BundleState.SETTLED, "not settled")
+            del state.bundles[event.bundle_id]
+        case (
+            RoundIntended()
+            | BatchJobAccepted()
+            | SubmitRefused()
+            | ClaimSeen()
+            | RoundWon()
+            | RoundVoided()
+            | BatchJobEnded()
+        ):
+            _apply_round(_bundle(state, event.bundle_id, event), event)
+        case (
+            BundlePrepared()
+            | BundleCancelled()
+            | BundleClosed()
+            | BundleSettled()
+            | JournalConsumed()
+            | JobGivenBack()
+        ):
+            _apply_bundle(_bundle(state, event.bundle_id, event), event)
+        case _:
+            assert_never(event)
+    return state
+
+
+def _expect(event: Event, holds: bool, story: str) -> None:
+    if not holds:
+        raise ImpossibleEvent(event, story)
+
+
+def _bundle(state: State, bundle_id: BundleId, event: Event) -> Bundle:
+    bundle = state.bundles.get(bundle_id)
+    if bundle is None:
+        raise ImpossibleEvent(event, "no such bundle")
+    return bundle
+
+
+def _record(state: State, panda_id: PandaId, event: Event) -> JobRecord:
+    record = state.jobs.get(panda_id)
+    if record is None:
+        raise ImpossibleEvent(event, "no such job")
+    return record
+
+
+def _totals(state: State, queue: str) -> QueueTotals:
+    return state.totals.setdefault(queue, QueueTotals())
+
+
+def _plan(state: State, event: BundlePlanned) -> None:
+    _expect(event, event.bundle_id not in state.bundles, "bundle exists")
+    bundle = Bundle(event.bundle_id, event.queue, event.at, event.nodes, event.walltime_s)
+    pool = state.pools.get(event.queue, {})
+    for index, node in enumerate(event.nodes):
+        for panda_id in node:
+            _expect(event, panda_id in pool, f"job {panda_id} is not in the pool")
+            del pool[panda_id]
+            record = state.jobs[panda_id]
+            record.state, record.bundle_id, record.node_index = JobState.BUNDLED, event.bundle_id, index
+    state.bundles[event.bundle_id] = bundle
+    _totals(state, event.queue).bundles += 1
+
+
+def _fetch(state: State, event: JobFetched) -> None:
+    panda_id = event.job.panda_id
+    _expect(event, panda_id not in state.jobs, "job is known")
+    state.jobs[panda_id] = JobRecord(event.job, event.queue, event.at)
+    state.pools.setdefault(event.queue, {})[panda_id] = None
+    _totals(state, event.queue).fetched += 1
+
+
+def _judge(state: State, record: JobRecord, event: JobJudged) -> None:
+    _expect(event, record.state is not JobState.JUDGED, "job has a verdict")
+    state.pools.get(record.queue, {}).pop(event.panda_id, None)
+    record.state, record.judged_at = JobState.JUDGED, event.at
+    record.verdict, record.outcome = event.verdict, event.outcome
+    totals = _totals(state, record.queue)
+    if event.verdict.status is JobStatus.FINISHED:
+        totals.finished += 1
+    else:
+        totals.failed += 1
+        bundle = state.bundles.get(record.bundle_id) if record.bundle_id else None
+        if bundle is not None:
+            bundle.failures += 1
+
+
+def _apply_job(
+    state: State,
+    event: JobFetched | JobStarted | JobJudged | JobReturned | KillOrdered | JobOrphaned | FinalAccepted,
+) -> None:
+    if isinstance(event, JobFetched):
+        _fetch(state, event)
+        return
+    record = _record(state, event.panda_id, event)
+    match event:
+        case JobStarted():
+            _expect(event, record.state is JobState.BUNDLED, f"job is {record.state}")
+            record.state, record.started_at = JobState.STARTED, event.at
+        case JobJudged():
+            _judge(state, record, event)
+        case JobReturned():
+            _expect(event, record.state is JobState.BUNDLED, f"job is {record.state}")
+            record.state, record.bundle_id, record.node_index = JobState.POOLED, None, None
+            record.returns += 1
+            state.pools.setdefault(record.queue, {})[event.panda_id] = None
+            _totals(state, record.queue).returned += 1
+        case KillOrdered():
+            record.kill_ordered = True
+        case JobOrphaned():
+            record.orphaned = True
+        case FinalAccepted():
+            _expect(event, record.state is JobState.JUDGED, f"job is {record.state}")
+            del state.jobs[event.panda_id]
+        case _:
+            assert_never(event)
+
+
+def _apply_round(
+    bundle: Bundle,
+    event: RoundIntended
+    | BatchJobAccepted
+    | SubmitRefused
+    | ClaimSeen
+    | RoundWon
+    | RoundVoided
+    | BatchJobEnded,
+) -> None:
+    if isinstance(event, RoundIntended):
+        current = bundle.current
+        _expect(event, bundle.state is BundleState.OPEN, f"bundle is {bundle.state}")
+        _expect(event, current is None or current.state is RoundState.VOID, "a round is open")
+        _expect(event, event.number == (current.number + 1 if current else 1), "numbers have no gaps")
+        bundle.rounds[event.number] = Round(event.number, RoundState.INTENDED, event.at)
+        return
+    found = bundle.rounds.get(event.number)
+    if found is None:
+        raise ImpossibleEvent(event, "no such round")
+    match event:
+        case BatchJobAccepted():
+            if event.batch_id not in found.batch_ids:
+                found.batch_ids += (event.batch_id,)
+            if found.state is RoundState.INTENDED:
+                found.state = RoundState.ACCEPTED
+        case SubmitRefused():
+            found.refused = event.reason
+        case ClaimSeen():
+            _expect(event, not found.pilot_owns, "the pilot owns this round")
+            found.claim, found.state = event.claim, RoundState.CLAIMED
+            found.ended = {batch_id: how for batch_id, how in found.ended.items() if how == "over"}
+            batch_id = event.claim.batch_id
+            if batch_id is not None:
+                found.batch_ids = (*(known for known in found.batch_ids if known != batch_id), batch_id)
+        case RoundWon():
+            _expect(event, found.state is not RoundState.CLAIMED, "a batch job owns this round")
+            found.pilot_owns = True
+        case RoundVoided():
+            _expect(event, found.pilot_owns, "only a round that the pilot owns can be void")
+            found.state = RoundState.VOID
+        case BatchJobEnded():
+            found.ended[event.batch_id] = event.how
+        case _:
+            assert_never(event)
+
+
+def _apply_bundle(
+    bundle: Bundle,
+    event: BundlePrepared | BundleCancelled | BundleClosed | BundleSettled | JournalConsumed | JobGivenBack,
+) -> None:
+    match event:
+        case BundlePrepared():
+            _expect(event, bundle.state is BundleState.PLANNED, f"bundle is {bundle.state}")
+            bundle.state = BundleState.OPEN
+        case BundleCancelled():
+            bundle.cancel_reason = event.reason
+        case BundleClosed():
+            current = bundle.current
+            _expect(event, bundle.state is BundleState.OPEN, f"bundle is {bundle.state}")
+            _expect(event, current is not None and current.batch_job_over, "its batch job is not over")
+            bundle.state = BundleState.CLOSED
+        case BundleSettled():
+            bundle.state, bundle.settled_at = BundleState.SETTLED, event.at
+        case JournalConsumed():
+            bundle.offsets[event.file] = max(event.end, bundle.offsets.get(event.file, 0))
+        case JobGivenBack():
+            bundle.given_back[event.panda_id] = event.reason
+        case _:
+            assert_never(event)

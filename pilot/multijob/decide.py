@@ -1,0 +1,189 @@
+"""What to do about one bundle now: (state, memory, bundle, now, limits) -> intents and actions.
+
+Level-triggered: the same question is asked every tick and answered from what is. An event among the results is an
+intent: it is recorded before the actions behind it are released. The submission protocol is DESIGN section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from pilot.multijob.actions import (
+    Action,
+    AddScript,
+    CancelBatchJob,
+    MakeClaim,
+    PrepareBundle,
+    ReadEvidence,
+    RemoveBundle,
+    SetDoor,
+    SubmitBatchJob,
+    WriteClosed,
+    WriteCommands,
+)
+from pilot.multijob.events import Event, RoundIntended
+from pilot.multijob.lines import settle
+from pilot.multijob.listing import ABSENCES, round_name
+from pilot.multijob.memory import Memory
+from pilot.multijob.model import Bundle, BundleState, Limits, Round, RoundState, State
+from pilot.multijob.recognise import Now
+from pilot.multijob.script import render_files, render_script
+from pilot.ports import BatchState
+
+
+def decide_bundle(
+    state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits
+) -> Iterator[Event | Action]:
+    """Everything that is due for this bundle. Each event must be applied before the next result is asked for."""
+    match bundle.state:
+        case BundleState.PLANNED:
+            if bundle.queue in limits.queues and not memory.waiting(
+                ("prepare", bundle.bundle_id), now.mono_s
+            ):
+                yield PrepareBundle(render_files(state, bundle, limits))
+        case BundleState.OPEN:
+            yield from _look(memory, bundle, now, limits)
+            yield from _rounds(state, memory, bundle, now, limits)
+        case BundleState.CLOSED:
+            yield from _settling(memory, bundle, now, limits)
+        case BundleState.SETTLED:
+            yield from _retire(state, memory, bundle, now, limits)
+
+
+def _look(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Iterator[Action]:
+    """Read evidence again when it is due."""
+    key = ("read", bundle.bundle_id)
+    due_s = memory.read_s.get(bundle.bundle_id, float("-inf")) + limits.evidence_every_s
+    if bundle.rounds and now.mono_s >= due_s and not memory.waiting(key, now.mono_s):
+        yield ReadEvidence(bundle.bundle_id, dict(bundle.offsets))
+
+
+def _rounds(
+    state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits
+) -> Iterator[Event | Action]:
+    current = bundle.current
+    if current is None or current.state is RoundState.VOID:
+        number = 1 if current is None else current.number + 1
+        if bundle.cancel_reason is not None or number > limits.rounds_max:
+            if number > limits.rounds_max:
+                reason = f"{bundle.bundle_id}: {limits.rounds_max} rounds void"
+                memory.raise_alarm(f"rounds-used-up-{bundle.queue}", reason, now.mono_s)
+            yield from settle(state, bundle, now.utc, limits)
+        elif bundle.queue in limits.queues:
+            yield from _intend(memory, bundle, number, now, limits)
+        return
+    memory.round_since_s.setdefault((bundle.bundle_id, current.number), now.mono_s)
+    if current.state is RoundState.CLAIMED:
+        yield from _claimed(state, memory, bundle, current, now, limits)
+    elif current.pilot_owns:
+        yield from _once(memory, SetDoor(bundle.bundle_id, current.number + 1), now)
+    elif bundle.cancel_reason is not None:
+        yield from _cancelling(memory, bundle, current, now, limits)
+    elif giving_up(memory, bundle, current, now, limits):
+        yield from _once(memory, MakeClaim(bundle.bundle_id, current.number), now)
+
+
+def _once(memory: Memory, action: Action, now: Now) -> Iterator[Action]:
+    if not memory.waiting(action.key, now.mono_s):
+        yield action
+
+
+def _intend(
+    memory: Memory, bundle: Bundle, number: int, now: Now, limits: Limits
+) -> Iterator[Event | Action]:
+    """A new round: script first, a pause after the one before, then Intent and its only qsub."""
+    key = (bundle.bundle_id, number)
+    if key not in memory.scripts:
+        yield from _once(
+            memory, AddScript(bundle.bundle_id, number, render_script(bundle, number, limits)), now
+        )
+        return
+    void_s = memory.round_since_s.get((bundle.bundle_id, number - 1))
+    if number > 1 and void_s is not None and now.mono_s < void_s + limits.submit_retry_s:
+        return
+    yield RoundIntended(now.utc, bundle.bundle_id, number)
+    yield SubmitBatchJob(bundle.bundle_id, number, round_name(bundle, number))
+
+
+def giving_up(memory: Memory, bundle: Bundle, current: Round, now: Now, limits: Limits) -> bool:
+    """Whether the pilot should try to claim an unclaimed round: its batch job is over, or nowhere after grace."""
+    key = (bundle.bundle_id, current.number)
+    if ("submit", *key) in memory.in_flight:
+        return False
+    grace_over = now.mono_s >= memory.round_since_s[key] + limits.protocol.grace_s
+    if current.batch_ids:
+        surely = all(current.ended.get(batch_id) == "over" for batch_id in current.batch_ids)
+        return surely or (current.batch_job_over and grace_over)
+    if current.refused is not None:
+        return True
+    return memory.name_absences.get(key, 0) >= ABSENCES and grace_over
+
+
+def cancel_batch_job(memory: Memory, action: CancelBatchJob, now: Now, limits: Limits) -> Iterator[Action]:
+    """qdel, and again only if the batch job still lives `cancel_again_s` later."""
+    asked_s = memory.cancels_asked.get(action.batch_id, float("-inf"))
+    if now.mono_s >= asked_s + limits.cancel_again_s:
+        yield from _once(memory, action, now)
+
+
+def _claimed(
+    state: State, memory: Memory, bundle: Bundle, current: Round, now: Now, limits: Limits
+) -> Iterator[Action]:
+    """A batch job owns the round: wait for its end; close when it is over."""
+    if current.batch_job_over:
+        yield from _once(memory, WriteClosed(bundle.bundle_id), now)
+        return
+    for batch_id in current.owners:
+        seen = memory.seen_live.get(batch_id)
+        requeued = seen is not None and seen.state in (BatchState.WAITING, BatchState.HELD)
+        if bundle.cancel_reason is not None or requeued:
+            why = bundle.cancel_reason or "requeued after its launch"
+            yield from cancel_batch_job(memory, CancelBatchJob(bundle.bundle_id, batch_id, why), now, limits)
+    ordered = [
+        record
+        for panda_id in bundle.job_ids
+        if (record := state.jobs.get(panda_id)) is not None
+        and record.kill_ordered
+        and record.bundle_id == bundle.bundle_id
+    ]
+    if {record.job.panda_id for record in ordered} - memory.commands.get(bundle.bundle_id, frozenset()):
+        end = tuple((record.job.panda_id, record.job.attempt_nr) for record in ordered)
+        yield from _once(memory, WriteCommands(bundle.bundle_id, len(end), end), now)
+
+
+def _cancelling(memory: Memory, bundle: Bundle, current: Round, now: Now, limits: Limits) -> Iterator[Action]:
+    """cancel(bundle): door, qdel, wait until it is over, then claim as the pilot."""
+    key = (bundle.bundle_id, current.number)
+    if memory.doors.get(bundle.bundle_id, 0) <= current.number:
+        yield from _once(memory, SetDoor(bundle.bundle_id, current.number + 1), now)
+        return
+    for batch_id in current.owners:
+        if batch_id not in current.ended:
+            why = bundle.cancel_reason or "cancelled"
+            yield from cancel_batch_job(memory, CancelBatchJob(bundle.bundle_id, batch_id, why), now, limits)
+    nowhere = not current.owners and (
+        current.refused is not None or memory.name_absences.get(key, 0) >= ABSENCES
+    )
+    if ("submit", *key) not in memory.in_flight and (current.batch_job_over or nowhere):
+        yield from _once(memory, MakeClaim(bundle.bundle_id, current.number), now)
+
+
+def _settling(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Iterator[Action]:
+    """Wait settle_s (from zero after a restart), then read everything once more."""
+    closed_s = memory.closed_s.setdefault(bundle.bundle_id, now.mono_s)
+    if now.mono_s >= closed_s + limits.protocol.settle_s:
+        yield from _once(memory, ReadEvidence(bundle.bundle_id, dict(bundle.offsets), last=True), now)
+
+
+def _retire(state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Iterator[Action]:
+    """Remove the directory when every report was accepted and the retention is over."""
+    open_reports = any(
+        (record := state.jobs.get(panda_id)) is not None and record.bundle_id == bundle.bundle_id
+        for panda_id in bundle.job_ids
+    )
+    if open_reports or bundle.settled_at is None:
+        return
+    age_s = (datetime.fromisoformat(now.utc) - datetime.fromisoformat(bundle.settled_at)).total_seconds()
+    if age_s >= (limits.retain_failed_s if bundle.failures else limits.retain_ok_s):
+        yield from _once(memory, RemoveBundle(bundle.bundle_id), now)

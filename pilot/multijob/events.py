@@ -1,0 +1,245 @@
+"""Events: facts in the past tense. They go to the journal and are the only input of `apply`.
+
+Every event names the UTC time `at` (ISO text, for people and for waits that survive a restart).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pilot.multijob.model import Outcome, Verdict
+from pilot.ports import BatchId, BundleId, Claim, Job, PandaId
+
+
+@dataclass(frozen=True, slots=True)
+class JobFetched:
+    """The server handed out a job; it is in the pool of its queue."""
+
+    at: str
+    queue: str
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class BundlePlanned:
+    """Jobs left the pool for a bundle."""
+
+    at: str
+    bundle_id: BundleId
+    queue: str
+    nodes: tuple[tuple[PandaId, ...], ...]
+    walltime_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class BundlePrepared:
+    """The bundle's directory is in place (renamed)."""
+
+    at: str
+    bundle_id: BundleId
+
+
+@dataclass(frozen=True, slots=True)
+class RoundIntended:
+    """Intent(k): journalled before qsub; the one submission of round k may have happened from here on."""
+
+    at: str
+    bundle_id: BundleId
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJobAccepted:
+    """qsub answered with an id, or a batch job of the round was found by its name or in its claim (adopted)."""
+
+    at: str
+    bundle_id: BundleId
+    number: int
+    batch_id: BatchId
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitRefused:
+    """qsub said a definite no to round k."""
+
+    at: str
+    bundle_id: BundleId
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimSeen:
+    """claim(k) exists and is a batch job's: that one owns the round for ever."""
+
+    at: str
+    bundle_id: BundleId
+    number: int
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class RoundWon:
+    """The pilot made claim(k) (or found its own): no batch job can launch round k any more."""
+
+    at: str
+    bundle_id: BundleId
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundVoided:
+    """Void(k): the door stands at k+1."""
+
+    at: str
+    bundle_id: BundleId
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJobEnded:
+    """A batch job of round k is over; says nothing about success. `batch_id` None: no batch job has its name.
+
+    `how`: "over" (the batch system showed its end) or "absent" (not in two complete listings).
+    """
+
+    at: str
+    bundle_id: BundleId
+    number: int
+    batch_id: BatchId | None
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class BundleCancelled:
+    """A cancel was asked for: no further round; jobs not started go back."""
+
+    at: str
+    bundle_id: BundleId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BundleClosed:
+    """`closed` is written: agents place nothing any more."""
+
+    at: str
+    bundle_id: BundleId
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSettled:
+    """Every job of the bundle is judged or back in the pool."""
+
+    at: str
+    bundle_id: BundleId
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRetired:
+    """Its directory is removed; nothing is remembered of it."""
+
+    at: str
+    bundle_id: BundleId
+
+
+@dataclass(frozen=True, slots=True)
+class JournalConsumed:
+    """A node journal was read up to byte `end`."""
+
+    bundle_id: BundleId
+    file: str
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """A start line was read."""
+
+    at: str
+    panda_id: PandaId
+    attempt_nr: int
+    bundle_id: BundleId
+    node_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobGivenBack:
+    """An agent said that it will not start this job (final only after settling)."""
+
+    bundle_id: BundleId
+    panda_id: PandaId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobJudged:
+    """The final verdict. Later lines about this job are ignored."""
+
+    at: str
+    panda_id: PandaId
+    attempt_nr: int
+    verdict: Verdict
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class JobReturned:
+    """Not started for certain: back to the pool, its PandaID lives on."""
+
+    at: str
+    panda_id: PandaId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KillOrdered:
+    """A person asked PanDA to end this job."""
+
+    at: str
+    panda_id: PandaId
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrphaned:
+    """The server gave this job up (lost heartbeat, unknown); it runs on, nothing is reported for it."""
+
+    at: str
+    panda_id: PandaId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinalAccepted:
+    """The server has the final report; the job is forgotten."""
+
+    at: str
+    panda_id: PandaId
+    attempt_nr: int
+
+
+Event = (
+    JobFetched
+    | BundlePlanned
+    | BundlePrepared
+    | RoundIntended
+    | BatchJobAccepted
+    | SubmitRefused
+    | ClaimSeen
+    | RoundWon
+    | RoundVoided
+    | BatchJobEnded
+    | BundleCancelled
+    | BundleClosed
+    | BundleSettled
+    | BundleRetired
+    | JournalConsumed
+    | JobStarted
+    | JobGivenBack
+    | JobJudged
+    | JobReturned
+    | KillOrdered
+    | JobOrphaned
+    | FinalAccepted
+)

@@ -1,0 +1,133 @@
+"""What the files of a bundle tell: claims, and the facts in its node journals. The node records, the edge judges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pilot.experiments.jobtext import BadJobText, parse_job_text
+from pilot.multijob.actions import ReadEvidence
+from pilot.multijob.events import (
+    BundleSettled,
+    ClaimSeen,
+    Event,
+    JobGivenBack,
+    JobJudged,
+    JobReturned,
+    JobStarted,
+    JournalConsumed,
+    RoundWon,
+)
+from pilot.multijob.memory import Memory
+from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limits, Outcome, State
+from pilot.multijob.verdict import failed, judge
+from pilot.ports import EvidenceSeen, Job, JournalLine, PandaId
+
+
+def recognise_evidence(
+    state: State,
+    memory: Memory,
+    action: ReadEvidence,
+    seen: EvidenceSeen,
+    utc: str,
+    now_s: float,
+    limits: Limits,
+) -> Iterator[Event]:
+    """Events of one reading. After the last one (settled) every job gets its verdict or goes back."""
+    bundle = state.bundles.get(action.bundle_id)
+    if bundle is None or bundle.state is BundleState.SETTLED:
+        return
+    memory.evidence_failed.pop(action.bundle_id, None)
+    if seen.damaged:
+        memory.raise_alarm(f"damaged-evidence-{bundle.bundle_id}", "; ".join(seen.damaged)[:300], now_s)
+    if bundle.state is BundleState.OPEN:
+        yield from _claims(bundle, memory, seen, utc, now_s)
+    ends: dict[str, int] = {}
+    for line in seen.lines:
+        yield from _line(state, memory, bundle, line, utc, now_s, limits)
+        ends[line.file] = max(line.end, ends.get(line.file, 0))
+    for file, end in sorted(ends.items()):
+        yield JournalConsumed(bundle.bundle_id, file, end)
+    if action.last:
+        yield from settle(state, bundle, utc, limits)
+
+
+def _claims(bundle: Bundle, memory: Memory, seen: EvidenceSeen, utc: str, now_s: float) -> Iterator[Event]:
+    for number, claim in sorted(seen.claims.items()):
+        found = bundle.rounds.get(number)
+        if found is None:
+            memory.raise_alarm(f"foreign-claim-{bundle.bundle_id}", f"claim of unknown round {number}", now_s)
+        elif claim.who == "pilot":
+            if not found.pilot_owns:
+                yield RoundWon(utc, bundle.bundle_id, number)
+        elif found.claim is None or (found.claim.who == "unreadable" and claim.who != "unreadable"):
+            memory.claim_was_read((bundle.bundle_id, number), claim, now_s)
+            yield ClaimSeen(utc, bundle.bundle_id, number, claim)
+
+
+def _line(
+    state: State, memory: Memory, bundle: Bundle, line: JournalLine, utc: str, now_s: float, limits: Limits
+) -> Iterator[Event]:
+    try:
+        match line.kind:
+            case "job_started":
+                record = _record(state, bundle, line.body["panda_id"], line.body["attempt_nr"])
+                if record is not None and record.state is JobState.BUNDLED:
+                    node = record.node_index or 0
+                    yield JobStarted(utc, record.job.panda_id, record.job.attempt_nr, bundle.bundle_id, node)
+            case "job_ended":
+                record = _record(state, bundle, line.body["panda_id"], line.body["attempt_nr"])
+                if record is not None and record.state in (JobState.BUNDLED, JobState.STARTED):
+                    yield _judged(record.job, line.body, utc, limits)
+            case "given_back":
+                for panda_id, attempt_nr in line.body["jobs"]:
+                    record = _record(state, bundle, panda_id, attempt_nr)
+                    if record is not None and record.state is JobState.BUNDLED:
+                        reason = str(line.body.get("reason"))[:200]
+                        yield JobGivenBack(bundle.bundle_id, record.job.panda_id, reason)
+            case "caldb_failed":
+                reason = f"{line.file}: {str(line.body.get('reason'))[:200]}"
+                memory.raise_alarm(f"caldb-{bundle.bundle_id}", reason, now_s)
+            case _:
+                pass
+    except (KeyError, TypeError, ValueError) as error:
+        memory.raise_alarm(f"damaged-evidence-{bundle.bundle_id}", f"{line.file}: {error!r}", now_s)
+
+
+def _record(state: State, bundle: Bundle, panda_id: Any, attempt_nr: Any) -> JobRecord | None:
+    """The record if the line speaks of this attempt in this bundle; other lines are late ones and are ignored."""
+    record = state.jobs.get(PandaId(int(panda_id)))
+    if record is None or record.bundle_id != bundle.bundle_id or record.job.attempt_nr != attempt_nr:
+        return None
+    return record
+
+
+def _judged(job: Job, facts: Mapping[str, Any], utc: str, limits: Limits) -> JobJudged:
+    verdict, outcome = judge(job, expected_events(job), facts, limits.experiment)
+    return JobJudged(utc, job.panda_id, job.attempt_nr, verdict, outcome)
+
+
+def expected_events(job: Job) -> int | None:
+    """Events that the job parameters announce, None if unknown."""
+    try:
+        return parse_job_text(job.job_pars).n_events
+    except BadJobText:
+        return None
+
+
+def settle(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterator[Event]:
+    """The last reading is done: a start line without an end is lost, no start line means not started."""
+    for panda_id in bundle.job_ids:
+        record = state.jobs.get(panda_id)
+        if record is None or record.bundle_id != bundle.bundle_id:
+            continue
+        if record.state is JobState.STARTED:
+            verdict = failed(limits.experiment.codes["lost"], f"bundle {bundle.bundle_id}")
+            yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+        elif record.state is JobState.BUNDLED:
+            if record.kill_ordered:
+                verdict = failed(limits.experiment.codes["killed"], "before it started")
+                yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+            else:
+                yield JobReturned(utc, panda_id, bundle.given_back.get(panda_id, "not started"))
+    yield BundleSettled(utc, bundle.bundle_id)

@@ -1,0 +1,119 @@
+"""What one run of the daemon remembers and a restart forgets: requests under way, absences, waits, back-offs.
+
+Everything here may be lost without harm: absences are counted anew, settling starts from zero, reports are sent
+again. Times are monotonic seconds of this run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pilot.multijob.actions import Action
+from pilot.ports import BatchId, BatchJobSeen, BundleId, Claim, JobStatus, PandaId
+
+RoundKey = tuple[BundleId, int]
+
+
+@dataclass(slots=True)
+class Delay:
+    """A growing pause after failures: nothing is tried again before `until_s`."""
+
+    failures: int
+    until_s: float
+    reason: str
+
+
+@dataclass(slots=True)
+class Reported:
+    """What the server has accepted about one job in this run, and when."""
+
+    status: JobStatus | None = None
+    accepted_s: float = float("-inf")
+    under_way: bool = False
+    failures: int = 0
+    retry_s: float = float("-inf")
+
+
+@dataclass(slots=True)
+class Alarm:
+    """Something a person should know. Cleared by the code that raised it."""
+
+    reason: str
+    since_s: float
+
+
+@dataclass(slots=True)
+class Memory:
+    """The volatile half of the daemon's knowledge (the durable half is `State`)."""
+
+    epoch: int
+    started_s: float
+    # requests under way: action key -> monotonic time of asking
+    in_flight: dict[tuple[Any, ...], float] = field(default_factory=dict)
+    # journal: records not yet asked for, and what waits for them
+    records: list[Mapping[str, Any]] = field(default_factory=list)
+    appending: list[Mapping[str, Any]] = field(default_factory=list)
+    recorded: int = 0
+    durable: int = 0
+    held: deque[tuple[int, Action]] = field(default_factory=deque)
+    overtaken_by: int | None = None
+    # batch system
+    listing_asked_s: float = float("-inf")
+    listing_ok_s: float | None = None
+    seen_live: dict[BatchId, BatchJobSeen] = field(default_factory=dict)
+    ever_seen: set[BatchId] = field(default_factory=set)
+    absences: dict[BatchId, int] = field(default_factory=dict)
+    name_absences: dict[RoundKey, int] = field(default_factory=dict)
+    singles: tuple[BatchId, ...] = ()
+    strays: dict[BatchId, BundleId] = field(default_factory=dict)
+    # rounds and bundles
+    submit_unknown: set[RoundKey] = field(default_factory=set)
+    round_since_s: dict[RoundKey, float] = field(default_factory=dict)
+    claim_read_s: dict[RoundKey, float] = field(default_factory=dict)
+    closed_s: dict[BundleId, float] = field(default_factory=dict)
+    read_s: dict[BundleId, float] = field(default_factory=dict)
+    evidence_failed: dict[BundleId, str] = field(default_factory=dict)
+    scripts: set[RoundKey] = field(default_factory=set)
+    doors: dict[BundleId, int] = field(default_factory=dict)
+    cancels_asked: dict[BatchId, float] = field(default_factory=dict)
+    commands: dict[BundleId, frozenset[PandaId]] = field(default_factory=dict)
+    # reporting and fetching
+    reported: dict[PandaId, Reported] = field(default_factory=dict)
+    questioned: dict[PandaId, str] = field(default_factory=dict)
+    kills_held: set[PandaId] = field(default_factory=set)
+    delays: dict[tuple[Any, ...], Delay] = field(default_factory=dict)
+    alarms: dict[str, Alarm] = field(default_factory=dict)
+
+    def waiting(self, key: tuple[Any, ...], now_s: float) -> bool:
+        """Whether a request with this key is under way or delayed."""
+        delay = self.delays.get(key)
+        return key in self.in_flight or (delay is not None and now_s < delay.until_s)
+
+    def failed(self, key: tuple[Any, ...], now_s: float, base_s: float, max_s: float, reason: str) -> None:
+        """Delay the next request with this key, twice as long after each failure in a row."""
+        failures = self.delays[key].failures + 1 if key in self.delays else 1
+        pause_s = min(base_s * 2.0 ** min(failures - 1, 16), max_s)
+        self.delays[key] = Delay(failures, now_s + pause_s, reason)
+
+    def succeeded(self, key: tuple[Any, ...]) -> None:
+        """Forget the failures of this key."""
+        self.delays.pop(key, None)
+
+    def claim_was_read(self, key: RoundKey, claim: Claim, now_s: float) -> None:
+        """A batch job's claim was read: absences that count for closing start from here."""
+        self.claim_read_s[key] = now_s
+        self.name_absences.pop(key, None)
+        if claim.batch_id is not None:
+            self.absences.pop(claim.batch_id, None)
+
+    def raise_alarm(self, name: str, reason: str, now_s: float) -> None:
+        """Raise or keep an alarm; its first time stays."""
+        since_s = self.alarms[name].since_s if name in self.alarms else now_s
+        self.alarms[name] = Alarm(reason, since_s)
+
+    def clear_alarm(self, name: str) -> None:
+        """Clear an alarm if it is raised."""
+        self.alarms.pop(name, None)

@@ -1,0 +1,282 @@
+"""States of jobs, rounds and bundles: what the daemon knows, as a fold of its journal.
+
+`State` is owned by `apply` (the one door): nothing else changes it. What must not survive a restart (absences
+counted, settle time, requests under way) lives in `memory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pilot.experiments.words import Experiment
+from pilot.ports import BatchId, BatchRequest, BundleId, Claim, FileReport, Job, JobStatus, PandaId
+
+
+class JobState(StrEnum):
+    """Where a fetched job stands.
+
+    POOLED: in the pool of its queue. BUNDLED: in a bundle, no start line seen. STARTED: start line seen.
+    JUDGED: has a verdict whose final report the server has not accepted yet. Then it is forgotten.
+    """
+
+    POOLED = "pooled"
+    BUNDLED = "bundled"
+    STARTED = "started"
+    JUDGED = "judged"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement of one job, final once journalled. `code` 0 only for finished; `charge` as in codes.yaml."""
+
+    status: JobStatus
+    code: int
+    reason: str
+    charge: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a final report carries besides the verdict; facts of the node, or empty where none were found."""
+
+    exit_code: int | None = None
+    n_events: int | None = None
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    rss_mib: float | None = None
+    report: tuple[FileReport, ...] = ()
+
+
+@dataclass(slots=True)
+class JobRecord:
+    """One PanDA job between its fetch and the acceptance of its final report."""
+
+    job: Job
+    queue: str
+    fetched_at: str
+    state: JobState = JobState.POOLED
+    bundle_id: BundleId | None = None
+    node_index: int | None = None
+    started_at: str | None = None
+    judged_at: str | None = None
+    verdict: Verdict | None = None
+    outcome: Outcome = field(default_factory=Outcome)
+    kill_ordered: bool = False
+    orphaned: bool = False
+    returns: int = 0
+
+
+class RoundState(StrEnum):
+    """INTENDED: Intent journalled. ACCEPTED: a batch id is known. CLAIMED: a batch job owns it. VOID: given up."""
+
+    INTENDED = "intended"
+    ACCEPTED = "accepted"
+    CLAIMED = "claimed"
+    VOID = "void"
+
+
+@dataclass(slots=True)
+class Round:
+    """One submission of a bundle. `batch_ids` are all ids ever accepted or adopted for it, newest last."""
+
+    number: int
+    state: RoundState
+    intended_at: str
+    batch_ids: tuple[BatchId, ...] = ()
+    claim: Claim | None = None
+    refused: str | None = None
+    pilot_owns: bool = False
+    ended: dict[BatchId | None, str] = field(default_factory=dict)
+
+    @property
+    def owners(self) -> tuple[BatchId, ...]:
+        """The batch jobs that may own this round: the claim's, else every one ever accepted or adopted."""
+        if self.claim is not None and self.claim.batch_id is not None:
+            return (self.claim.batch_id,)
+        return self.batch_ids
+
+    @property
+    def batch_job_over(self) -> bool:
+        """Every batch job that may own this round is over (none known: none has its name)."""
+        return all(batch_id in self.ended for batch_id in self.owners) if self.owners else None in self.ended
+
+
+class BundleState(StrEnum):
+    """PLANNED: its directory is not in place. OPEN: rounds may come. CLOSED: `closed` is written. SETTLED: every
+    job has its verdict or went back to the pool."""
+
+    PLANNED = "planned"
+    OPEN = "open"
+    CLOSED = "closed"
+    SETTLED = "settled"
+
+
+@dataclass(slots=True)
+class Bundle:
+    """The jobs that one batch job may run. `nodes[i]` are the jobs of node i in the order of the manifest."""
+
+    bundle_id: BundleId
+    queue: str
+    planned_at: str
+    nodes: tuple[tuple[PandaId, ...], ...]
+    walltime_s: int
+    state: BundleState = BundleState.PLANNED
+    rounds: dict[int, Round] = field(default_factory=dict)
+    offsets: dict[str, int] = field(default_factory=dict)
+    cancel_reason: str | None = None
+    given_back: dict[PandaId, str] = field(default_factory=dict)
+    settled_at: str | None = None
+    failures: int = 0
+
+    @property
+    def current(self) -> Round | None:
+        """The newest round, None before the first Intent."""
+        return self.rounds[max(self.rounds)] if self.rounds else None
+
+    @property
+    def job_ids(self) -> tuple[PandaId, ...]:
+        """Every job of the bundle."""
+        return tuple(panda_id for node in self.nodes for panda_id in node)
+
+
+@dataclass(slots=True)
+class QueueTotals:
+    """Durable counters of one queue (status and `--once`)."""
+
+    fetched: int = 0
+    bundles: int = 0
+    finished: int = 0
+    failed: int = 0
+    returned: int = 0
+
+
+@dataclass(slots=True)
+class State:
+    """All that one daemon knows. `pools[queue]` keeps the order of arrival."""
+
+    jobs: dict[PandaId, JobRecord] = field(default_factory=dict)
+    bundles: dict[BundleId, Bundle] = field(default_factory=dict)
+    pools: dict[str, dict[PandaId, None]] = field(default_factory=dict)
+    totals: dict[str, QueueTotals] = field(default_factory=dict)
+
+
+# --- what the decisions are given: plain values made from the config ---------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolTimes:
+    """Times of the submission protocol, all in seconds (DESIGN 3). `settle_s` follows from the others."""
+
+    visible_s: float
+    poll_s: float
+    kill_s: float
+    grace_s: float
+    margin_s: float
+    weak_fencing: bool = False
+
+    @property
+    def settle_s(self) -> float:
+        """Wait between `closed` and the last reading."""
+        return 2 * self.visible_s + self.poll_s + self.kill_s
+
+
+@dataclass(frozen=True, slots=True)
+class WalltimePolicy:
+    """Walltime asked for: longest predicted node plus margin, inside [min_s, max_s]."""
+
+    min_s: int
+    max_s: int
+    startup_s: float
+    per_event_s: float
+    margin_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """One queue of the config, as the decisions need it."""
+
+    name: str
+    server: str
+    panda_queue: str
+    batch_queue: str
+    wanted: int
+    queued_max: int
+    nodes: int
+    slots: int
+    pool_bundles: int
+    fill_wait_s: float
+    walltime: WalltimePolicy
+    chunk: int
+    jobs_per_slot: int = 1
+
+    @property
+    def bundle_jobs(self) -> int:
+        """Jobs of a full bundle."""
+        return self.nodes * self.slots * self.jobs_per_slot
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSpec:
+    """What manifests and scripts need to know of the site. Paths are absolute and the same on every node.
+
+    `node_limits` are the manifest's `limits`; `caldb` is its `caldb` or None; `launch` renders the launcher's
+    words for one node.
+    """
+
+    name: str
+    shared_dir: str
+    output_root: str
+    python: str
+    agent_file: str
+    local_dir: str
+    environment: Mapping[str, str]
+    launch: tuple[str, ...]
+    node_limits: Mapping[str, float | int | None]
+    caldb: Mapping[str, Any] | None
+    account: str | None
+    flags: str | None
+    features: tuple[str, ...]
+    directives: Callable[[BatchRequest], str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTimes:
+    """Heartbeat rules, seconds: period, spread of the period, and the age from which one is urgent."""
+
+    heartbeat_s: float = 2700.0
+    spread_s: float = 300.0
+    urgent_s: float = 4500.0
+    retry_s: float = 30.0
+    retry_max_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Everything the pure core is told. Names, units and reasons stand in the config's documentation."""
+
+    queues: Mapping[str, QueueSpec]
+    protocol: ProtocolTimes
+    report: ReportTimes
+    site: SiteSpec
+    experiment: Experiment
+    batch_server: str
+    listing_every_s: float = 60.0
+    evidence_every_s: float = 5.0
+    fetch_retry_s: float = 60.0
+    fetch_retry_max_s: float = 600.0
+    submit_retry_s: float = 60.0
+    cancel_again_s: float = 600.0
+    blind_after_s: float = 900.0
+    rounds_max: int = 5
+    singles_per_cycle: int = 20
+    unreported_hold_s: float = 300.0
+    waiting_for_qsub_max: int = 4
+    tobekilled_max: int = 200
+    tobekilled_share: float = 0.02
+    tobekilled_floor: int = 20
+    retain_ok_s: float = 86400.0
+    retain_failed_s: float = 1209600.0
+    once: bool = False

@@ -1,0 +1,54 @@
+"""Jobs -> nodes: longest first, equal predicted work per node, walltime from the slowest node."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pilot.multijob.model import QueueSpec, WalltimePolicy
+from pilot.ports import PandaId
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A job with its predicted run time."""
+
+    panda_id: PandaId
+    predicted_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """`nodes[i]`: jobs of node i, longest first. `walltime_s` is what the batch job asks for."""
+
+    nodes: tuple[tuple[Sized, ...], ...]
+    walltime_s: int
+
+
+def pack(jobs: Sequence[Sized], queue: QueueSpec) -> Packing:
+    """Spread at most `queue.bundle_jobs` jobs over as few nodes as hold them (at least one job is given)."""
+    per_node = queue.slots * queue.jobs_per_slot
+    count = min(queue.nodes, math.ceil(len(jobs) / per_node))
+    longest_first = sorted(jobs, key=lambda job: (-job.predicted_s, job.panda_id))
+    heap = [(0.0, index) for index in range(count)]
+    nodes: list[list[Sized]] = [[] for _ in range(count)]
+    for job in longest_first:
+        load, index = heapq.heappop(heap)
+        nodes[index].append(job)
+        if len(nodes[index]) < per_node:
+            heapq.heappush(heap, (load + job.predicted_s, index))
+    slowest_s = max(_makespan_s([job.predicted_s for job in node], queue.slots) for node in nodes)
+    return Packing(tuple(tuple(node) for node in nodes), _walltime_s(slowest_s, queue.walltime))
+
+
+def _makespan_s(predicted_s: Sequence[float], slots: int) -> float:
+    ends = [0.0] * slots
+    for length_s in predicted_s:
+        heapq.heapreplace(ends, ends[0] + length_s)
+    return max(ends)
+
+
+def _walltime_s(slowest_s: float, policy: WalltimePolicy) -> int:
+    return math.ceil(min(max(slowest_s + policy.margin_s, policy.min_s), policy.max_s))

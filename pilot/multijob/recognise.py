@@ -1,0 +1,231 @@
+"""What the answers of the lanes tell us that we did not know: (state, memory, answer, now) -> events.
+
+Pure: no clock, no I/O. Events are yielded one by one and the caller applies each before it asks for the next, so
+that every line is judged on the state that the lines before it made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from pilot.experiments.jobtext import BadJobText, parse_job_text
+from pilot.experiments.words import place_outputs
+from pilot.multijob.actions import (
+    Action,
+    AddScript,
+    AppendEvents,
+    AskStatus,
+    CancelBatchJob,
+    FetchJobs,
+    ListBatchJobs,
+    MakeClaim,
+    PrepareBundle,
+    ReadEvidence,
+    RemoveBundle,
+    ReportJobs,
+    SetDoor,
+    SubmitBatchJob,
+    WriteClosed,
+    WriteCommands,
+)
+from pilot.multijob.events import (
+    BatchJobAccepted,
+    BundleClosed,
+    BundlePrepared,
+    BundleRetired,
+    ClaimSeen,
+    Event,
+    JobFetched,
+    JobJudged,
+    RoundVoided,
+    RoundWon,
+    SubmitRefused,
+)
+from pilot.multijob.lines import recognise_evidence
+from pilot.multijob.listing import recognise_listing
+from pilot.multijob.memory import Memory
+from pilot.multijob.model import BundleState, Limits, Outcome, RoundState, State
+from pilot.multijob.reporting import recognise_acks, recognise_statuses
+from pilot.multijob.verdict import failed
+from pilot.ports import (
+    Answer,
+    Appended,
+    BatchId,
+    Broken,
+    ClaimMade,
+    Fetched,
+    Job,
+    MalformedJob,
+    PandaId,
+    Refused,
+    Unavailable,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The time of one tick: `utc` for records, `mono_s` for durations."""
+
+    utc: str
+    mono_s: float
+
+
+def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Limits) -> Iterator[Event]:
+    """Events of one answer. Updates `memory`; changes nothing in `state`."""
+    action: Action = answer.action
+    memory.in_flight.pop(action.key, None)
+    outcome = answer.outcome
+    if isinstance(outcome, Unavailable | Refused | Broken):
+        yield from _failure(memory, action, outcome, now, limits)
+        return
+    memory.succeeded(action.key)
+    match action:
+        case AppendEvents():
+            _appended(memory, outcome)
+        case FetchJobs():
+            yield from _fetched(state, memory, action, outcome, now, limits)
+        case ReportJobs():
+            yield from recognise_acks(state, memory, action, outcome, now.utc, now.mono_s, limits)
+        case AskStatus():
+            yield from recognise_statuses(state, memory, outcome, now.utc, now.mono_s, limits)
+        case ListBatchJobs():
+            yield from recognise_listing(
+                state, memory, outcome, answer.asked_at_s, now.utc, now.mono_s, limits
+            )
+        case ReadEvidence():
+            yield from recognise_evidence(state, memory, action, outcome, now.utc, now.mono_s, limits)
+            memory.read_s[action.bundle_id] = now.mono_s
+        case _:
+            yield from _done(state, memory, action, outcome, now)
+
+
+def _appended(memory: Memory, outcome: Appended) -> None:
+    memory.durable = max(memory.durable, outcome.commit)
+    memory.appending = []
+    memory.clear_alarm("journal-not-writable")
+    if outcome.highest_epoch > memory.epoch:
+        memory.overtaken_by = outcome.highest_epoch
+
+
+def _failure(
+    memory: Memory, action: Action, outcome: Unavailable | Refused | Broken, now: Now, limits: Limits
+) -> Iterator[Event]:
+    """A failed request: remember it, try again later; only a refused qsub is a fact."""
+    if isinstance(outcome, Broken):
+        memory.raise_alarm(f"broken-{action.key[0]}", outcome.reason, now.mono_s)
+    memory.failed(action.key, now.mono_s, limits.report.retry_s, limits.report.retry_max_s, outcome.reason)
+    match action:
+        case AppendEvents():
+            memory.records[:0] = memory.appending
+            memory.appending = []
+            memory.raise_alarm("journal-not-writable", outcome.reason, now.mono_s)
+        case SubmitBatchJob():
+            if isinstance(outcome, Refused):
+                yield SubmitRefused(
+                    now.utc, action.bundle_id, action.number, f"{outcome.code}: {outcome.reason}"
+                )
+            else:
+                memory.submit_unknown.add((action.bundle_id, action.number))
+        case ReportJobs():
+            for update in action.updates:
+                record = memory.reported.get(update.panda_id)
+                if record is not None:
+                    record.under_way = False
+        case ReadEvidence():
+            memory.evidence_failed[action.bundle_id] = outcome.reason
+        case _:
+            pass
+
+
+def _fetched(
+    state: State, memory: Memory, action: FetchJobs, outcome: Fetched, now: Now, limits: Limits
+) -> Iterator[Event]:
+    if not outcome.jobs and not outcome.malformed:
+        memory.failed(action.key, now.mono_s, limits.fetch_retry_s, limits.fetch_retry_max_s, "no jobs given")
+    for job in outcome.jobs:
+        if job.panda_id in state.jobs:
+            continue
+        yield JobFetched(now.utc, action.queue, job)
+        reason = unusable(job, limits)
+        if reason is not None:
+            yield _set_aside(now, job, reason, limits)
+    for item in outcome.malformed:
+        if item.panda_id is None or item.panda_id in state.jobs:
+            memory.raise_alarm("malformed-job", item.reason, now.mono_s)
+            continue
+        job = _stand_in(item, item.panda_id, action)
+        yield JobFetched(now.utc, action.queue, job)
+        yield _set_aside(now, job, item.reason, limits)
+
+
+def unusable(job: Job, limits: Limits) -> str | None:
+    """Why this job can never run here, None if it can."""
+    try:
+        text = parse_job_text(job.job_pars)
+    except BadJobText as error:
+        return str(error)
+    if job.transformation not in limits.experiment.kinds:
+        return f"unknown kind of work {job.transformation[:60]!a}"
+    lfns = (*job.outputs, *((job.log_lfn,) if job.log_lfn else ()))
+    placed = place_outputs(limits.experiment, limits.site.output_root, text.environment, lfns)
+    return placed if isinstance(placed, str) else None
+
+
+def _set_aside(now: Now, job: Job, reason: str, limits: Limits) -> JobJudged:
+    verdict = failed(limits.experiment.codes["malformed-job"], reason)
+    return JobJudged(now.utc, job.panda_id, job.attempt_nr, verdict, Outcome())
+
+
+def _stand_in(item: MalformedJob, panda_id: PandaId, action: FetchJobs) -> Job:
+    return Job(panda_id, item.attempt_nr or 1, action.panda_queue, "", "", "", (), None)
+
+
+def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) -> Iterator[Event]:
+    """Answers of writes: the effect is there."""
+    match action:
+        case PrepareBundle():
+            bundle = state.bundles[action.files.bundle_id]
+            if bundle.state is BundleState.PLANNED:
+                memory.scripts.add((bundle.bundle_id, 1))
+                yield BundlePrepared(now.utc, bundle.bundle_id)
+        case AddScript():
+            memory.scripts.add((action.bundle_id, action.number))
+        case SubmitBatchJob():
+            yield BatchJobAccepted(now.utc, action.bundle_id, action.number, BatchId(outcome), "qsub")
+        case CancelBatchJob():
+            memory.cancels_asked[action.batch_id] = now.mono_s
+        case MakeClaim():
+            yield from _claim_made(state, memory, action, outcome, now)
+        case SetDoor():
+            memory.doors[action.bundle_id] = action.number
+            number = action.number - 1
+            found = state.bundles[action.bundle_id].rounds.get(number)
+            if found is not None and found.pilot_owns and found.state is not RoundState.VOID:
+                yield RoundVoided(now.utc, action.bundle_id, number)
+        case WriteClosed():
+            memory.closed_s[action.bundle_id] = now.mono_s
+            if state.bundles[action.bundle_id].state is BundleState.OPEN:
+                yield BundleClosed(now.utc, action.bundle_id)
+        case WriteCommands():
+            memory.commands[action.bundle_id] = frozenset(panda_id for panda_id, _ in action.end)
+        case RemoveBundle():
+            memory.doors.pop(action.bundle_id, None)
+            yield BundleRetired(now.utc, action.bundle_id)
+        case AppendEvents() | FetchJobs() | ReportJobs() | AskStatus() | ListBatchJobs() | ReadEvidence():
+            raise AssertionError("answered elsewhere")
+        case _:
+            assert_never(action)
+
+
+def _claim_made(
+    state: State, memory: Memory, action: MakeClaim, outcome: ClaimMade, now: Now
+) -> Iterator[Event]:
+    found = state.bundles[action.bundle_id].rounds[action.number]
+    if outcome.won:
+        if not found.pilot_owns:
+            yield RoundWon(now.utc, action.bundle_id, action.number)
+    elif found.claim is None:
+        memory.claim_was_read((action.bundle_id, action.number), outcome.claim, now.mono_s)
+        yield ClaimSeen(now.utc, action.bundle_id, action.number, outcome.claim)

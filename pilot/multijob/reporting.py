@@ -1,0 +1,192 @@
+"""What the server must hear, when, in which order; and what its answers tell.
+
+Order (DESIGN 2): `starting` of newly fetched jobs, heartbeats older than the urgent age, final reports, other
+heartbeats. An order to end a job is a request: the pilot asks for the job's status first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from pilot.multijob.actions import AskStatus, ReportJobs
+from pilot.multijob.events import Event, FinalAccepted, JobJudged, JobOrphaned, KillOrdered
+from pilot.multijob.memory import Memory, Reported
+from pilot.multijob.model import JobRecord, JobState, Limits, Outcome, State
+from pilot.multijob.verdict import failed
+from pilot.ports import Ack, BatchId, JobStatus, PandaId, ServerStatus, Update
+
+STARTING_RANK, URGENT_RANK, FINAL_RANK, HEARTBEAT_RANK = 0, 1, 2, 3
+_OVER = frozenset({"cancelled", "closed"})
+_ALIVE = frozenset({"activated", "sent", "starting", "running", "holding", "transferring", "merging"})
+
+
+def wanted_status(record: JobRecord) -> JobStatus:
+    """What the server should know about this job now."""
+    if record.verdict is not None:
+        return record.verdict.status
+    return JobStatus.RUNNING if record.state is JobState.STARTED else JobStatus.STARTING
+
+
+def due_reports(state: State, memory: Memory, now_s: float, limits: Limits) -> list[ReportJobs]:
+    """Reports that are due, in chunks of one server and one rank, most urgent first."""
+    due: dict[tuple[int, str], list[Update]] = {}
+    for panda_id, record in state.jobs.items():
+        rank = _rank(record, memory.reported.get(panda_id), now_s, limits)
+        if rank is not None:
+            server = limits.queues[record.queue].server
+            due.setdefault((rank, server), []).append(render_update(state, record, limits))
+    actions = []
+    for (rank, server), updates in sorted(due.items(), key=lambda item: item[0]):
+        chunk = min(queue.chunk for queue in limits.queues.values() if queue.server == server)
+        for start in range(0, len(updates), chunk):
+            part = tuple(updates[start : start + chunk])
+            for update in part:
+                memory.reported.setdefault(update.panda_id, Reported()).under_way = True
+            actions.append(ReportJobs(server, part, rank, rank == FINAL_RANK))
+    return actions
+
+
+def _rank(record: JobRecord, reported: Reported | None, now_s: float, limits: Limits) -> int | None:
+    known = reported or Reported()
+    if known.under_way or now_s < known.retry_s or record.queue not in limits.queues:
+        return None
+    if record.state is JobState.JUDGED:
+        return FINAL_RANK
+    if record.orphaned:
+        return None
+    if known.status is None:
+        return STARTING_RANK
+    age_s = now_s - known.accepted_s
+    if age_s >= limits.report.urgent_s:
+        return URGENT_RANK
+    period_s = limits.report.heartbeat_s - record.job.panda_id % max(1, int(limits.report.spread_s))
+    if known.status is not wanted_status(record) or age_s >= period_s:
+        return HEARTBEAT_RANK
+    return None
+
+
+def render_update(state: State, record: JobRecord, limits: Limits) -> Update:
+    """The report of one job as it stands."""
+    status = wanted_status(record)
+    job, outcome = record.job, record.outcome
+    update = Update(
+        job.panda_id,
+        job.attempt_nr,
+        status,
+        limits.queues[record.queue].panda_queue,
+        batch_id=_batch_id(state, record) if status is not JobStatus.STARTING else None,
+        node=f"{record.bundle_id}/{record.node_index}" if record.bundle_id else None,
+        start_time=_time(record.started_at),
+    )
+    if record.verdict is None or record.judged_at is None:
+        return update
+    end = datetime.fromisoformat(record.judged_at)
+    start = (
+        end - timedelta(seconds=outcome.wall_s) if outcome.wall_s is not None else _time(record.started_at)
+    )
+    return Update(
+        job.panda_id,
+        job.attempt_nr,
+        status,
+        update.panda_queue,
+        batch_id=update.batch_id,
+        node=update.node,
+        start_time=min(start or end, end),
+        end_time=end,
+        pilot_error_code=record.verdict.code,
+        pilot_error_diag=record.verdict.reason,
+        trans_exit_code=outcome.exit_code,
+        n_events=outcome.n_events,
+        cpu_s=None if outcome.cpu_s is None else round(outcome.cpu_s),
+        max_rss_kib=None if outcome.rss_mib is None else round(outcome.rss_mib * 1024),
+        report=outcome.report,
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _batch_id(state: State, record: JobRecord) -> BatchId | None:
+    bundle = state.bundles.get(record.bundle_id) if record.bundle_id else None
+    current = bundle.current if bundle else None
+    return current.owners[-1] if current and current.owners else None
+
+
+def recognise_acks(
+    state: State,
+    memory: Memory,
+    action: ReportJobs,
+    acks: tuple[Ack, ...],
+    utc: str,
+    now_s: float,
+    limits: Limits,
+) -> Iterator[Event]:
+    """Events of one report's answers. An update without an answer was not accepted."""
+    answered = {(ack.panda_id, ack.attempt_nr): ack for ack in acks}
+    for update in action.updates:
+        known = memory.reported.setdefault(update.panda_id, Reported())
+        known.under_way = False
+        ack = answered.get((update.panda_id, update.attempt_nr))
+        record = state.jobs.get(update.panda_id)
+        if record is None:
+            memory.reported.pop(update.panda_id, None)
+        elif ack is None or not ack.accepted:
+            known.failures += 1
+            pause_s = limits.report.retry_s * 2.0 ** min(known.failures - 1, 8)
+            known.retry_s = now_s + min(pause_s, limits.report.retry_max_s)
+        elif update.status in (JobStatus.FINISHED, JobStatus.FAILED):
+            memory.reported.pop(update.panda_id, None)
+            yield FinalAccepted(utc, update.panda_id, update.attempt_nr)
+        else:
+            known.status, known.accepted_s, known.failures = update.status, now_s, 0
+            if "tobekilled" in ack.command and not (record.kill_ordered or record.orphaned):
+                memory.questioned[update.panda_id] = record.queue
+
+
+def questions(memory: Memory, limits: Limits) -> list[AskStatus]:
+    """Status questions for jobs that the server wants to see ended, by server."""
+    by_server: dict[str, list[PandaId]] = {}
+    for panda_id, queue in memory.questioned.items():
+        if queue in limits.queues:
+            by_server.setdefault(limits.queues[queue].server, []).append(panda_id)
+    return [AskStatus(server, tuple(ids[:400])) for server, ids in sorted(by_server.items())]
+
+
+def recognise_statuses(
+    state: State,
+    memory: Memory,
+    statuses: tuple[ServerStatus, ...],
+    utc: str,
+    now_s: float,
+    limits: Limits,
+) -> Iterator[Event]:
+    """What the server's status says about an order to end a job: a person's order, or given up by the server."""
+    asked = [item for item in statuses if item.panda_id in memory.questioned]
+    orders = [item for item in asked if _person_asked(item)]
+    live = sum(record.state is not JobState.JUDGED for record in state.jobs.values())
+    many = len(orders) >= limits.tobekilled_floor and len(orders) > limits.tobekilled_share * live
+    if len(orders) > limits.tobekilled_max or many:
+        memory.kills_held.update(item.panda_id for item in orders)
+        memory.raise_alarm("mass-kill", f"{len(orders)} jobs ordered to end at once: confirm-kill", now_s)
+        orders = []
+    for item in asked:
+        memory.questioned.pop(item.panda_id, None)
+        record = state.jobs.get(item.panda_id)
+        if record is None or record.state is JobState.JUDGED or item.panda_id in memory.kills_held:
+            continue
+        if item in orders:
+            yield KillOrdered(utc, item.panda_id)
+            if record.state is JobState.POOLED:
+                verdict = failed(limits.experiment.codes["killed"], "before it entered a bundle")
+                yield JobJudged(utc, item.panda_id, record.job.attempt_nr, verdict, Outcome())
+        else:
+            yield JobOrphaned(utc, item.panda_id, f"server says {item.status[:40]}")
+            if record.state is JobState.POOLED:
+                verdict = failed(limits.experiment.codes["lost"], "given up by the server while waiting")
+                yield JobJudged(utc, item.panda_id, record.job.attempt_nr, verdict, Outcome())
+
+
+def _person_asked(item: ServerStatus) -> bool:
+    return item.status in _OVER or (item.status in _ALIVE and "tobekilled" in item.command)

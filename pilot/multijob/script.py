@@ -1,0 +1,122 @@
+"""Texts of a bundle: its manifest and the batch script of a round (docs/architecture/files.md). Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from pilot.experiments.jobtext import parse_job_text
+from pilot.experiments.words import Kind, OutputPlace, place_outputs
+from pilot.multijob.listing import round_name
+from pilot.multijob.model import Bundle, Limits, State
+from pilot.multijob.runtime import predict_s
+from pilot.ports import BatchRequest, BundleFiles, Job, PandaId
+
+SCHEMA = 1
+
+
+def render_files(state: State, bundle: Bundle, limits: Limits) -> BundleFiles:
+    """Manifest and script of round 1."""
+    return BundleFiles(
+        bundle.bundle_id, render_manifest(state, bundle, limits), {1: render_script(bundle, 1, limits)}
+    )
+
+
+def bundle_dir(bundle: Bundle, limits: Limits) -> str:
+    """Path of the bundle's directory, the same on every node."""
+    return f"{limits.site.shared_dir}/bundles/{bundle.bundle_id}"
+
+
+def render_script(bundle: Bundle, number: int, limits: Limits) -> str:
+    """The batch script of round `number`: directives, then one exec of the gate."""
+    queue, site = limits.queues[bundle.queue], limits.site
+    directory = bundle_dir(bundle, limits)
+    request = BatchRequest(
+        name=round_name(bundle, number),
+        queue=queue.batch_queue,
+        nodes=len(bundle.nodes),
+        slots_per_node=queue.slots,
+        walltime_s=bundle.walltime_s,
+        stdout=f"{directory}/batch.{number}.out",
+        features=site.features,
+        account=site.account,
+        flags=site.flags,
+    )
+    gate = [site.python, "-I", "-S", site.agent_file, "gate", "--bundle", directory, "--round", str(number)]
+    return f"#!/bin/sh\n{site.directives(request)}exec {shlex.join(gate)}\n"
+
+
+def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
+    """What the agents need to know, as JSON text. Every job of the bundle has passed `unusable`."""
+    queue, site = limits.queues[bundle.queue], limits.site
+    jobs = {panda_id: state.jobs[panda_id].job for panda_id in bundle.job_ids}
+    texts = {panda_id: parse_job_text(job.job_pars) for panda_id, job in jobs.items()}
+    ids = list(jobs)
+    predicted = dict(zip(ids, predict_s([texts[i].n_events for i in ids], queue.walltime), strict=True))
+    kinds = {job.transformation for job in jobs.values()}
+    needs_caldb = any(limits.experiment.kinds[name].needs_caldb for name in kinds)
+    manifest = {
+        "schema": SCHEMA,
+        "bundle_id": bundle.bundle_id,
+        "site": site.name,
+        "panda_queue": queue.panda_queue,
+        "python": site.python,
+        "agent_file": site.agent_file,
+        "walltime_s": bundle.walltime_s,
+        "limits": dict(site.node_limits),
+        "local_dir": site.local_dir,
+        "slots": queue.slots,
+        "launch": [list(site.launch) for _ in bundle.nodes],
+        "environment": dict(site.environment),
+        "caldb": dict(site.caldb) if site.caldb is not None and needs_caldb else None,
+        "kinds": {name: _kind(limits.experiment.kinds[name], limits) for name in sorted(kinds)},
+        "nodes": [
+            {"index": index, "jobs": [_job(jobs[i], predicted[i], limits) for i in node]}
+            for index, node in enumerate(bundle.nodes)
+        ],
+    }
+    return json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+
+
+def _kind(kind: Kind, limits: Limits) -> dict[str, Any]:
+    marker = None
+    if kind.marker_text is not None:
+        marker = {"where": kind.marker_where, "text": kind.marker_text}
+    patterns = [limits.experiment.patterns[name] for name in kind.patterns]
+    return {
+        "needs_caldb": kind.needs_caldb,
+        "end_marker": marker,
+        "patterns": [{"name": item.name, "where": item.where, "text": item.text} for item in patterns],
+        "events_read": kind.events_read,
+        "events_written": kind.events_written,
+    }
+
+
+def _job(job: Job, predicted_s: float, limits: Limits) -> dict[str, Any]:
+    text = parse_job_text(job.job_pars)
+    lfns = (*job.outputs, *((job.log_lfn,) if job.log_lfn else ()))
+    placed = place_outputs(limits.experiment, limits.site.output_root, text.environment, lfns)
+    if isinstance(placed, str):
+        raise ValueError(placed)
+    places = {place.lfn: _place(place) for place in placed}
+    return {
+        "panda_id": job.panda_id,
+        "attempt_nr": job.attempt_nr,
+        "kind": job.transformation,
+        "predicted_s": round(predicted_s, 3),
+        "argv": list(text.argv),
+        "environment": dict(text.environment),
+        "inputs": [{"path": path} for path in text.inputs],
+        "outputs": [places[lfn] for lfn in job.outputs],
+        "log": places[job.log_lfn] if job.log_lfn else None,
+    }
+
+
+def _place(place: OutputPlace) -> dict[str, str]:
+    return {"lfn": place.lfn, "target": place.target}
+
+
+def events_of(state: State, panda_id: PandaId) -> int | None:
+    """Expected events of a job in the pool (None: unknown)."""
+    return parse_job_text(state.jobs[panda_id].job.job_pars).n_events

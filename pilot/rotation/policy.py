@@ -1,0 +1,131 @@
+"""How many pilots should live, what to fetch, when to make a bundle: per queue, pure.
+
+"Cannot see" means "start nothing": without a fresh listing, or while the journal cannot be written, nothing is
+fetched and no bundle is planned. Every "nothing was done" has a reason (`Held`) that status and `why` show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from pilot.multijob.actions import Action, FetchJobs
+from pilot.multijob.events import BundlePlanned, Event
+from pilot.multijob.memory import Memory
+from pilot.multijob.model import Bundle, BundleState, Limits, QueueSpec, QueueTotals, RoundState, State
+from pilot.multijob.packing import Sized, pack
+from pilot.multijob.recognise import Now
+from pilot.multijob.runtime import predict_s
+from pilot.multijob.script import events_of
+from pilot.ports import BatchState, BundleId, PandaId
+
+
+def live_bundles(state: State, queue: str) -> list[Bundle]:
+    """Pilots of a queue that live: their batch job is not over."""
+    return [bundle for bundle in state.bundles.values() if bundle.queue == queue and is_live(bundle)]
+
+
+def is_live(bundle: Bundle) -> bool:
+    """Whether the bundle still has, or will have, a batch job."""
+    if bundle.state is BundleState.PLANNED:
+        return True
+    current = bundle.current
+    return bundle.state is BundleState.OPEN and not (current is not None and current.batch_job_over)
+
+
+def is_queued(memory: Memory, bundle: Bundle) -> bool:
+    """Whether a live bundle's batch job has not been seen to start."""
+    current = bundle.current
+    if current is None or current.state is not RoundState.CLAIMED:
+        seen = [memory.seen_live.get(batch_id) for batch_id in current.owners] if current else []
+        return not any(job is not None and job.state is BatchState.RUNNING for job in seen)
+    return False
+
+
+def held_fetch(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> str | None:
+    """Why nothing may be fetched for this queue now, None if it may."""
+    blind = blindness(memory, now, limits)
+    if blind is not None:
+        return blind
+    if limits.once and state.totals.get(queue.name, QueueTotals()).bundles > 0:
+        return "the one bundle of this run is made"
+    waiting = sum(_waits_for_qsub(bundle) for bundle in state.bundles.values())
+    if waiting >= limits.waiting_for_qsub_max:
+        return f"{waiting} bundles wait for qsub"
+    for panda_id, record in state.jobs.items():
+        known = memory.reported.get(panda_id)
+        unreported = known is None or known.status is None
+        if unreported and record.verdict is None and not record.orphaned and record.queue == queue.name:
+            if _age_s(record.fetched_at, now) > limits.unreported_hold_s:
+                return f"job {panda_id} has been unreported for {limits.unreported_hold_s:.0f} s"
+    return None
+
+
+def blindness(memory: Memory, now: Now, limits: Limits) -> str | None:
+    """Why the daemon cannot see, None if it can."""
+    if "journal-not-writable" in memory.alarms:
+        return "the journal cannot be written"
+    if memory.listing_ok_s is None:
+        return "no listing of the batch system yet"
+    if now.mono_s - memory.listing_ok_s > limits.blind_after_s:
+        return f"no listing of the batch system for {now.mono_s - memory.listing_ok_s:.0f} s"
+    return None
+
+
+def _waits_for_qsub(bundle: Bundle) -> bool:
+    current = bundle.current
+    if bundle.state is BundleState.PLANNED or (bundle.state is BundleState.OPEN and current is None):
+        return True
+    return current is not None and current.state is RoundState.INTENDED and bundle.state is BundleState.OPEN
+
+
+def _age_s(at: str, now: Now) -> float:
+    return (datetime.fromisoformat(now.utc) - datetime.fromisoformat(at)).total_seconds()
+
+
+def decide_fetch(
+    state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits
+) -> Iterator[Action]:
+    """Fill the pool of one queue up to its depth."""
+    depth = queue.bundle_jobs * (1 if limits.once else queue.pool_bundles)
+    missing = depth - len(state.pools.get(queue.name, {}))
+    if missing <= 0 or queue.wanted <= 0 or memory.waiting(("fetch", queue.name), now.mono_s):
+        return
+    if held_fetch(state, memory, queue, now, limits) is None:
+        yield FetchJobs(queue.name, queue.server, queue.panda_queue, missing)
+
+
+def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> str | None:
+    """Why no bundle is made of the pool now, None if one should be."""
+    blind = blindness(memory, now, limits)
+    if blind is not None:
+        return blind
+    pool = state.pools.get(queue.name, {})
+    if not pool:
+        return "the pool is empty"
+    live = live_bundles(state, queue.name)
+    if len(live) >= queue.wanted:
+        return f"{len(live)} of {queue.wanted} wanted pilots live"
+    queued = sum(is_queued(memory, bundle) for bundle in live)
+    if queued >= queue.queued_max:
+        return f"{queued} bundles wait in the batch system, at most {queue.queued_max}"
+    if limits.once and state.totals.get(queue.name, QueueTotals()).bundles > 0:
+        return "the one bundle of this run is made"
+    if len(pool) < queue.bundle_jobs:
+        waited_s = max(_age_s(state.jobs[panda_id].fetched_at, now) for panda_id in pool)
+        if waited_s < queue.fill_wait_s:
+            return f"{len(pool)} of {queue.bundle_jobs} jobs, waiting {queue.fill_wait_s:.0f} s for a full bundle"
+    return None
+
+
+def decide_plan(
+    state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits, tag: BundleId
+) -> Iterator[Event]:
+    """Make one bundle of the oldest jobs of the pool, if it is time."""
+    if tag in state.bundles or held_plan(state, memory, queue, now, limits) is not None:
+        return
+    chosen: list[PandaId] = list(state.pools[queue.name])[: queue.bundle_jobs]
+    predicted = predict_s([events_of(state, panda_id) for panda_id in chosen], queue.walltime)
+    packing = pack([Sized(i, s) for i, s in zip(chosen, predicted, strict=True)], queue)
+    nodes = tuple(tuple(job.panda_id for job in node) for node in packing.nodes)
+    yield BundlePlanned(now.utc, tag, queue.name, nodes, packing.walltime_s)

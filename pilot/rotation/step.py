@@ -1,0 +1,124 @@
+"""One tick of the daemon as a pure function: answers in, actions out. The same in all three worlds.
+
+Order: recognise and apply the answers' events, decide, record the intents, release what may be released. An
+action whose barrier is EVENTS is held until every event recorded before it is durable and the lease, read again
+after that, is still ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from pilot.multijob.actions import Action, AppendEvents, Barrier, CancelBatchJob, ListBatchJobs
+from pilot.multijob.apply import apply
+from pilot.multijob.codec import encode
+from pilot.multijob.decide import cancel_batch_job, decide_bundle
+from pilot.multijob.events import Event
+from pilot.multijob.memory import Memory
+from pilot.multijob.model import BundleState, Limits, State
+from pilot.multijob.recognise import Now, recognise
+from pilot.multijob.reporting import due_reports, questions
+from pilot.ports import Answer, BundleId
+from pilot.rotation.policy import decide_fetch, decide_plan
+
+EVENT_TYPES: tuple[type, ...] = get_args(Event)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one tick sees: answers of the lanes, the time, and tags drawn for new bundles (one for each queue)."""
+
+    answers: tuple[Answer, ...]
+    now: Now
+    tags: tuple[BundleId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Result of a tick. `events` are recorded and applied, `released` go to their lanes now.
+
+    `stop`: None, or why this daemon must end without another write (exit 75).
+    """
+
+    events: tuple[Event, ...]
+    released: tuple[Action, ...]
+    stop: str | None = None
+
+
+def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
+    """One tick. Changes `state` through `apply` only, and `memory`."""
+    events: list[Event] = []
+    urgent: list[Action] = []
+
+    def record(event: Event) -> None:
+        apply(state, event)
+        memory.records.append(encode(event))
+        memory.recorded += 1
+        events.append(event)
+
+    for answer in view.answers:
+        for event in recognise(state, memory, answer, view.now, limits):
+            record(event)
+    if memory.overtaken_by is not None:
+        return Step(tuple(events), (), f"lease epoch {memory.overtaken_by} is in charge")
+    for result in _decide(state, memory, view, limits):
+        if isinstance(result, EVENT_TYPES):
+            record(cast(Event, result))
+            continue
+        result = cast(Action, result)
+        memory.in_flight[result.key] = view.now.mono_s
+        if result.barrier is Barrier.NOTHING:
+            urgent.append(result)
+        else:
+            memory.held.append((memory.recorded, result))
+    return Step(tuple(events), (*urgent, *_released(memory), *_append(memory, view.now)))
+
+
+def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterator[Event | Action]:
+    now = view.now
+    yield from due_reports(state, memory, now.mono_s, limits)
+    for question in questions(memory, limits):
+        if not memory.waiting(question.key, now.mono_s):
+            yield question
+    yield from _listing(memory, now, limits)
+    for bundle in list(state.bundles.values()):
+        yield from decide_bundle(state, memory, bundle, now, limits)
+    for batch_id, bundle_id in memory.strays.items():
+        yield from cancel_batch_job(memory, CancelBatchJob(bundle_id, batch_id, "stray"), now, limits)
+    for queue, tag in zip(limits.queues.values(), view.tags, strict=False):
+        yield from decide_fetch(state, memory, queue, now, limits)
+        yield from decide_plan(state, memory, queue, now, limits, tag)
+
+
+def _listing(memory: Memory, now: Now, limits: Limits) -> Iterator[Action]:
+    """One listing a cycle for any number of bundles; single questions between two."""
+    if memory.singles and not memory.waiting(("list", "singly"), now.mono_s):
+        yield ListBatchJobs(memory.singles)
+        memory.singles = ()
+    due_s = memory.listing_asked_s + limits.listing_every_s
+    if now.mono_s >= due_s and not memory.waiting(("list",), now.mono_s):
+        memory.listing_asked_s = now.mono_s
+        yield ListBatchJobs()
+
+
+def _released(memory: Memory) -> Iterator[Action]:
+    while memory.held and memory.held[0][0] <= memory.durable:
+        yield memory.held.popleft()[1]
+
+
+def _append(memory: Memory, now: Now) -> Sequence[Action]:
+    """Group commit: all records of now in one append, one append at a time."""
+    if not memory.records or memory.waiting(("append",), now.mono_s):
+        return ()
+    memory.appending, memory.records = memory.records, []
+    action = AppendEvents(memory.recorded, tuple(memory.appending))
+    memory.in_flight[action.key] = now.mono_s
+    return (action,)
+
+
+def idle(state: State, memory: Memory) -> bool:
+    """Nothing is open: no job, no bundle that is not settled, no record that is not durable, no action held."""
+    open_bundles = any(bundle.state is not BundleState.SETTLED for bundle in state.bundles.values())
+    return not state.jobs and not open_bundles and memory.recorded == memory.durable and not memory.held
