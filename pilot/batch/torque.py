@@ -237,10 +237,10 @@ def _flatten(element: ElementTree.Element) -> Iterator[tuple[str, str]]:
 
 
 def _read_text(reply: Reply) -> list[dict[str, str]] | Unavailable | Broken:
-    """Jobs of `qstat -f` and `qstat -f -1`. Nothing at all is a listing without jobs (it has no closing mark)."""
+    """Jobs of `qstat -f` and `qstat -f -1`. Nothing at all may be an empty server or a lost answer: unknown."""
     text = reply.stdout
     if not text:
-        return []
+        return Unavailable("qstat printed nothing; an empty listing has its closing mark")
     if not text.startswith("Job Id: "):
         return _broken("qstat -f printed something else than a list of jobs", reply)
     if not text.endswith("\n\n"):
