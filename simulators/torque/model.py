@@ -1,0 +1,341 @@
+"""The batch server as a pure model: time comes in with every call, what must be done comes out as values.
+
+State machine of a batch job (letters as qstat prints them):
+
+    submit -> Q (H when held) -> R -> C -> unknown id after keep_completed
+    Q, H -> delete -> C without an exit status
+    R -> delete -> R until its script has ended -> C with 271;  walltime -> C with -11
+    R -> requeue (rerunable only) -> Q, start_count grows at the next start
+    R on a dead mother superior (no Cray mode): R for ever
+
+Whoever owns the model calls inputs (`submit`, `delete`, `job_ended`...), then `advance(now)`, and carries out the
+outputs. Facts: docs/facts of Torque 6.1.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from simulators.kernel import Timers
+from simulators.torque.errors import Pbse, TorqueError
+from simulators.torque.job import (
+    BatchJob,
+    JobOver,
+    KillJob,
+    Letter,
+    Node,
+    Output,
+    StartJob,
+    Stop,
+    Submission,
+    TerminateJob,
+)
+from simulators.torque.resources import parse_resources
+from simulators.torque.schedule import Machine, NodeRequest, Placement, Running, Waiting, place, plan_starts
+from simulators.torque.site import QueueSpec, TorqueSite
+
+EXIT_WALLTIME = -11
+EXIT_TERMINATED = 271
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A timer: what happens to which batch job, if that is still in its start number `start`."""
+
+    what: Callable[[float, BatchJob], None]
+    batch_id: str
+    start: int
+
+
+class TorqueModel:
+    """The batch server. Call `advance` after every input, and at `next_at`."""
+
+    def __init__(self, site: TorqueSite) -> None:
+        self.site = site
+        self.jobs: dict[str, BatchJob] = {}
+        self.nodes = {number: Node(number) for number in range(1, site.nodes + 1)}
+        self._sequence = site.first_sequence
+        self._reservations = 0
+        self._timers: Timers[_Due | None] = Timers()
+        self._outputs: list[Output] = []
+        self._pass_at: float | None = None
+        numbers = range(1, site.nodes + 1)
+        # Cray mode fills from the lowest number, cluster mode from the highest (captured exec_host lines).
+        self._machine = Machine(
+            order=tuple(numbers) if site.cray else tuple(reversed(numbers)),
+            features={number: frozenset(site.features) for number in numbers},
+            slots=site.slots,
+            whole_nodes=site.cray,
+        )
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def next_at(self) -> float | None:
+        """When `advance` has something to do by itself; None: only after an input."""
+        return self._timers.next_at()
+
+    def advance(self, now: float) -> tuple[Output, ...]:
+        """Let everything happen that is due by `now`; returns what must be done, in order."""
+        while (due := self._timers.pop_due(now)) is not None:
+            at, item = due
+            if item is None:
+                self._pass_at = None
+                self._schedule(at)
+                continue
+            job = self.jobs.get(item.batch_id)
+            if job is not None and job.start_count == item.start:
+                item.what(at, job)
+        outputs, self._outputs = tuple(self._outputs), []
+        return outputs
+
+    # --- inputs from users ----------------------------------------------------------------------------------
+
+    def submit(self, now: float, submission: Submission) -> str | TorqueError:
+        """Queue a batch job; returns its id. A refused submission burns a sequence number, as in Torque.
+
+        An empty script is accepted with an id that does not exist afterwards, as in Torque.
+        """
+        sequence = self._sequence
+        self._sequence += 1
+        job = self._admit(now, sequence, submission)
+        if isinstance(job, TorqueError):
+            return job
+        if submission.script.strip():
+            self.jobs[job.batch_id] = job
+            self._want_pass(job.eligible_at)
+        return job.batch_id
+
+    def delete(self, now: float, batch_id: str, user: str) -> TorqueError | None:
+        """qdel. A waiting job is complete at once; a running one is asked to end."""
+        job = self.jobs.get(batch_id)
+        if job is None:
+            return TorqueError(Pbse.UNKJOBID)
+        if job.submission.owner != user:
+            return TorqueError(Pbse.PERM, "operation not permitted")
+        if job.state is Letter.COMPLETE or job.script_ended_at is not None:
+            word = "COMPLETE" if job.state is Letter.COMPLETE else "EXITING"
+            return TorqueError(Pbse.BADSTATE, f"invalid state for job - {word}")
+        if job.state is not Letter.RUNNING:
+            self._complete(now, job)
+        elif self._mother_dead(job):
+            return TorqueError(Pbse.NORELYMOM)
+        else:
+            self._stop(now, job, Stop.DELETED)
+        return None
+
+    def requeue(self, now: float, batch_id: str) -> TorqueError | None:
+        """qrerun by an operator: a running rerunable job goes back to its queue when its script has ended."""
+        job = self.jobs.get(batch_id)
+        if job is None:
+            return TorqueError(Pbse.UNKJOBID)
+        if job.state is not Letter.RUNNING:
+            return TorqueError(Pbse.BADSTATE)
+        if not job.submission.rerunable:
+            return TorqueError(Pbse.NORERUN)
+        if job.stop is None and job.script_ended_at is None:
+            job.stop = Stop.REQUEUED
+            self._outputs.append(KillJob(batch_id))
+        return None
+
+    # --- inputs from the machine ----------------------------------------------------------------------------
+
+    def job_started(self, batch_id: str, session_id: int) -> None:
+        """The script runs, as this session."""
+        self.jobs[batch_id].session_id = session_id
+
+    def job_ended(self, now: float, batch_id: str, exit_status: int) -> None:
+        """The script of a running job has ended.
+
+        `exit_status` as Torque gives it: the script's exit code, 128 + n by signal n, negative when it could not
+        be started. What the server itself did to the job takes precedence.
+        """
+        job = self.jobs[batch_id]
+        if job.state is not Letter.RUNNING or job.script_ended_at is not None or self._mother_dead(job):
+            return
+        job.script_ended_at = now
+        match job.stop:
+            case Stop.WALLTIME:
+                job.exit_status = EXIT_WALLTIME
+            case Stop.DELETED:
+                job.exit_status = EXIT_TERMINATED
+            case _:
+                job.exit_status = exit_status
+        self._timers.set(now + self.site.release_s, self._due(job, self._release))
+
+    def node_died(self, number: int) -> None:
+        """A node is gone, with everything that ran on it."""
+        self.nodes[number].up = False
+
+    def node_back(self, now: float, number: int) -> None:
+        """A dead node is there again, empty."""
+        self.nodes[number].up = True
+        self._want_pass(now)
+
+    # --- admission ------------------------------------------------------------------------------------------
+
+    def _admit(self, now: float, sequence: int, submission: Submission) -> BatchJob | TorqueError:
+        name = submission.queue or self.site.default_queue
+        queue = self.site.queues.get(name)
+        if queue is None:
+            return TorqueError(Pbse.UNKQUE, "requested queue not found")
+        wanted = parse_resources(submission.resources, self.site, queue)
+        if isinstance(wanted, TorqueError):
+            return wanted
+        no = self._limits(name, queue, submission, wanted.parts, wanted.walltime_s)
+        if no is not None:
+            return no
+        return BatchJob(
+            sequence=sequence,
+            batch_id=f"{sequence}.{self.site.server_name}",
+            submission=submission,
+            queue=name,
+            parts=wanted.parts,
+            walltime_s=wanted.walltime_s,
+            state=Letter.HELD if submission.held else Letter.QUEUED,
+            created_at=now,
+            changed_at=now,
+            eligible_at=now + self.site.start_delay_s,
+            resources=wanted.shown,
+        )
+
+    def _limits(
+        self,
+        name: str,
+        queue: QueueSpec,
+        submission: Submission,
+        parts: tuple[NodeRequest, ...],
+        walltime_s: int,
+    ) -> TorqueError | None:
+        where = f"user {submission.owner}@localhost, queue {name}"
+        if not queue.enabled:
+            return TorqueError(Pbse.QUNOENB, f"queue is disabled: {where}")
+        if queue.users is not None and submission.owner not in queue.users:
+            return TorqueError(Pbse.PERM, f"user ACL rejected the submitting user: {where}")
+        if queue.walltime_max_s is not None and walltime_s > queue.walltime_max_s:
+            return TorqueError(Pbse.EXCQRESC, "cannot satisfy queue max walltime requirement")
+        if queue.nodes_max is not None and sum(part.count for part in parts) > queue.nodes_max:
+            return TorqueError(Pbse.EXCQRESC, "cannot satisfy queue max nodect requirement")
+        everything = {number: tuple(range(self.site.slots)) for number in self.nodes}
+        if place(self._machine, everything, parts) is None:
+            return TorqueError(
+                Pbse.EXCQRESC,
+                "cannot locate feasible nodes (nodes file is empty, all systems are busy, or no nodes have the "
+                "requested feature)",
+            )
+        there = [job for job in self.jobs.values() if job.queue == name and job.state is not Letter.COMPLETE]
+        if queue.jobs_max is not None and len(there) >= queue.jobs_max:
+            return TorqueError(
+                Pbse.MAXQUED, f"total number of jobs in queue exceeds the queue limit: {where}"
+            )
+        own = sum(job.submission.owner == submission.owner for job in there)
+        if queue.user_jobs_max is not None and own >= queue.user_jobs_max:
+            return TorqueError(
+                Pbse.MAXUSERQUED, f"total number of current user's jobs exceeds the queue limit: {where}"
+            )
+        return None
+
+    # --- scheduler ------------------------------------------------------------------------------------------
+
+    def _want_pass(self, at: float) -> None:
+        """A scheduler pass at the first tick of its interval from `at` on."""
+        tick = math.ceil(at / self.site.scheduler_interval_s) * self.site.scheduler_interval_s
+        if self._pass_at is None or tick < self._pass_at:
+            self._pass_at = tick
+            self._timers.set(tick, None)
+
+    def _schedule(self, now: float) -> None:
+        queued = [job for job in self.jobs.values() if job.state is Letter.QUEUED]
+        queued = [job for job in queued if self.site.queues[job.queue].started]
+        later = [job.eligible_at for job in queued if job.eligible_at > now]
+        queued = [job for job in queued if job.eligible_at <= now]
+        queued.sort(key=lambda job: (-self.site.queues[job.queue].priority - job.priority, job.sequence))
+        running = [job for job in self.jobs.values() if job.state is Letter.RUNNING]
+        starts = plan_starts(
+            self._machine,
+            self._free(),
+            [Waiting(job.batch_id, job.parts, job.walltime_s) for job in queued],
+            [Running(max(now, (job.started_at or now) + job.walltime_s), job.placement) for job in running],
+            now,
+        )
+        for batch_id, placement in starts:
+            self._start(now, self.jobs[batch_id], placement)
+        for job in queued:
+            if job.state is Letter.QUEUED:
+                job.comment = "Not Running: Not enough of the right type of nodes are available"
+        if later:
+            self._want_pass(min(later))
+
+    def _free(self) -> dict[int, tuple[int, ...]]:
+        free = {}
+        for number, node in self.nodes.items():
+            if node.up:
+                held = {slot for slots in node.jobs.values() for slot in slots}
+                whole = self.site.cray and node.jobs
+                free[number] = () if whole else tuple(s for s in range(self.site.slots) if s not in held)
+        return free
+
+    # --- transitions ----------------------------------------------------------------------------------------
+
+    def _start(self, now: float, job: BatchJob, placement: Placement) -> None:
+        job.state, job.started_at, job.changed_at, job.placement = Letter.RUNNING, now, now, placement
+        job.start_count += 1
+        job.exit_status, job.stop, job.script_ended_at = None, None, None
+        self._reservations += 1
+        job.reservation = self._reservations
+        # Written by pbs_sched in cluster mode; in Cray mode another scheduler runs and writes none.
+        job.comment = (
+            "" if self.site.cray else f"{datetime.fromtimestamp(now, UTC):Job started on %a %b %d at %H:%M}"
+        )
+        for share in placement:
+            self.nodes[share.node].jobs[job.batch_id] = share.slots
+        poll = self.site.walltime_poll_s
+        self._timers.set(math.ceil((now + job.walltime_s) / poll) * poll, self._due(job, self._overrun))
+        self._outputs.append(StartJob(job.batch_id))
+
+    def _overrun(self, now: float, job: BatchJob) -> None:
+        if job.state is Letter.RUNNING and job.stop is None and not self._mother_dead(job):
+            used = int(now - (job.started_at or now))
+            note = f"=>> PBS: job killed: walltime {used} exceeded limit {job.walltime_s}\n"
+            self._stop(now, job, Stop.WALLTIME, note)
+
+    def _stop(self, now: float, job: BatchJob, why: Stop, note: str = "") -> None:
+        if job.stop is None and job.script_ended_at is None:
+            job.stop = why
+            self._outputs.append(TerminateJob(job.batch_id, note))
+            self._timers.set(now + self.site.kill_delay_s, self._due(job, self._kill))
+
+    def _kill(self, now: float, job: BatchJob) -> None:
+        if job.state is Letter.RUNNING and job.script_ended_at is None and not self._mother_dead(job):
+            self._outputs.append(KillJob(job.batch_id))
+
+    def _release(self, now: float, job: BatchJob) -> None:
+        for share in job.placement:
+            self.nodes[share.node].jobs.pop(job.batch_id, None)
+        self._outputs.append(JobOver(job.batch_id, job.placement))
+        if job.stop is Stop.REQUEUED:
+            job.state, job.placement, job.stop, job.changed_at = Letter.QUEUED, (), None, now
+            job.started_at, job.script_ended_at = None, None
+            job.eligible_at = now + self.site.start_delay_s
+            self._want_pass(job.eligible_at)
+        else:
+            self._complete(now, job)
+
+    def _complete(self, now: float, job: BatchJob) -> None:
+        job.state, job.changed_at, job.completed_at = Letter.COMPLETE, now, now
+        self._timers.set(now + self.site.keep_completed_s, self._due(job, self._forget))
+        self._want_pass(now)
+
+    def _forget(self, now: float, job: BatchJob) -> None:
+        del self.jobs[job.batch_id]
+
+    def _mother_dead(self, job: BatchJob) -> bool:
+        """The node that runs the script is dead (in Cray mode scripts run on a MOM node)."""
+        if self.site.cray or not job.placement:
+            return False
+        return not self.nodes[job.placement[0].node].up
+
+    def _due(self, job: BatchJob, what: Callable[[float, BatchJob], None]) -> _Due:
+        return _Due(what, job.batch_id, job.start_count)

@@ -1,0 +1,120 @@
+"""What a simulated Torque site is: values, and their reading from a JSON document with clear errors."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,30}$")]
+Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SiteError(ValueError):
+    """A site document that cannot be used; the text names file, field, what was expected and what was found."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QueueSpec(_Strict):
+    """One batch queue. A limit that is None does not exist."""
+
+    priority: int = 0
+    walltime_max_s: Count | None = 172800
+    walltime_default_s: Count = 1800
+    nodes_max: Count | None = None
+    user_jobs_max: Count | None = None
+    jobs_max: Count | None = None
+    enabled: bool = True
+    started: bool = True
+    users: tuple[str, ...] | None = None
+
+
+class TorqueSite(_Strict):
+    """A machine and its batch server.
+
+    `cray`: batch scripts run on a MOM node and whole nodes are reserved; else the script runs on the job's first
+    node and nodes are shared slot by slot. `walltime_poll_s`: the walltime is looked at on this grid, so a job
+    ends up to so much late (real: 45). `release_s`: between the script's end and C (the release of the
+    reservation; minutes where ALPS is stuck). `kill_delay_s`: between SIGTERM and SIGKILL.
+    `job_stat_s`: age at which a running job shows resources used.
+    """
+
+    server_name: Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]{0,60}$")] = "sim"
+    nodes: Annotated[int, Field(ge=1, le=30000)] = 4
+    slots: Annotated[int, Field(ge=1, le=1024)] = 4
+    features: tuple[Name, ...] = ("xe",)
+    queues: Mapping[Name, QueueSpec] = Field(
+        default_factory=lambda: {"normal": QueueSpec(), "short": QueueSpec(priority=100, walltime_max_s=3600)}
+    )
+    default_queue: Name = "normal"
+    cray: bool = True
+    keep_completed_s: Seconds = 300.0
+    scheduler_interval_s: Annotated[float, Field(gt=0)] = 0.2
+    start_delay_s: Seconds = 0.0
+    walltime_poll_s: Annotated[float, Field(gt=0)] = 1.0
+    kill_delay_s: Seconds = 2.0
+    release_s: Seconds = 0.0
+    job_stat_s: Annotated[float, Field(gt=0)] = 45.0
+    first_sequence: Count = 1
+    refuse_root: bool = False
+    first_address: str = "127.0.1.1"
+    local_root: str | None = None
+
+    @field_validator("first_address")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        if not ipaddress.IPv4Address(value).is_loopback:
+            raise ValueError("expected an address in 127.0.0.0/8")
+        return value
+
+    @model_validator(mode="after")
+    def _default_queue_exists(self) -> TorqueSite:
+        if self.default_queue not in self.queues:
+            raise ValueError(f"default_queue: expected one of {', '.join(self.queues)}")
+        last = ipaddress.IPv4Address(self.first_address) + self.nodes - 1
+        if not last.is_loopback:
+            raise ValueError(f"first_address: no room for {self.nodes} addresses in 127.0.0.0/8")
+        return self
+
+    def node_name(self, number: int) -> str:
+        """Host name of a node (numbers start at 1)."""
+        return f"nid{number:05d}"
+
+    def node_address(self, number: int) -> str:
+        """Loopback address of a node."""
+        return str(ipaddress.IPv4Address(self.first_address) + number - 1)
+
+    def node_number(self, name: str) -> int | None:
+        """Number of the node of this name (`nid00003`, or `3` as Cray's pbsnodes has it); None if there is none."""
+        digits = name.removeprefix("nid")
+        number = int(digits) if digits.isdecimal() and len(digits) <= 9 else 0
+        return number if 1 <= number <= self.nodes else None
+
+
+def parse_site(text: str, file: str) -> TorqueSite:
+    """The site of a JSON text. Raises SiteError, one line for each thing that is wrong."""
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SiteError(f"{file}: line {error.lineno}: expected JSON, found {error.msg}") from None
+    if not isinstance(document, dict):
+        raise SiteError(f"{file}: expected a JSON object, found {type(document).__name__}")
+    try:
+        return TorqueSite.model_validate(document)
+    except ValidationError as error:
+        raise SiteError("\n".join(_line(file, item) for item in error.errors())) from None
+
+
+def _line(file: str, item: Any) -> str:
+    field = ".".join(str(part) for part in item["loc"]) or "site"
+    if item["type"] == "extra_forbidden":
+        return f"{file}: {field}: unknown key"
+    found = "" if isinstance(item["input"], dict | TorqueSite) else f"; found {item['input']!r}"
+    return f"{file}: {field}: {item['msg'].removeprefix('Value error, ')}{found}"
