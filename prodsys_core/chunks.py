@@ -1,0 +1,17 @@
+"""Cut a sequence; servers and databases take only so much at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+ROWS = 500
+"""Ids in one SQL statement: below SQLite's smallest limit of 999 parameters."""
+
+
+def in_chunks(items: Sequence[Item], size: int = ROWS) -> Iterator[Sequence[Item]]:
+    """Consecutive slices of at most `size` items."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

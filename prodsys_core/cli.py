@@ -1,0 +1,287 @@
+"""The command `prodsys`: its own verbs here, every other one is Django's."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+OK, FAILED, USAGE = 0, 1, 2
+OWN_VERBS = ("task", "jobs", "runs", "tick", "serve")
+EPILOG = """\
+Configuration: the YAML file named by the environment variable PRODSYS_CONFIG.
+Any other verb is passed to Django: `prodsys migrate` makes or updates the tables, `prodsys createsuperuser` adds a
+user for the pages, `prodsys help` lists all of them. Exit codes: 0 done, 1 refused or failed, 2 bad usage or file.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "prodsys_core.settings.local")
+    from prodsys_core.yamlfile import BadFile
+
+    try:
+        if words and not words[0].startswith("-") and words[0] not in OWN_VERBS:
+            return _django(words)
+        options = _parser().parse_args(words)
+        _set_up(options.verbose)
+        return int(options.run(options))
+    except BadFile as error:
+        return _complain(*error.problems, code=USAGE)
+    except BrokenPipeError:  # the reader of our output has gone: `prodsys jobs NAME | head`
+        sys.stdout = None  # type: ignore[assignment]
+        return OK
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prodsys",
+        description="Production system: tasks, jobs, submission to PanDA, merging, cross-check, archive.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_task_verbs(verbs)
+    jobs = verbs.add_parser("jobs", help="list the jobs of a task")
+    jobs.add_argument("name", metavar="NAME", help="name of the task")
+    jobs.add_argument("--json", action="store_true", help="a JSON list")
+    jobs.set_defaults(run=_jobs)
+    runs = verbs.add_parser("runs", help="list the runs of a task with merges, cross-check and tape")
+    runs.add_argument("name", metavar="NAME", help="name of the task")
+    runs.add_argument("--json", action="store_true", help="a JSON list")
+    runs.set_defaults(run=_runs)
+    tick = verbs.add_parser("tick", help="do everything that is due")
+    how = tick.add_mutually_exclusive_group()
+    how.add_argument(
+        "--loop", type=_seconds, metavar="SECONDS", help="again every so many seconds, until SIGTERM"
+    )
+    how.add_argument("--once", action="store_true", help="one tick (default)")
+    tick.set_defaults(run=_tick)
+    serve = verbs.add_parser("serve", help="web pages on loopback: Django's admin, read-only")
+    serve.add_argument("--port", type=_port, help="instead of the configured one; 0: any free one")
+    serve.set_defaults(run=_serve)
+    return parser
+
+
+def _add_task_verbs(verbs: Any) -> None:
+    task = verbs.add_parser("task", help="create, list and set tasks")
+    actions = task.add_subparsers(metavar="ACTION", required=True)
+    create = actions.add_parser("create", help="store a draft from a YAML file")
+    create.add_argument("file", type=Path, metavar="FILE.yaml")
+    create.set_defaults(run=_task_create)
+    listing = actions.add_parser("list", help="tasks with their counts")
+    listing.add_argument("names", nargs="*", metavar="NAME", help="only these tasks")
+    listing.add_argument("--json", action="store_true", help="a JSON list")
+    listing.set_defaults(run=_task_list)
+    setting = actions.add_parser("set", help="set a task's status, as its manager")
+    setting.add_argument("name", metavar="NAME")
+    setting.add_argument(
+        "status", metavar="STATUS", help="ready, send, paused, archive, ... (one word in quotes)"
+    )
+    setting.set_defaults(run=_task_set)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of seconds") from error
+    if not 0.05 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"found {text}, expected 0.05 to 86400 seconds")
+    return value
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected 0 to 65535")
+    return int(text)
+
+
+def _set_up(verbose: bool) -> None:
+    import django
+
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    for name in ("urllib3", "mysql", "django.db.backends"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    django.setup()
+
+
+def _django(words: Sequence[str]) -> int:
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(["prodsys", *words])
+    return OK
+
+
+def _complain(*lines: str, code: int) -> int:
+    for line in lines:
+        print(f"prodsys: {line}", file=sys.stderr)
+    return code
+
+
+def _with_database(call: Callable[[], int]) -> int:
+    """Run `call`; a database that is not there or has no tables is one clear line."""
+    from django.db import DatabaseError
+
+    try:
+        return call()
+    except DatabaseError as error:
+        hint = " (run `prodsys migrate`)" if "no such table" in str(error) or "1146" in str(error) else ""
+        return _complain(f"database: {error}{hint}", code=FAILED)
+
+
+def _config() -> Any:
+    from django.conf import settings
+
+    return settings.PRODSYS
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _task_create(options: argparse.Namespace) -> int:
+    from prodsys_core.services.tasks import CannotCreate, manager, task_create
+    from prodsys_core.taskfile import TaskFile
+    from prodsys_core.yamlfile import load_yaml
+
+    file = load_yaml(options.file, TaskFile)
+
+    def create() -> int:
+        try:
+            task = task_create(_config(), file, manager(getpass.getuser(), _now()))
+        except CannotCreate as error:
+            return _complain(f"{options.file}: {error}", code=FAILED)
+        print(f"task {task.name} created, status {task.status}")
+        return OK
+
+    return _with_database(create)
+
+
+def _task_list(options: argparse.Namespace) -> int:
+    from prodsys_core.selectors import task_rows
+
+    def show() -> int:
+        rows = task_rows(options.names)
+        missing = set(options.names) - {row["name"] for row in rows}
+        if options.json:
+            print(json.dumps(rows, indent=1))
+        else:
+            for row in rows:
+                jobs = ", ".join(f"{n} {status}" for status, n in sorted(row["jobs"].items())) or "none"
+                why = f"  ({row['message']})" if row["message"] else ""
+                print(f"{row['name']}\t{row['status']}\tjobs: {jobs}{why}")
+        return (
+            _complain(*(f"no task named {name}" for name in sorted(missing)), code=FAILED) if missing else OK
+        )
+
+    return _with_database(show)
+
+
+def _task_set(options: argparse.Namespace) -> int:
+    from prodsys_core.services.moves import NotAllowed
+    from prodsys_core.services.tasks import manager, task_set
+
+    def change() -> int:
+        try:
+            task = task_set(options.name, options.status, manager(getpass.getuser(), _now()))
+        except NotAllowed as error:
+            return _complain(str(error), code=FAILED)
+        if task is None:
+            return _complain(f"no task named {options.name}", code=FAILED)
+        print(f"task {task.name}: {task.status}")
+        return OK if task.status == options.status else FAILED
+
+    return _with_database(change)
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    from prodsys_core.selectors import job_rows
+
+    return _show_rows(
+        options, job_rows, ("file", "events", "status", "attempt", "panda_id", "reason", "message")
+    )
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from prodsys_core.selectors import run_rows
+
+    return _show_rows(options, run_rows, ("run", "status", "reason", "message"))
+
+
+def _show_rows(
+    options: argparse.Namespace, load: Callable[[Any], list[dict[str, Any]]], columns: Sequence[str]
+) -> int:
+    from prodsys_core.models import Task
+
+    def show() -> int:
+        task = Task.objects.filter(name=options.name).first()
+        if task is None:
+            return _complain(f"no task named {options.name}", code=FAILED)
+        rows = load(task)
+        if options.json:
+            print(json.dumps(rows, indent=1))
+        else:
+            for row in rows:
+                print("\t".join("" if row[name] is None else str(row[name]) for name in columns).rstrip("\t"))
+        return OK
+
+    return _with_database(show)
+
+
+def _tick(options: argparse.Namespace) -> int:
+    from prodsys_core.panda import HttpJobSink
+    from prodsys_core.tick import run_loop, tick
+
+    config = _config()
+    sink = HttpJobSink(config.panda)
+    if options.loop is not None:
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: stop.set())
+        run_loop(config, sink, options.loop, stop, _now)
+        return OK
+
+    def once() -> int:
+        report = tick(config, sink, _now())
+        if report.held_by:
+            return _complain(f"another tick runs: {report.held_by}", code=FAILED)
+        for name, count in report.counts.items():
+            if count:
+                print(f"{name}: {count}")
+        return FAILED if report.failed else OK
+
+    return _with_database(once)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from prodsys_core.serve import serve
+
+    config = _config()
+    port = config.web.port if options.port is None else options.port
+    try:
+        serve(config.web.host, port)
+    except OSError as error:
+        return _complain(f"{config.web.host}:{port}: {error.strerror}", code=FAILED)
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

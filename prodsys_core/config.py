@@ -1,0 +1,203 @@
+"""Configuration of prodsys: one YAML file, named by PRODSYS_CONFIG. Unknown keys are refused.
+
+Every limit has its unit in its name and its reason beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from prodsys_core.naming import command_problem
+from prodsys_core.yamlfile import BadFile, load_yaml
+
+ENVIRONMENT_NAME = "PRODSYS_CONFIG"
+COMMAND_NAMES = {
+    "reconstruct": frozenset({"raw", "template", "run", "chunk", "mdst", "hist", "dump", "log"}),
+    "merge mdst": frozenset({"inputs", "out"}),
+    "merge hist": frozenset({"inputs", "out"}),
+    "merge dump": frozenset({"inputs", "out"}),
+}
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/") or ".." in path.split("/") or re.search(r"[\x00-\x1f]", path):
+        raise ValueError("expected an absolute path without '..'")
+    return path
+
+
+def _web_address(url: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9./_-]*)?", url):
+        raise ValueError("expected http(s)://host[:port]")
+    return url.rstrip("/")
+
+
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
+Url = Annotated[str, AfterValidator(_web_address)]
+
+
+class Section(BaseModel):
+    """A mapping of the file: no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Sqlite(Section):
+    """One host. WAL, writes begin with the write lock."""
+
+    engine: Literal["sqlite"]
+    path: AbsolutePath
+    busy_s: int = Field(30, ge=1, le=600)  # how long a writer waits for another one
+
+
+class MariaDb(Section):
+    """Several hosts, through mysql-connector-python. A socket, or host and port; the password stands in a file."""
+
+    engine: Literal["mariadb"]
+    name: Name = "prodsys"
+    user: Name = "prodsys"
+    password_file: AbsolutePath | None = None
+    socket: AbsolutePath | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(3306, ge=1, le=65535)
+
+
+class X509(Section):
+    """A proxy file with certificate and key."""
+
+    kind: Literal["x509"]
+    proxy: AbsolutePath
+    ca_bundle: AbsolutePath | None = None
+
+
+class Oidc(Section):
+    """A bearer token in a file, read for each call. `origin` is `<vo>:<role>`."""
+
+    kind: Literal["oidc"]
+    token_file: AbsolutePath
+    origin: str = Field(pattern=r"^[A-Za-z0-9._-]+[:.][A-Za-z0-9._-]+$")
+    ca_bundle: AbsolutePath | None = None
+
+
+class BatchNumbers(Section):
+    """Reserved range of jediTaskID: must not meet real tasks of the same server."""
+
+    first: int = Field(900_000_000, ge=1, le=2**53)
+    last: int = Field(999_999_999, ge=1, le=2**53)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.last < self.first:
+            raise ValueError("expected last not below first")
+        return self
+
+
+class Panda(Section):
+    """The workload server, v1 calls."""
+
+    url: Url
+    timeout_s: float = Field(120.0, gt=0, le=3600)  # the server stores a job in 15 to 110 ms
+    submit_chunk: int = Field(200, ge=1, le=5000)  # jobs a call; the server cuts at 5000 without a word
+    status_chunk: int = Field(300, ge=1, le=450)  # ids in a URL; Apache takes 8190 bytes
+    record_chunk: int = Field(1000, ge=1, le=5500)  # full records a call; the server cuts at 5500
+    settle_s: float = Field(900.0, ge=0, le=86400)  # an unchanged list this much later is final
+    status_every_s: float = Field(60.0, ge=0, le=86400)  # between two looks at the same jobs
+    active_max: int = Field(10_000, ge=1, le=1_000_000)  # our jobs in one PanDA queue
+    batch_numbers: BatchNumbers = BatchNumbers()
+    prod_source_label: Name = "prod_test"
+    vo: Name = "vo.compass.cern.ch"
+    credentials: Annotated[X509 | Oidc, Field(discriminator="kind")] | None = None
+
+
+class SiteFiles(Section):
+    """The site's shared file system as this host sees it (same paths)."""
+
+    root: AbsolutePath  # nothing is read, written or removed outside
+    lists: AbsolutePath | None = None  # input lists of merge jobs; default <root>/prodsys-lists
+
+
+class Tape(Section):
+    """Long-term storage: a directory that is copied to, or a drop box of a tape system that writes receipts."""
+
+    kind: Literal["directory", "dropbox"]
+    root: AbsolutePath
+    again_after_s: float = Field(
+        3600.0, gt=0
+    )  # a transfer that is not seen at all by then is asked for again
+
+
+def _commands(commands: dict[str, str]) -> dict[str, str]:
+    for kind, command in commands.items():
+        if kind not in COMMAND_NAMES:
+            raise ValueError(f"unknown kind of step {kind!r}; possible: {', '.join(COMMAND_NAMES)}")
+        problem = command_problem(command, COMMAND_NAMES[kind])
+        if problem:
+            raise ValueError(f"command of {kind!r}: {problem}")
+    return commands
+
+
+class Site(Section):
+    """One site: its PanDA queues, its files, the commands its payloads are started with."""
+
+    name: Name
+    panda_queue: Name
+    merge_queue: Name
+    files: SiteFiles
+    tape: Tape | None = None  # null: merged files stay on the site
+    commands: Annotated[dict[str, str], AfterValidator(_commands)]
+    max_walltime_s: int | None = Field(None, ge=1)
+
+
+class Retry(Section):
+    """When an attempt that ended badly is followed by another one; charged attempts: the task's max_attempts."""
+
+    uncharged_max: int = Field(20, ge=1, le=1000)  # a site that fails for days must come to a person
+    backoff_s: tuple[float, ...] = Field(
+        (0.0, 60.0, 300.0, 900.0, 1800.0, 3600.0), min_length=1, strict=False
+    )
+    charged_wait_s: float = Field(0.0, ge=0)
+
+
+class Web(Section):
+    """`prodsys serve`: loopback only; put a TLS proxy in front."""
+
+    host: Literal["127.0.0.1", "localhost", "::1"] = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    names: tuple[str, ...] = Field((), strict=False)  # further Host headers that are accepted
+
+
+class Config(Section):
+    """The whole file."""
+
+    instance: Name = "prodsys"  # part of every work key: two systems on one PanDA queue need two names
+    state_dir: AbsolutePath
+    database: Annotated[Sqlite | MariaDb, Field(discriminator="engine")]
+    panda: Panda
+    sites: Annotated[list[Site], Field(min_length=1)]
+    retry: Retry = Retry()
+    web: Web = Web()
+    lease_s: float = Field(120.0, ge=1, le=3600)  # a tick that shows no life for so long is taken over
+
+    @model_validator(mode="after")
+    def _sites_differ(self) -> Self:
+        names = [site.name for site in self.sites]
+        if len(set(names)) != len(names):
+            raise ValueError("expected different names of sites")
+        return self
+
+    def site(self, name: str) -> Site | None:
+        """The site of this name."""
+        return next((site for site in self.sites if site.name == name), None)
+
+
+def load_config() -> Config:
+    """The file named by PRODSYS_CONFIG; raises BadFile."""
+    name = os.environ.get(ENVIRONMENT_NAME, "")
+    if not name:
+        raise BadFile([f"{ENVIRONMENT_NAME} is not set: it must name prodsys' YAML configuration file"])
+    return load_yaml(Path(name), Config)

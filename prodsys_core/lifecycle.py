@@ -1,0 +1,209 @@
+"""Life of a task, a run and a step: who may move what from where to where, and what follows from it.
+
+Theory of operation. A *task* is what a manager defines. Its raw files become *jobs*, grouped in *runs*. All work is
+*steps*: one row per kind of work on a job, a merge group or a run; the status of a job is the status of its
+reconstruct step. A step that needs PanDA is `sent` from the moment its attempt is committed, before the server is
+called. Statuses are spelled as the original spells them. Nothing here does I/O or reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """Who asks for a change of status."""
+
+    MANAGER = "manager"
+    SERVICE = "service"
+
+
+class TaskStatus(StrEnum):
+    DRAFT = "draft"
+    READY = "ready"
+    JOBS_READY = "jobs ready"
+    SEND = "send"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    ARCHIVE = "archive"
+    ARCHIVING = "archiving"
+    ARCHIVED = "archived"
+
+
+class RunStatus(StrEnum):
+    """open: chunks outstanding; merging: merge plan made; checked: cross-check passed; suspicious: it did not;
+    archived: merged files confirmed, logs packed, intermediates removed."""
+
+    OPEN = "open"
+    MERGING = "merging"
+    CHECKED = "checked"
+    SUSPICIOUS = "suspicious"
+    ARCHIVED = "archived"
+
+
+class StepStatus(StrEnum):
+    """Of jobs as the original has them; `ready` takes the place of `staged` where nothing comes from tape."""
+
+    DEFINED = "defined"
+    STAGING = "staging"
+    STAGED = "staged"
+    READY = "ready"
+    SENT = "sent"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    MANUAL_CHECK = "manual check is needed"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+
+
+class StepKind(StrEnum):
+    RECONSTRUCT = "reconstruct"
+    MERGE_MDST = "merge mdst"
+    MERGE_HIST = "merge hist"
+    MERGE_DUMP = "merge dump"
+    CROSS_CHECK = "cross-check"
+    TRANSFER = "transfer"
+    ARCHIVE_LOGS = "archive logs"
+    CLEAN = "clean"
+
+
+MERGES = (StepKind.MERGE_MDST, StepKind.MERGE_HIST, StepKind.MERGE_DUMP)
+PANDA_KINDS = (StepKind.RECONSTRUCT, *MERGES)
+
+_M, _S = frozenset({Role.MANAGER}), frozenset({Role.SERVICE})
+_T, _P = TaskStatus, StepStatus
+
+TASK_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
+    (_T.DRAFT, _T.READY): _M,  # defined; make the jobs
+    (_T.READY, _T.DRAFT): _M,  # back to the desk
+    (_T.READY, _T.JOBS_READY): _S,  # every file of the source is a job or was skipped for a reason
+    (_T.JOBS_READY, _T.READY): _M,  # generate again (adds what is missing)
+    (_T.JOBS_READY, _T.SEND): _M,  # inspected
+    (_T.SEND, _T.RUNNING): _S,  # PanDA reported one of its jobs running
+    (_T.SEND, _T.PAUSED): _M,
+    (_T.RUNNING, _T.PAUSED): _M,
+    (_T.PAUSED, _T.SEND): _M,
+    (_T.PAUSED, _T.RUNNING): _M,
+    (_T.RUNNING, _T.DONE): _S,  # every run checked and every merged file confirmed
+    (_T.DONE, _T.ARCHIVE): _M,  # results approved
+    (_T.ARCHIVE, _T.DONE): _M,  # taken back before it began
+    (_T.ARCHIVE, _T.ARCHIVING): _S,  # first logs packed
+    (_T.ARCHIVING, _T.ARCHIVED): _S,  # every run archived
+    (_T.DRAFT, _T.CANCELLED): _M,
+    (_T.READY, _T.CANCELLED): _M,
+    (_T.JOBS_READY, _T.CANCELLED): _M,
+    (_T.SEND, _T.CANCELLED): _M,
+    (_T.RUNNING, _T.CANCELLED): _M,
+    (_T.PAUSED, _T.CANCELLED): _M,
+}
+
+RUN_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
+    (RunStatus.OPEN, RunStatus.MERGING): _S,  # last chunk finished, plan made in the same transaction
+    (RunStatus.MERGING, RunStatus.CHECKED): _S,
+    (RunStatus.MERGING, RunStatus.SUSPICIOUS): _S,
+    (RunStatus.CHECKED, RunStatus.ARCHIVED): _S,
+}
+
+STEP_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
+    (_P.DEFINED, _P.STAGED): _S,  # site without tape: files were delivered by hand
+    (_P.STAGED, _P.SENT): _S,
+    (_P.READY, _P.SENT): _S,
+    (_P.FAILED, _P.SENT): _S,  # next attempt, when its back-off is over
+    (_P.SENT, _P.STAGED): _S,  # PanDA certainly does not have it
+    (_P.SENT, _P.READY): _S,
+    (_P.SENT, _P.RUNNING): _S,
+    (_P.SENT, _P.FINISHED): _S,
+    (_P.SENT, _P.FAILED): _S,
+    (_P.SENT, _P.MANUAL_CHECK): _S,
+    (_P.RUNNING, _P.FINISHED): _S,
+    (_P.RUNNING, _P.FAILED): _S,
+    (_P.RUNNING, _P.MANUAL_CHECK): _S,
+    (_P.READY, _P.FINISHED): _S,  # work done here: cross-check, archive logs, clean
+    (_P.READY, _P.MANUAL_CHECK): _S,
+    (_P.DEFINED, _P.CANCELLED): _S,
+    (_P.STAGED, _P.CANCELLED): _S,
+    (_P.READY, _P.CANCELLED): _S,
+    (_P.FAILED, _P.CANCELLED): _S,
+    (_P.MANUAL_CHECK, _P.CANCELLED): _S,
+    (_P.SENT, _P.CANCELLED): _S,  # PanDA confirmed the end
+    (_P.RUNNING, _P.CANCELLED): _S,
+}
+
+EDGES: Mapping[str, Mapping[tuple[str, str], frozenset[Role]]] = {
+    "task": TASK_EDGES,
+    "run": RUN_EDGES,
+    "step": STEP_EDGES,
+}
+
+SENDING = (_T.SEND, _T.RUNNING)
+"""Tasks whose work is submitted."""
+
+WATCHED = (_T.SEND, _T.RUNNING, _T.PAUSED, _T.CANCELLED)
+"""Tasks whose PanDA jobs are followed: PanDA's jobs of a paused task run on, those of a cancelled one are ended."""
+
+IN_PANDA = (_P.SENT, _P.RUNNING)
+WAITING = {StepKind.RECONSTRUCT: _P.STAGED}
+"""Status of a step that may be sent; `ready` where not named."""
+
+
+def waiting_status(kind: str) -> StepStatus:
+    """The status in which a step of this kind waits to be sent."""
+    return WAITING.get(StepKind(kind), StepStatus.READY)
+
+
+def check_edge(subject: str, old: str, new: str, role: Role) -> str | None:
+    """None if the role may move the subject so, else one sentence that says why not."""
+    roles = EDGES[subject].get((old, new))
+    if roles is not None and role in roles:
+        return None
+    allowed = sorted(to for (start, to), who in EDGES[subject].items() if start == old and role in who)
+    choice = ", ".join(allowed) if allowed else "nothing"
+    return f"a {subject} in status {old!r} cannot be set to {new!r} by a {role}; possible: {choice}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChainLink:
+    """One kind of work of a task type. `of`: job, group or run. `asked`: waits for the task's status archive."""
+
+    kind: StepKind
+    of: str
+    needs: tuple[StepKind, ...] = ()
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """Steps of one run: for each kind that was opened, how many there are and how many are finished.
+
+    A kind that is not in `opened` has not been planned yet; one with total 0 was planned and needs nothing.
+    """
+
+    opened: Mapping[StepKind, tuple[int, int]]
+
+    def complete(self, kind: StepKind) -> bool:
+        """Opened, and everything of it finished."""
+        counts = self.opened.get(kind)
+        return counts is not None and counts[0] == counts[1]
+
+
+def kinds_to_open(
+    chain: Iterable[ChainLink], progress: RunProgress, archive_asked: bool
+) -> tuple[StepKind, ...]:
+    """Kinds of work that can be planned now: not opened, all they need complete, asked for where they must be."""
+    return tuple(
+        link.kind
+        for link in chain
+        if link.kind not in progress.opened
+        and all(progress.complete(need) for need in link.needs)
+        and (archive_asked or not link.asked)
+    )
+
+
+def run_complete(chain: Iterable[ChainLink], progress: RunProgress, asked_too: bool) -> bool:
+    """Every kind of the chain is complete; without the kinds that must be asked for unless `asked_too`."""
+    return all(progress.complete(link.kind) for link in chain if asked_too or not link.asked)

@@ -1,0 +1,138 @@
+"""PanDA over HTTP (v1), as a submitter sees it: one session, every answer checked, failures as values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import requests
+from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+
+from prodsys_core.chunks import in_chunks
+from prodsys_core.config import X509, Oidc, Panda
+from prodsys_core.ports import Broken, Description, Failure, PandaJob, Refused, Submitted, Unavailable
+from prodsys_core.settings.build import read_secret
+from prodsys_core.wire import (
+    parse_cancelled,
+    parse_descriptions,
+    parse_envelope,
+    parse_ids,
+    parse_statuses,
+    parse_submitted,
+    render_jobs,
+)
+
+Value = TypeVar("Value")
+CONNECT_S = 10.0
+"""A server that does not take a connection within this time is down."""
+
+
+class HttpJobSink:
+    """JobSink over v1. Not for several threads at once."""
+
+    def __init__(self, panda: Panda) -> None:
+        self._panda = panda
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy of the environment between us and the server
+        self._session.headers["Accept"] = "application/json"
+
+    def alive(self) -> bool | Failure:
+        """True if the server answers at all."""
+        data = self._get("system/is_alive", [])
+        return data if isinstance(data, Unavailable | Refused | Broken) else True
+
+    def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
+        """One call; the caller has cut the jobs to `submit_chunk`."""
+        return _then(self._post("job/submit", {"jobs": render_jobs(jobs)}), parse_submitted)
+
+    def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
+        """Ids of the jobs that carry this jediTaskID."""
+        return _then(self._get("task/get_job_ids", [("task_id", str(batch_number))]), parse_ids)
+
+    def statuses(self, ids: Sequence[int]) -> Mapping[int, str] | Failure:
+        """Statuses of active jobs, in calls of `status_chunk` ids."""
+
+        def ask(part: Sequence[int]) -> dict[int, str] | Failure:
+            data = self._get("job/get_status", [("job_ids", str(panda_id)) for panda_id in part])
+            return _then(data, lambda value: parse_statuses(part, value))
+
+        return _collect(ids, self._panda.status_chunk, ask)
+
+    def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description] | Failure:
+        """Full records with the archive, in calls of `record_chunk` ids; ids that were not asked for are dropped."""
+
+        def ask(part: Sequence[int]) -> dict[int, Description] | Failure:
+            data = self._post("job/get_description_incl_archive", {"job_ids": list(part)})
+            records = _then(data, parse_descriptions)
+            if isinstance(records, Unavailable | Refused | Broken):
+                return records
+            return {panda_id: records[panda_id] for panda_id in part if panda_id in records}
+
+        return _collect(ids, self._panda.record_chunk, ask)
+
+    def cancel(self, ids: Sequence[int]) -> Mapping[int, bool] | Failure:
+        """Ask PanDA to end jobs, in calls of `status_chunk` ids."""
+
+        def ask(part: Sequence[int]) -> dict[int, bool] | Failure:
+            data = self._post("job/kill", {"job_ids": list(part)})
+            return _then(data, lambda value: parse_cancelled(part, value))
+
+        return _collect(ids, self._panda.status_chunk, ask)
+
+    def _get(self, call: str, query: list[tuple[str, str]]) -> Any | Failure:
+        return self._call("GET", call, params=query)
+
+    def _post(self, call: str, body: Mapping[str, Any]) -> Any | Failure:
+        return self._call("POST", call, json=body)
+
+    def _call(self, method: str, call: str, **arguments: Any) -> Any | Failure:
+        """One request, never repeated by itself: a repeated submission would be a second one."""
+        try:
+            answer = self._session.request(
+                method,
+                f"{self._panda.url}/api/v1/{call}",
+                timeout=(CONNECT_S, self._panda.timeout_s),
+                allow_redirects=False,
+                **arguments,
+                **self._credentials(),
+            )
+            text = answer.text
+        except requests.RequestException as error:
+            return Unavailable(
+                f"{call}: {type(error).__name__}: {error}"[:300], reached=not _never_connected(error)
+            )
+        return parse_envelope(answer.status_code, text)
+
+    def _credentials(self) -> dict[str, Any]:
+        match self._panda.credentials:
+            case X509(proxy=proxy, ca_bundle=bundle):
+                return {"cert": proxy, "verify": bundle or True}
+            case Oidc(token_file=token_file, origin=origin, ca_bundle=bundle):
+                headers = {"Authorization": f"Bearer {read_secret(token_file)}", "Origin": origin}
+                return {"headers": headers, "verify": bundle or True}
+            case None:
+                return {}
+
+
+def _never_connected(error: requests.RequestException) -> bool:
+    """No connection was made, so the server cannot have seen the request."""
+    cause = error.args[0] if error.args else None
+    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
+
+
+def _then(data: Any | Failure, parse: Callable[[Any], Value | Broken]) -> Value | Failure:
+    return data if isinstance(data, Unavailable | Refused | Broken) else parse(data)
+
+
+def _collect(
+    ids: Sequence[int], size: int, ask: Callable[[Sequence[int]], dict[int, Value] | Failure]
+) -> dict[int, Value] | Failure:
+    """Answers of several calls; what is known is kept when a later call fails, the first failure is all of it."""
+    known: dict[int, Value] = {}
+    for part in in_chunks(ids, size):
+        answer = ask(part)
+        if isinstance(answer, Unavailable | Refused | Broken):
+            return known or answer
+        known.update(answer)
+    return known

@@ -1,0 +1,189 @@
+"""What prodsys decides: what is sent and in which order, when a lost submission is settled, how a run is merged,
+whether merged files hold what went in. Pure: values in, values out; time is an argument.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+# --- sending ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    """A step that may be sent now. `n_events` None: not known."""
+
+    step_id: int
+    panda_queue: str
+    priority: int
+    n_events: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """Steps that go to one PanDA queue in one call, in the order in which they are sent."""
+
+    panda_queue: str
+    step_ids: tuple[int, ...]
+
+
+def plan_batches(
+    steps: Iterable[Sendable], in_panda: Mapping[str, int], active_max: int, chunk: int
+) -> tuple[BatchPlan, ...]:
+    """Batches of at most `chunk` steps, queue by queue, until a queue holds `active_max` jobs of ours.
+
+    Highest priority first, then largest event count (PanDA hands out equal priorities in the order of submission, so
+    that bundles are filled with jobs of like length), unknown counts last, then oldest step.
+    """
+    order = sorted(steps, key=lambda step: (-step.priority, -(step.n_events or 0), step.step_id))
+    queues: dict[str, list[int]] = {}
+    for step in order:
+        chosen = queues.setdefault(step.panda_queue, [])
+        if in_panda.get(step.panda_queue, 0) + len(chosen) < active_max:
+            chosen.append(step.step_id)
+    return tuple(
+        BatchPlan(queue, tuple(ids[start : start + chunk]))
+        for queue, ids in queues.items()
+        for start in range(0, len(ids), chunk)
+    )
+
+
+# --- finding jobs again after a lost answer -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The last listing of a batch: digest of the ids, and when this same list was first seen."""
+
+    digest: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """`settled`: the list is final, what is not in it was not stored. `listed` is to be kept for the next look."""
+
+    settled: bool
+    listed: Listed
+
+
+def settle(before: Listed | None, ids: Sequence[int], now: datetime, settle_s: float) -> Settling:
+    """Judge a listing of a batch whose answer was lost. Servers go on inserting after the client has gone: final is
+    only a list that is the same at least `settle_s` later."""
+    digest = hashlib.sha256(",".join(map(str, sorted(set(ids)))).encode()).hexdigest()
+    if before is None or before.digest != digest:
+        return Settling(False, Listed(digest, now))
+    return Settling((now - before.since).total_seconds() >= settle_s, before)
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """Jobs of a batch found in PanDA: id by job name; `doubles` were stored a second time and must be ended."""
+
+    found: Mapping[str, int]
+    doubles: tuple[int, ...]
+
+
+def adopt(names: Iterable[str], seen: Iterable[tuple[int, str]]) -> Adoption:
+    """Match PanDA jobs (id, name) with the names of a batch; of two with one name the lower id is kept."""
+    wanted = set(names)
+    found: dict[str, int] = {}
+    doubles: list[int] = []
+    for panda_id, name in sorted(seen):
+        if name not in wanted:
+            continue
+        if name in found:
+            doubles.append(panda_id)
+        else:
+            found[name] = panda_id
+    return Adoption(found, tuple(doubles))
+
+
+# --- merging ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MergeInput:
+    """One chunk's file of one product."""
+
+    job_id: int
+    chunk: int
+    lfn: str
+    size: int
+    n_events: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MergeLimits:
+    """A merged file is closed before it would pass one of these; None: no limit."""
+
+    bytes_max: int
+    events_max: int | None = None
+    files_max: int | None = None
+
+
+def plan_groups(
+    inputs: Iterable[MergeInput], limits: MergeLimits, placeholder_size: int | None
+) -> tuple[tuple[MergeInput, ...], ...]:
+    """Groups in chunk order, each within the limits; an input that alone passes one has a group of its own.
+
+    Inputs of exactly `placeholder_size` bytes stand for an empty file and are left out. No input, no group.
+    """
+    groups: list[list[MergeInput]] = []
+    size = events = 0
+    for item in sorted(inputs, key=lambda item: (item.chunk, item.lfn)):
+        if item.size == placeholder_size:
+            continue
+        count = item.n_events or 0
+        full = groups and (
+            size + item.size > limits.bytes_max
+            or (limits.events_max is not None and events + count > limits.events_max)
+            or (limits.files_max is not None and len(groups[-1]) >= limits.files_max)
+        )
+        if full or not groups:
+            groups.append([])
+            size = events = 0
+        groups[-1].append(item)
+        size += item.size
+        events += count
+    return tuple(tuple(group) for group in groups)
+
+
+# --- cross-check ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCount:
+    """What was counted for one merged file, in the product's unit. `expected` None: only files are compared."""
+
+    name: str
+    unit: str
+    expected: int | None
+    in_chunks: int
+    in_merged: int
+
+    @property
+    def agrees(self) -> bool:
+        """Chunks, merged file and, where known, what the jobs reported are the same."""
+        return self.in_chunks == self.in_merged and self.expected in (None, self.in_merged)
+
+
+def crosscheck_problems(counts: Iterable[GroupCount]) -> tuple[str, ...]:
+    """One sentence per merged file that does not hold what went in."""
+    return tuple(
+        f"{count.name}: expected {'?' if count.expected is None else count.expected} {count.unit}, "
+        f"in its chunks {count.in_chunks}, in the merged file {count.in_merged}"
+        for count in counts
+        if not count.agrees
+    )
+
+
+# --- waiting --------------------------------------------------------------------------------------------------
+
+
+def backoff_s(failures: int, first_s: float, longest_s: float) -> float:
+    """Wait after the n-th failure in a row (1, 2, ...): doubled each time, never longer than `longest_s`."""
+    return min(first_s * 2.0 ** min(max(failures - 1, 0), 30), longest_s)

@@ -1,0 +1,133 @@
+"""Reads for commands and pages. Nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import Count, Q, Sum
+
+from prodsys_core.lifecycle import PANDA_KINDS, StepKind
+from prodsys_core.models import GroupCheck, PandaAttempt, Run, Step, Task, Transfer
+
+
+def task_rows(names: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Tasks with counts: jobs by status, runs by status, steps by kind and status, attempts, charged."""
+    tasks = Task.objects.filter(name__in=names) if names else Task.objects.all()
+    rows = {task.pk: _task_row(task) for task in tasks.order_by("pk")}
+    _add_counts(rows, Step.objects.filter(kind=StepKind.RECONSTRUCT), "status", "jobs")
+    _add_counts(rows, Run.objects.all(), "status", "runs")
+    others = Step.objects.exclude(kind=StepKind.RECONSTRUCT)
+    for row in (
+        others.filter(task__in=rows).values("task_id", "kind", "status").annotate(n=Count("pk")).order_by()
+    ):
+        rows[row["task_id"]]["steps"].setdefault(row["kind"], {})[row["status"]] = row["n"]
+    attempts = PandaAttempt.objects.filter(step__task__in=rows).exclude(panda_id=None)
+    kinds = attempts.values("step__task_id").annotate(
+        n=Count("pk"), reconstruct=Count("pk", filter=Q(step__kind=StepKind.RECONSTRUCT))
+    )
+    for row in kinds.order_by():
+        rows[row["step__task_id"]]["attempts"] = {"all": row["n"], "reconstruct": row["reconstruct"]}
+    steps = Step.objects.filter(task__in=rows, kind=StepKind.RECONSTRUCT)
+    for row in (
+        steps.values("task_id").annotate(charged=Sum("charged"), uncharged=Sum("uncharged")).order_by()
+    ):
+        rows[row["task_id"]] |= {"attempts_charged": row["charged"], "attempts_uncharged": row["uncharged"]}
+    return list(rows.values())
+
+
+def _task_row(task: Task) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "type": task.type,
+        "site": task.site,
+        "production": task.production,
+        "status": task.status,
+        "status_at": task.status_at.isoformat(),
+        "reason": task.reason,
+        "message": task.message,
+        "files_skipped": task.files_skipped,
+        "jobs": {},
+        "runs": {},
+        "steps": {},
+        "attempts": {"all": 0, "reconstruct": 0},
+        "attempts_charged": 0,
+        "attempts_uncharged": 0,
+    }
+
+
+def _add_counts(rows: dict[int, dict[str, Any]], query: Any, column: str, key: str) -> None:
+    counted = query.filter(task__in=rows).values("task_id", column).annotate(n=Count("pk")).order_by()
+    for row in counted:
+        rows[row["task_id"]][key][row[column]] = row["n"]
+
+
+def job_rows(task: Task) -> list[dict[str, Any]]:
+    """Jobs of a task in the order of run and chunk; the status is that of the reconstruct step."""
+    steps = Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT).select_related("job", "run")
+    return [
+        {
+            "file": step.job.file,
+            "run": step.run.number,
+            "chunk": step.job.chunk,
+            "events": step.job.n_events,
+            **_step_columns(step),
+        }
+        for step in steps.order_by("run__number", "job__chunk")
+    ]
+
+
+def run_rows(task: Task) -> list[dict[str, Any]]:
+    """Runs of a task with their steps, merged files, cross-check counts and transfers."""
+    rows = {
+        run.pk: {
+            "run": run.number,
+            "status": run.status,
+            "reason": run.reason,
+            "message": run.message,
+            "steps": [],
+            "counts": [],
+            "tape": [],
+        }
+        for run in Run.objects.filter(task=task).order_by("number")
+    }
+    steps = Step.objects.filter(task=task).exclude(kind=StepKind.RECONSTRUCT).select_related("group")
+    for step in steps.order_by("pk"):
+        name = {"product": step.group.product, "piece": step.group.piece} if step.group else {}
+        panda = (
+            _step_columns(step)
+            if step.kind in PANDA_KINDS
+            else {"status": step.status, "reason": step.reason}
+        )
+        rows[step.run_id]["steps"].append({"kind": step.kind, **name, **panda})
+    for count in GroupCheck.objects.filter(step__task=task).select_related("group", "step").order_by("pk"):
+        rows[count.step.run_id]["counts"].append(
+            {
+                "product": count.group.product,
+                "piece": count.group.piece,
+                "unit": count.unit,
+                "expected": count.expected,
+                "in_chunks": count.in_chunks,
+                "in_merged": count.in_merged,
+                "agrees": count.agrees,
+            }
+        )
+    for row in Transfer.objects.filter(step__task=task).select_related("step").order_by("pk"):
+        confirmed = row.confirmed_at.isoformat() if row.confirmed_at else None
+        rows[row.step.run_id]["tape"].append(
+            {"file": row.target, "bytes": row.size, "adler32": row.adler32, "confirmed_at": confirmed}
+        )
+    return list(rows.values())
+
+
+def _step_columns(step: Step) -> dict[str, Any]:
+    return {
+        "status": step.status,
+        "attempt": step.attempt,
+        "charged": step.charged,
+        "uncharged": step.uncharged,
+        "panda_id": step.panda_id,
+        "reason": step.reason,
+        "message": step.message,
+        "next_try_at": step.next_try_at.isoformat() if step.next_try_at else None,
+    }

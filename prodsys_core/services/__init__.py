@@ -1,0 +1,1 @@
+"""Services: they load, call and store. What they decide with is pure (`plan`, `lifecycle`, `verdicts`)."""

@@ -1,0 +1,226 @@
+"""Following PanDA's jobs: cheap status of all, full records of those that may have ended, verdicts stored."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import F
+
+from prodsys_core import tables
+from prodsys_core.chunks import in_chunks
+from prodsys_core.config import Config
+from prodsys_core.lifecycle import IN_PANDA, WATCHED, StepStatus, TaskStatus
+from prodsys_core.models import AttemptEnd, LastLook, PandaAttempt, Step
+from prodsys_core.ports import Broken, Description, JobSink, Refused, Unavailable, describe
+from prodsys_core.services.moves import Mover, move, note
+from prodsys_core.verdicts import (
+    Ended,
+    Expected,
+    Held,
+    RetryRules,
+    Seen,
+    counts_events,
+    judge_description,
+    judge_status,
+)
+
+log = logging.getLogger(__name__)
+
+CANCEL_ASKED = "cancel-asked"
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One open attempt."""
+
+    attempt_pk: int
+    panda_id: int
+    step_id: int
+    task_id: int
+    task_status: str
+    step_status: str
+    reason: str
+    expected: Expected
+
+
+def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
+    """Ask PanDA about every open attempt when the last look is old enough; returns how many attempts ended."""
+    if not _look_due(config, mover):
+        return 0
+    followed = _load()
+    if not followed:
+        return 0
+    statuses = sink.statuses(sorted(followed))
+    if isinstance(statuses, Unavailable | Refused | Broken):
+        log.warning("no status of %d jobs: PanDA is %s", len(followed), describe(statuses))
+        return 0
+    words = tables.panda_words()
+    judged = {panda_id: judge_status(status, words) for panda_id, status in statuses.items()}
+    running = [followed[panda_id] for panda_id, verdict in judged.items() if verdict == Seen(running=True)]
+    _store_running(running, mover)
+    asked = [followed[panda_id] for panda_id, verdict in judged.items() if isinstance(verdict, Held)]
+    ended = 0
+    for part in in_chunks(asked, config.panda.record_chunk):
+        records = sink.descriptions([item.panda_id for item in part])
+        if isinstance(records, Unavailable | Refused | Broken):
+            log.warning("no records of %d jobs: PanDA is %s", len(part), describe(records))
+            break
+        ended += _store_records(config, part, records, mover)
+    LastLook.objects.update_or_create(name="status", defaults={"at": mover.now})
+    return ended
+
+
+def _look_due(config: Config, mover: Mover) -> bool:
+    last = LastLook.objects.filter(name="status").first()
+    return last is None or mover.now - last.at >= timedelta(seconds=config.panda.status_every_s)
+
+
+def _load() -> dict[int, Followed]:
+    rows = PandaAttempt.objects.filter(end=None, step__task__status__in=WATCHED).exclude(panda_id=None)
+    followed = {}
+    for row in rows.select_related("step", "step__task", "step__job").iterator(chunk_size=2000):
+        step, task = row.step, row.step.task
+        n_events = step.job.n_events if step.job and counts_events(step.kind) else None
+        expected = Expected(
+            step.kind, row.job_name, row.number, n_events, step.charged, step.uncharged, task.max_attempts
+        )
+        followed[row.panda_id] = Followed(
+            row.pk, row.panda_id, step.pk, task.pk, task.status, step.status, step.reason, expected
+        )
+    return followed
+
+
+def _store_running(running: Iterable[Followed], mover: Mover) -> None:
+    new = [item for item in running if item.step_status == StepStatus.SENT]
+    if new:
+        move(mover, "step", [item.step_id for item in new], StepStatus.SENT, StepStatus.RUNNING)
+        _tasks_running(new, mover)
+
+
+def _tasks_running(items: Iterable[Followed], mover: Mover) -> None:
+    """send -> running: PanDA has reported one of the task's jobs running (or finished, which it did running)."""
+    tasks = sorted({item.task_id for item in items if item.task_status == TaskStatus.SEND})
+    if tasks:
+        move(mover, "task", tasks, TaskStatus.SEND, TaskStatus.RUNNING, reason="job-running")
+
+
+def _store_records(
+    config: Config, part: Sequence[Followed], records: Mapping[int, Description], mover: Mover
+) -> int:
+    """Judge and store one chunk of full records."""
+    rules = RetryRules(config.retry.uncharged_max, config.retry.backoff_s, config.retry.charged_wait_s)
+    ends: list[tuple[Followed, Description, Ended]] = []
+    running: list[Followed] = []
+    held: dict[tuple[str, str], list[Followed]] = {}
+    for item in part:
+        record = records.get(item.panda_id)
+        verdict = judge_description(item.expected, record, tables.codes(), tables.panda_words(), rules)
+        match verdict:
+            case Ended() if record is not None:
+                ends.append((item, record, _of_cancelled(item, verdict)))
+            case Seen(running=True):
+                running.append(item)
+            case Held(reason, text) if item.reason not in (reason, CANCEL_ASKED):
+                held.setdefault((reason, text), []).append(item)
+    _store_running(running, mover)
+    for (reason, text), items in held.items():
+        for status in IN_PANDA:
+            note("step", [item.step_id for item in items], status, reason, text)
+    if ends:
+        _store_ends(ends, mover)
+    return len(ends)
+
+
+def _of_cancelled(item: Followed, verdict: Ended) -> Ended:
+    """The task was cancelled meanwhile: nothing is tried again, only success keeps its status."""
+    if item.task_status != TaskStatus.CANCELLED or verdict.status == StepStatus.FINISHED:
+        return verdict
+    return Ended(StepStatus.CANCELLED, verdict.charge, verdict.reason, verdict.text)
+
+
+def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], mover: Mover) -> None:
+    """Ends and the statuses that follow, in one transaction. A step that was moved meanwhile keeps its status."""
+    groups: dict[tuple[StepStatus, bool, str, str, float | None], list[int]] = {}
+    for item, _, verdict in ends:
+        key = (verdict.status, verdict.charged, verdict.reason, verdict.text, verdict.retry_in_s)
+        groups.setdefault(key, []).append(item.step_id)
+    with transaction.atomic():
+        rows = [_end_row(item, record, verdict, mover) for item, record, verdict in ends]
+        AttemptEnd.objects.bulk_create(rows, ignore_conflicts=True)
+        for (status, charged, reason, text, retry_in_s), ids in groups.items():
+            next_try_at = None if retry_in_s is None else mover.now + timedelta(seconds=retry_in_s)
+            counter = "charged" if charged else "uncharged"
+            columns = {counter: F(counter) + 1, "next_try_at": next_try_at}
+            for old in IN_PANDA:
+                move(mover, "step", ids, old, status, reason=reason, message=text, **columns)
+    _tasks_running([item for item, record, _ in ends if record.status == "finished"], mover)
+    _log_ends(ends)
+
+
+def _end_row(item: Followed, record: Description, verdict: Ended, mover: Mover) -> AttemptEnd:
+    finished = verdict.status == StepStatus.FINISHED
+    files = {file.lfn: [file.size, file.adler32] for file in record.files if file.kind in ("output", "log")}
+    return AttemptEnd(
+        attempt_id=item.attempt_pk,
+        status=record.status[:30],
+        reason=verdict.reason[:60],
+        message=f"{verdict.text} {verdict.diag}".strip()[:500],
+        charge=verdict.charge,
+        n_events=record.n_events,
+        node=record.node,
+        files=json.dumps(files) if finished else "{}",
+        ended_at=mover.now,
+    )
+
+
+def _log_ends(ends: Sequence[tuple[Followed, Description, Ended]]) -> None:
+    for item, _, verdict in ends:
+        if verdict.status != StepStatus.FINISHED:
+            again = (
+                "no further attempt" if verdict.retry_in_s is None else f"again in {verdict.retry_in_s:g} s"
+            )
+            log.warning(
+                "%s (PanDA %d): %s, %s, %s: %s %s, %s",
+                item.expected.job_name,
+                item.panda_id,
+                verdict.status,
+                verdict.charge,
+                verdict.reason,
+                verdict.text,
+                verdict.diag,
+                again,
+            )
+
+
+def jobs_cancel(sink: JobSink, mover: Mover) -> int:
+    """Work of cancelled tasks: what is not in PanDA is cancelled now, what is there is asked to end, once.
+
+    The steps of the latter follow when PanDA's record says that the job is over. Returns the requests made.
+    """
+    for old in (
+        StepStatus.DEFINED,
+        StepStatus.STAGED,
+        StepStatus.READY,
+        StepStatus.FAILED,
+        StepStatus.MANUAL_CHECK,
+    ):
+        ids = Step.objects.filter(task__status=TaskStatus.CANCELLED, status=old).values_list("pk", flat=True)
+        move(mover, "step", list(ids), old, StepStatus.CANCELLED, reason="task-cancelled")
+    attempts = PandaAttempt.objects.filter(
+        end=None, step__task__status=TaskStatus.CANCELLED, step__status__in=IN_PANDA
+    ).exclude(panda_id=None)
+    waiting = dict(attempts.exclude(step__reason=CANCEL_ASKED).values_list("panda_id", "step_id"))
+    if not waiting:
+        return 0
+    answer = sink.cancel(sorted(waiting))
+    if isinstance(answer, Unavailable | Refused | Broken):
+        log.warning("%d jobs of cancelled tasks not ended yet: PanDA is %s", len(waiting), describe(answer))
+        return 0
+    for status in IN_PANDA:
+        note("step", [waiting[panda_id] for panda_id in answer], status, CANCEL_ASKED)
+    return len(answer)

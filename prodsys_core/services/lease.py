@@ -1,0 +1,60 @@
+"""One tick at a time: a row that names its owner and until when. A dead owner on this host is taken over at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from django.db import IntegrityError, transaction
+
+from prodsys_core.models import Lease
+
+NAME = "tick"
+
+
+def own_name() -> str:
+    """host:pid:start time of this process; start times tell a reused pid from its first holder."""
+    return f"{socket.gethostname()}:{os.getpid()}:{process_start(os.getpid())}"
+
+
+def process_start(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot (field 22 of /proc/PID/stat); None if there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        return int(text.rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def owner_gone(owner: str) -> bool:
+    """True if the owner ran on this host and certainly runs no more."""
+    try:
+        host, pid, start = owner.rsplit(":", 2)
+        return host == socket.gethostname() and process_start(int(pid)) != int(start)
+    except ValueError:
+        return False
+
+
+def take_lease(owner: str, now: datetime, lease_s: float) -> str | None:
+    """Take or renew the lease; None if it is ours now, else who has it."""
+    until = now + timedelta(seconds=lease_s)
+    try:
+        with transaction.atomic():
+            lease = Lease.objects.select_for_update().filter(name=NAME).first()
+            if lease is None:
+                Lease.objects.create(name=NAME, owner=owner, fence=1, until=until)
+                return None
+            if lease.owner != owner and lease.until > now and not owner_gone(lease.owner):
+                return lease.owner
+            fence = lease.fence + (lease.owner != owner)
+            Lease.objects.filter(pk=lease.pk, fence=lease.fence).update(owner=owner, fence=fence, until=until)
+    except IntegrityError:
+        return "another tick that was a moment earlier"
+    return None
+
+
+def release_lease(owner: str, now: datetime) -> None:
+    """Give the lease back if it is ours."""
+    Lease.objects.filter(name=NAME, owner=owner).update(until=now)

@@ -1,0 +1,312 @@
+"""Work that prodsys does itself: cross-check, transfer to tape, packing of logs, removal of intermediates.
+
+Each step is tried on its own: one that fails holds only itself, with a reason and a next try; after TRIES_MAX failures
+in a row it waits for a person.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import Q
+
+from prodsys_core import tables
+from prodsys_core.config import Config, Site
+from prodsys_core.crosscheck import count_units
+from prodsys_core.lifecycle import MERGES, RunStatus, StepKind, StepStatus, TaskStatus
+from prodsys_core.models import AttemptEnd, GroupCheck, MergeGroup, MergeInput, Step, Transfer
+from prodsys_core.naming import (
+    chunk_path,
+    final_name,
+    merged_path,
+    packed_log_name,
+    tape_path,
+)
+from prodsys_core.plan import GroupCount, backoff_s, crosscheck_problems
+from prodsys_core.ports import Accepted, Broken, NotThere, Refused, Stored, Unavailable, UnderWay
+from prodsys_core.services.jobs import input_list_path, piece_names, step_outputs, task_names
+from prodsys_core.services.moves import Mover, move, note
+from prodsys_core.storage import OutsideRoot, SiteFilesystem, below, open_tape
+
+log = logging.getLogger(__name__)
+
+TRIES_MAX = 6
+"""A file that is still not there or not readable after so many looks will not come by itself."""
+TRY_FIRST_S, TRY_LONGEST_S = 2.0, 600.0
+FOLLOWED = (TaskStatus.SEND, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.DONE)
+
+
+class NotYet(Exception):
+    """This step cannot be done now; the text says why."""
+
+
+class NeedsPerson(Exception):
+    """This step must not go on by itself. First argument: reason word, second: sentence."""
+
+
+def steps_do(config: Config, mover: Mover) -> int:
+    """Do every local step that is due; returns how many were finished."""
+    done = 0
+    for kind, perform in PERFORMED.items():
+        due = Step.objects.filter(
+            Q(next_try_at=None) | Q(next_try_at__lte=mover.now),
+            kind=kind,
+            status__in=(StepStatus.READY, StepStatus.SENT),
+            task__status__in=(*FOLLOWED, TaskStatus.ARCHIVE, TaskStatus.ARCHIVING),
+        )
+        for step in due.select_related("task", "run", "group").order_by("pk"):
+            done += _try(config, step, perform, mover)
+    return done
+
+
+def _try(
+    config: Config, step: Step, perform: Callable[[Config, Site, Step, Mover], bool], mover: Mover
+) -> bool:
+    site = config.site(step.task.site)
+    try:
+        if site is None:
+            raise NotYet(f"site {step.task.site} is not in the configuration")
+        return perform(config, site, step, mover)
+    except (NotYet, OutsideRoot) as error:
+        failures = step.failures + 1
+        log.warning("%s (%s): %s", step.work, step.kind, error)
+        if failures >= TRIES_MAX:
+            _hold(step, "gave-up", f"{error} (looked {failures} times)", mover)
+            return False
+        wait = mover.now + timedelta(seconds=backoff_s(failures, TRY_FIRST_S, TRY_LONGEST_S))
+        note("step", [step.pk], step.status, "not-yet", str(error), failures=failures, next_try_at=wait)
+    except NeedsPerson as error:
+        log.error("%s (%s): %s", step.work, step.kind, error.args[1])
+        _hold(step, error.args[0], error.args[1], mover)
+    return False
+
+
+def _hold(step: Step, reason: str, message: str, mover: Mover) -> None:
+    """manual check; a cross-check that cannot be made makes its run suspicious as one that failed does."""
+    with transaction.atomic():
+        move(mover, "step", [step.pk], step.status, StepStatus.MANUAL_CHECK, reason=reason, message=message)
+        if step.kind == StepKind.CROSS_CHECK:
+            columns = {"reason": reason, "message": message}
+            move(mover, "run", [step.run_id], RunStatus.MERGING, RunStatus.SUSPICIOUS, **columns)
+
+
+# --- cross-check ----------------------------------------------------------------------------------------------
+
+
+def crosscheck(config: Config, site: Site, step: Step, mover: Mover) -> bool:
+    """Count what is in the chunks and in the merged files of a run. A difference makes the run suspicious."""
+    groups = list(MergeGroup.objects.filter(plan__run=step.run).order_by("product", "piece"))
+    counted = [(group, _count_group(site, group)) for group in groups]
+    problems = crosscheck_problems(count for _, count in counted)
+    with transaction.atomic():
+        GroupCheck.objects.filter(step=step).delete()
+        GroupCheck.objects.bulk_create(
+            GroupCheck(
+                step=step,
+                group=group,
+                unit=count.unit,
+                expected=count.expected,
+                in_chunks=count.in_chunks,
+                in_merged=count.in_merged,
+                agrees=count.agrees,
+                checked_at=mover.now,
+            )
+            for group, count in counted
+        )
+        if problems:
+            text = "; ".join(problems)
+            _hold(step, "counts-differ", text, mover)
+            log.error("run %d of task %s is suspicious: %s", step.run.number, step.task.name, text)
+            return False
+        move(mover, "run", [step.run_id], RunStatus.MERGING, RunStatus.CHECKED)
+        return bool(move(mover, "step", [step.pk], StepStatus.READY, StepStatus.FINISHED))
+
+
+def _count_group(site: Site, group: MergeGroup) -> GroupCount:
+    merge = merge_step(group)
+    names, table = task_names(merge.task), tables.products()
+    product = table.products[group.product]
+    rows = list(MergeInput.objects.filter(group=group))
+    chunks = [chunk_path(table, names, group.product, row.lfn) for row in rows]
+    lfn = step_outputs(merge, merge.attempt)[group.product]
+    in_merged = _count(site, merged_path(table, names, group.product, lfn), product.unit)
+    expected = None
+    if product.unit == "bytes":
+        expected = sum(row.size for row in rows)
+    elif product.unit == "events" and all(row.n_events is not None for row in rows):
+        expected = sum(row.n_events for row in rows)
+    in_chunks = sum(_count(site, path, product.unit) for path in chunks)
+    return GroupCount(lfn, product.unit, expected, in_chunks, in_merged)
+
+
+def _count(site: Site, path: str, unit: str) -> int:
+    match count_units(below(site.files.root, path), unit):
+        case int() as count:
+            return count
+        case NotThere():
+            raise NotYet(f"{path} is not there")
+        case Unavailable(reason=reason) | Broken(reason=reason):
+            raise NotYet(reason)
+
+
+def merge_step(group: MergeGroup) -> Step:
+    """The step that made a group's merged file."""
+    return Step.objects.select_related("task", "run", "group").get(group=group, kind__in=MERGES)
+
+
+# --- transfer and archive -------------------------------------------------------------------------------------
+
+
+def transfer(config: Config, site: Site, step: Step, mover: Mover) -> bool:
+    """Copy a merged file to tape; finished when the tape has its size and checksum."""
+    if step.status == StepStatus.SENT:
+        return _confirm(site, step, mover)
+    merge, table = merge_step(step.group), tables.products()
+    names, product = task_names(step.task), step.group.product
+    lfn = step_outputs(merge, merge.attempt)[product]
+    target = tape_path(table, names, product, final_name(table, names, piece_names(step)))
+    _send_to_tape(site, step, merged_path(table, names, product, lfn), target, _reported(merge, lfn), mover)
+    return False
+
+
+def archive_logs(config: Config, site: Site, step: Step, mover: Mover) -> bool:
+    """Pack the job logs of a run into one file and copy it to tape, where there is one."""
+    if step.status == StepStatus.SENT:
+        return _confirm(site, step, mover)
+    table, names = tables.products(), task_names(step.task)
+    needed, others = _logs(step)
+    files = SiteFilesystem(site.files.root)
+    missing = [path for path in needed if not isinstance(files.size(path), int)]
+    if missing:
+        raise NotYet(f"{len(missing)} logs of finished jobs are not there, first {missing[0]}")
+    name = packed_log_name(table, names, step.run.number)
+    source = chunk_path(table, names, "log", name)
+    packed = files.pack(source, sorted({*needed, *others}))
+    if isinstance(packed, Unavailable):
+        raise NotYet(packed.reason)
+    if site.tape is None:
+        return bool(move(mover, "step", [step.pk], StepStatus.READY, StepStatus.FINISHED))
+    _send_to_tape(site, step, source, tape_path(table, names, "log", name), packed, mover)
+    return False
+
+
+def _logs(step: Step) -> tuple[list[str], list[str]]:
+    """Paths of the run's job logs: of finished attempts, which must be there, and of all others, which may be."""
+    table, names = tables.products(), task_names(step.task)
+    needed, others = [], []
+    for other in panda_steps(step):
+        for attempt in range(1, other.attempt + 1):
+            path = chunk_path(table, names, "log", step_outputs(other, attempt)["log"])
+            (needed if attempt == other.attempt else others).append(path)
+    return needed, others
+
+
+def panda_steps(step: Step) -> Iterable[Step]:
+    """All steps of the step's run that had PanDA jobs."""
+    rows = Step.objects.filter(run=step.run, kind__in=(StepKind.RECONSTRUCT, *MERGES), attempt__gt=0)
+    return rows.select_related("task", "run", "job", "group").order_by("pk")
+
+
+def _send_to_tape(
+    site: Site, step: Step, source: str, target: str, reported: Stored | None, mover: Mover
+) -> None:
+    """Ask for the transfer and remember size and checksum of the source, which must be what the job reported."""
+    seen = SiteFilesystem(site.files.root).checksum(source)
+    if not isinstance(seen, Stored):
+        raise NotYet(f"{source}: {seen.reason if isinstance(seen, Unavailable) else 'not there'}")
+    if reported is not None and seen != reported:
+        raise NeedsPerson("source-changed", f"{source} has {seen}, its job reported {reported}")
+    answer = open_tape(site.tape).put(str(below(site.files.root, source)), target)
+    if isinstance(answer, Refused):
+        raise NeedsPerson("tape-refused", answer.reason)
+    if not isinstance(answer, Accepted):
+        raise NotYet(f"tape: {answer.reason}")
+    values = {"source": source, "target": target, "size": seen.size, "adler32": seen.adler32}
+    with transaction.atomic():
+        Transfer.objects.update_or_create(step=step, defaults={**values, "asked_at": mover.now})
+        move(mover, "step", [step.pk], StepStatus.READY, StepStatus.SENT, failures=0, next_try_at=None)
+
+
+def _confirm(site: Site, step: Step, mover: Mover) -> bool:
+    """Ask the tape what it has. Only its own size and checksum finish the step."""
+    row = Transfer.objects.get(step=step)
+    tape = open_tape(site.tape)
+    match tape.confirm(row.target):
+        case Stored(size, adler32):
+            if (size, adler32) != (row.size, row.adler32):
+                text = f"{row.target}: tape has {size} bytes, {adler32}; source {row.size}, {row.adler32}"
+                raise NeedsPerson("copy-differs", text)
+            Transfer.objects.filter(pk=row.pk).update(confirmed_at=mover.now)
+            return bool(move(mover, "step", [step.pk], StepStatus.SENT, StepStatus.FINISHED))
+        case UnderWay():
+            return False
+        case NotThere():
+            if mover.now - row.asked_at >= timedelta(seconds=site.tape.again_after_s):
+                move(mover, "step", [step.pk], StepStatus.SENT, StepStatus.READY, reason="tape-lost-it")
+            return False
+        case Unavailable(reason=reason) | Refused(reason=reason) | Broken(reason=reason):
+            note("step", [step.pk], StepStatus.SENT, "tape-unavailable", reason)
+            return False
+
+
+def _reported(merge: Step, lfn: str) -> Stored | None:
+    """Size and checksum of a merged file as its PanDA job reported them; None where PanDA has no checksum."""
+    end = AttemptEnd.objects.get(attempt__step=merge, attempt__number=merge.attempt)
+    size, adler32 = json.loads(end.files).get(lfn, (0, None))
+    return Stored(size, adler32) if size and adler32 else None
+
+
+# --- removal --------------------------------------------------------------------------------------------------
+
+
+def clean(config: Config, site: Site, step: Step, mover: Mover) -> bool:
+    """Remove the run's intermediate files by name: chunk products, job logs, merged files of attempts that did not
+    count, input lists. The chain lets this happen only after everything of the run was confirmed."""
+    unconfirmed = Transfer.objects.filter(step__run=step.run, confirmed_at=None)
+    if unconfirmed.exists():
+        raise NeedsPerson("not-confirmed", "a file of this run is not confirmed on tape; nothing removed")
+    if site.tape is None:
+        _check_merged(site, step)
+    removed = SiteFilesystem(site.files.root).remove(sorted(set(_intermediates(site, step))))
+    if isinstance(removed, Unavailable):
+        raise NotYet(removed.reason)
+    log.info("run %d of task %s: %d intermediate files removed", step.run.number, step.task.name, removed)
+    return bool(move(mover, "step", [step.pk], StepStatus.READY, StepStatus.FINISHED))
+
+
+def _check_merged(site: Site, step: Step) -> None:
+    """Without tape the merged files on the site are the only ones: each must be there as its job reported it."""
+    names, files = task_names(step.task), SiteFilesystem(site.files.root)
+    for merge in Step.objects.filter(run=step.run, kind__in=MERGES).select_related("task", "run", "group"):
+        product = merge.group.product
+        lfn = step_outputs(merge, merge.attempt)[product]
+        path = merged_path(tables.products(), names, product, lfn)
+        seen, reported = files.checksum(path), _reported(merge, lfn)
+        if not isinstance(seen, Stored) or (reported is not None and seen != reported):
+            raise NeedsPerson("merged-missing", f"{path} is not as its job reported it; nothing removed")
+
+
+def _intermediates(site: Site, step: Step) -> Iterable[str]:
+    table, names = tables.products(), task_names(step.task)
+    for other in panda_steps(step):
+        merged = other.kind != StepKind.RECONSTRUCT
+        if merged:
+            yield input_list_path(site, other)
+        for attempt in range(1, other.attempt + 1):
+            for product, lfn in step_outputs(other, attempt).items():
+                if not merged or product == "log":
+                    yield chunk_path(table, names, product, lfn)
+                elif attempt < other.attempt:
+                    yield merged_path(table, names, product, lfn)
+
+
+PERFORMED: dict[StepKind, Callable[[Config, Site, Step, Mover], bool]] = {
+    StepKind.CROSS_CHECK: crosscheck,
+    StepKind.TRANSFER: transfer,
+    StepKind.ARCHIVE_LOGS: archive_logs,
+    StepKind.CLEAN: clean,
+}

@@ -1,0 +1,90 @@
+"""The one door to a status: compare-and-set on the status that the caller has seen, checked against the table of
+edges, with one Transition row each. Somebody else's change in between makes the caller's move a no-op, never a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import models, transaction
+
+from prodsys_core.chunks import in_chunks
+from prodsys_core.lifecycle import Role, check_edge
+from prodsys_core.models import MESSAGE_LENGTH, REASON_LENGTH, Run, Step, Task, Transition
+
+SUBJECTS: dict[str, type[models.Model]] = {"task": Task, "run": Run, "step": Step}
+
+
+class NotAllowed(Exception):
+    """The table of edges does not let this role make this change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """Who changes statuses, as what, and when."""
+
+    who: str
+    role: Role
+    now: datetime
+
+
+def move(
+    mover: Mover,
+    subject: str,
+    ids: Sequence[int],
+    old: str,
+    new: str,
+    *,
+    reason: str = "",
+    message: str = "",
+    **columns: Any,
+) -> list[int]:
+    """Set the status of rows from `old` to `new`, further columns with it; returns the ids that were still in `old`.
+
+    Raises NotAllowed if the edge is not in the table.
+    """
+    problem = check_edge(subject, old, new, mover.role)
+    if problem:
+        raise NotAllowed(problem)
+    values = {
+        "status": new,
+        "status_at": mover.now,
+        "reason": reason[:REASON_LENGTH],
+        "message": message[:MESSAGE_LENGTH],
+        **columns,
+    }
+    moved: list[int] = []
+    for part in in_chunks(ids):
+        with transaction.atomic():
+            expected = SUBJECTS[subject]._default_manager.filter(pk__in=part, status=old)
+            rows = list(expected.select_for_update().values_list("pk", flat=True))
+            if not rows:
+                continue
+            SUBJECTS[subject]._default_manager.filter(pk__in=rows, status=old).update(**values)
+            Transition.objects.bulk_create(
+                Transition(
+                    subject=subject,
+                    subject_id=pk,
+                    old=old,
+                    new=new,
+                    role=mover.role,
+                    who=mover.who[:150],
+                    reason=reason[:REASON_LENGTH],
+                    at=mover.now,
+                )
+                for pk in rows
+            )
+        moved.extend(rows)
+    return moved
+
+
+def note(
+    subject: str, ids: Sequence[int], status: str, reason: str, message: str = "", **columns: Any
+) -> None:
+    """Say why rows stay in their status; rows that have left it are not touched. No transition."""
+    for part in in_chunks(ids):
+        rows = SUBJECTS[subject]._default_manager.filter(pk__in=part, status=status)
+        rows.update(reason=reason[:REASON_LENGTH], message=message[:MESSAGE_LENGTH], **columns)

@@ -1,0 +1,229 @@
+"""What follows when work of a run is complete: merge plan, cross-check, transfers, archive; and of its task."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+
+from django.db import transaction
+from django.db.models import Count, Exists, OuterRef
+
+from prodsys_core import tables
+from prodsys_core.chunks import in_chunks
+from prodsys_core.config import Config, Site
+from prodsys_core.lifecycle import (
+    MERGES,
+    ChainLink,
+    RunProgress,
+    RunStatus,
+    StepKind,
+    StepStatus,
+    TaskStatus,
+    kinds_to_open,
+    run_complete,
+)
+from prodsys_core.models import AttemptEnd, MergeGroup, MergeInput, MergeLimit, MergePlan, Run, Step, Task
+from prodsys_core.naming import chunk_outputs, chunk_path, work_key
+from prodsys_core.plan import MergeInput as PlannedInput
+from prodsys_core.plan import MergeLimits, plan_groups
+from prodsys_core.ports import Unavailable
+from prodsys_core.services.jobs import chunk_names, task_names
+from prodsys_core.services.moves import Mover, move, note
+from prodsys_core.storage import OutsideRoot, SiteFilesystem
+
+log = logging.getLogger(__name__)
+
+ADVANCED = (TaskStatus.SEND, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.DONE)
+ARCHIVED = (TaskStatus.ARCHIVE, TaskStatus.ARCHIVING)
+
+
+class NoSize(Exception):
+    """A chunk's file has no known size: it cannot be planned into a merged file yet."""
+
+
+def runs_merge(config: Config, mover: Mover) -> int:
+    """Plan the merges of every open run whose last chunk is finished; returns the number of runs planned."""
+    unfinished = Step.objects.filter(run=OuterRef("pk"), kind=StepKind.RECONSTRUCT).exclude(
+        status=StepStatus.FINISHED
+    )
+    runs = Run.objects.filter(~Exists(unfinished), status=RunStatus.OPEN, task__status__in=ADVANCED)
+    planned = 0
+    for run in runs.select_related("task").order_by("pk"):
+        site = config.site(run.task.site)
+        if site is None:
+            note("run", [run.pk], run.status, "no-site", f"site {run.task.site} is not in the configuration")
+            continue
+        try:
+            planned += _plan_run(config, site, run, mover)
+        except (NoSize, OutsideRoot) as error:
+            note("run", [run.pk], run.status, "no-size", str(error))
+    return planned
+
+
+def _plan_run(config: Config, site: Site, run: Run, mover: Mover) -> int:
+    """The run's merge plan, groups, inputs and steps, in one transaction with its status."""
+    inputs = _chunk_products(site, run)
+    limits = {row.product: row for row in MergeLimit.objects.filter(task=run.task)}
+    table = tables.products()
+    with transaction.atomic():
+        if not move(mover, "run", [run.pk], RunStatus.OPEN, RunStatus.MERGING):
+            return 0
+        plan = MergePlan.objects.create(run=run, generation=1, made_at=mover.now)
+        for product in table.types[run.task.type]:
+            limit = limits[product]
+            groups = plan_groups(
+                inputs[product],
+                MergeLimits(limit.bytes_max, limit.events_max, limit.files_max),
+                table.products[product].placeholder_size,
+            )
+            _store_groups(config, run, plan, product, groups, mover)
+    log.info("task %s: merges of run %d planned", run.task.name, run.number)
+    return 1
+
+
+def _store_groups(
+    config: Config,
+    run: Run,
+    plan: MergePlan,
+    product: str,
+    groups: Iterable[tuple[PlannedInput, ...]],
+    mover: Mover,
+) -> None:
+    kind = tables.products().products[product].step
+    for piece, members in enumerate(groups):
+        group = MergeGroup.objects.create(plan=plan, product=product, piece=piece)
+        MergeInput.objects.bulk_create(
+            MergeInput(group=group, job_id=item.job_id, lfn=item.lfn, size=item.size, n_events=item.n_events)
+            for item in members
+        )
+        open_step(config, run, kind, mover, group=group)
+
+
+def open_step(config: Config, run: Run, kind: str, mover: Mover, group: MergeGroup | None = None) -> None:
+    """Make a step of a run or group, waiting to be done."""
+    subject = group.pk if group else run.pk
+    Step.objects.create(
+        task=run.task,
+        run=run,
+        group=group,
+        kind=kind,
+        work=work_key(config.instance, run.task_id, kind, subject),
+        status=StepStatus.READY,
+        status_at=mover.now,
+    )
+
+
+def _chunk_products(site: Site, run: Run) -> dict[str, list[PlannedInput]]:
+    """Files of the finished attempts of a run, by product; raises NoSize."""
+    table, names = tables.products(), task_names(run.task)
+    ends = AttemptEnd.objects.filter(
+        attempt__step__run=run, attempt__step__kind=StepKind.RECONSTRUCT, status="finished"
+    )
+    steps = ends.filter(attempt__step__status=StepStatus.FINISHED)
+    inputs: dict[str, list[PlannedInput]] = {product: [] for product in table.types[run.task.type]}
+    for end in steps.select_related("attempt__step__job", "attempt__step__task", "attempt__step__run"):
+        step, sizes = end.attempt.step, json.loads(end.files)
+        lfns = chunk_outputs(table, names, chunk_names(step), end.attempt.number)
+        n_events = end.n_events if step.job.n_events is None else step.job.n_events
+        for product, found in inputs.items():
+            lfn = lfns[product]
+            size = sizes.get(lfn, [0])[0] or _stat(site, chunk_path(table, names, product, lfn))
+            found.append(PlannedInput(step.job_id, step.job.chunk, lfn, size, n_events))
+    return inputs
+
+
+def _stat(site: Site, path: str) -> int:
+    """Size from the site's files, where PanDA's record has none."""
+    size = SiteFilesystem(site.files.root).size(path)
+    if isinstance(size, int):
+        return size
+    raise NoSize(f"{path}: {size.reason if isinstance(size, Unavailable) else 'not there'}")
+
+
+def runs_advance(config: Config, mover: Mover) -> int:
+    """Open the next kinds of work of every run and close what is complete; returns the number of steps opened."""
+    runs = Run.objects.filter(status__in=(RunStatus.MERGING, RunStatus.CHECKED))
+    due = list(runs.filter(task__status__in=(*ADVANCED, *ARCHIVED)).select_related("task").order_by("pk"))
+    opened = 0
+    for part in in_chunks(due):
+        progress = load_progress(config, part)
+        for run in part:
+            opened += _advance(config, run, progress[run.pk], mover)
+    tasks_close(config, mover)
+    return opened
+
+
+def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> int:
+    chain, asked = tables.chains()[run.task.type], run.task.status in ARCHIVED
+    if run.status == RunStatus.CHECKED and asked and run_complete(chain, progress, asked_too=True):
+        move(mover, "run", [run.pk], RunStatus.CHECKED, RunStatus.ARCHIVED)
+        return 0
+    opened = 0
+    for kind in kinds_to_open(chain, progress, asked):
+        if kind in MERGES:
+            continue  # planned by runs_merge, with the run's status
+        with transaction.atomic():
+            if kind == StepKind.TRANSFER:
+                groups = MergeGroup.objects.filter(plan__run=run).exclude(steps__kind=StepKind.TRANSFER)
+                for group in groups.order_by("pk"):
+                    open_step(config, run, kind, mover, group=group)
+                    opened += 1
+            else:
+                open_step(config, run, kind, mover)
+                opened += 1
+    return opened
+
+
+def load_progress(config: Config, runs: Iterable[Run]) -> Mapping[int, RunProgress]:
+    """Counts of steps of runs that have a merge plan."""
+    by_pk = {run.pk: run for run in runs}
+    counts: dict[int, dict[StepKind, tuple[int, int]]] = {}
+    for pk, run in by_pk.items():
+        merges = [link.kind for link in tables.chains()[run.task.type] if link.kind in MERGES]
+        counts[pk] = dict.fromkeys(merges, (0, 0))
+    rows = Step.objects.filter(run__in=by_pk).values("run_id", "kind", "status").annotate(n=Count("pk"))
+    for row in rows.order_by():
+        total, finished = counts[row["run_id"]].get(StepKind(row["kind"]), (0, 0))
+        done = row["n"] if row["status"] == StepStatus.FINISHED else 0
+        counts[row["run_id"]][StepKind(row["kind"])] = (total + row["n"], finished + done)
+    groups = MergeGroup.objects.filter(plan__run__in=by_pk).values("plan__run_id").annotate(n=Count("pk"))
+    n_groups = {row["plan__run_id"]: row["n"] for row in groups.order_by()}
+    for pk, run in by_pk.items():
+        _set_transfers(config, run, counts[pk], n_groups.get(pk, 0))
+    return {pk: RunProgress(kinds) for pk, kinds in counts.items()}
+
+
+def _set_transfers(config: Config, run: Run, kinds: dict[StepKind, tuple[int, int]], n_groups: int) -> None:
+    """Transfers count as opened when there is one for each merged file, or none is wanted: no tape, no file."""
+    site = config.site(run.task.site)
+    if site is None or site.tape is None or n_groups == 0:
+        if RunProgress(kinds).complete(StepKind.CROSS_CHECK):
+            kinds[StepKind.TRANSFER] = (0, 0)
+        return
+    if kinds.get(StepKind.TRANSFER, (0, 0))[0] < n_groups:
+        kinds.pop(StepKind.TRANSFER, None)
+
+
+def tasks_close(config: Config, mover: Mover) -> None:
+    """running -> done when all runs are checked and their merged files safe; archiving -> archived."""
+    for task in Task.objects.filter(status=TaskStatus.RUNNING):
+        runs = list(Run.objects.filter(task=task).select_related("task"))
+        checked = bool(runs) and all(run.status == RunStatus.CHECKED for run in runs)
+        if checked and _all_complete(config, tables.chains()[task.type], runs):
+            move(mover, "task", [task.pk], TaskStatus.RUNNING, TaskStatus.DONE, reason="all-runs-checked")
+    begun = Run.objects.filter(task=OuterRef("pk"), steps__kind=StepKind.ARCHIVE_LOGS)
+    for task in Task.objects.filter(Exists(begun), status=TaskStatus.ARCHIVE):
+        move(mover, "task", [task.pk], TaskStatus.ARCHIVE, TaskStatus.ARCHIVING)
+    left = Run.objects.filter(task=OuterRef("pk")).exclude(status=RunStatus.ARCHIVED)
+    for task in Task.objects.filter(~Exists(left), status=TaskStatus.ARCHIVING):
+        move(mover, "task", [task.pk], TaskStatus.ARCHIVING, TaskStatus.ARCHIVED)
+
+
+def _all_complete(config: Config, chain: Iterable[ChainLink], runs: list[Run]) -> bool:
+    links = tuple(chain)
+    return all(
+        run_complete(links, run_progress, asked_too=False)
+        for part in in_chunks(runs)
+        for run_progress in load_progress(config, part).values()
+    )

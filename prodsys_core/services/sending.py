@@ -1,0 +1,318 @@
+"""Sending steps to PanDA, and finding them again when the answer was lost.
+
+A batch and its attempts are committed before the call. No answer means unknown: the server's list for the batch
+number is read until it has not changed for `settle_s`; what is in it is adopted by name, the rest is taken back and
+sent in a new batch under new names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import Count, F, Max, Q
+
+from prodsys_core.config import Config, Site
+from prodsys_core.lifecycle import IN_PANDA, PANDA_KINDS, SENDING, StepStatus, waiting_status
+from prodsys_core.models import AttemptEnd, PandaAttempt, SendBatch, Step
+from prodsys_core.plan import BatchPlan, Listed, Sendable, adopt, plan_batches, settle
+from prodsys_core.ports import Broken, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
+from prodsys_core.services.jobs import Prepared, input_list, panda_queue, prepare, priority
+from prodsys_core.services.moves import Mover, move, note
+from prodsys_core.storage import OutsideRoot, SiteFilesystem
+
+log = logging.getLogger(__name__)
+
+REFUSED_WAIT_S = 300.0
+"""A refused batch (no role, wrong argument) needs a person; asking more often only makes names."""
+PREPARE_WAIT_S = 60.0
+"""A step whose job cannot be made up (site unwritable, no command) is looked at again after this."""
+
+
+class NumbersUsedUp(Exception):
+    """The reserved range of batch numbers has no free number left."""
+
+
+def steps_stage(mover: Mover) -> int:
+    """defined -> staged: raw files of these sites were delivered by hand."""
+    ids = list(
+        Step.objects.filter(status=StepStatus.DEFINED, task__status__in=SENDING).values_list("pk", flat=True)
+    )
+    return len(move(mover, "step", ids, StepStatus.DEFINED, StepStatus.STAGED)) if ids else 0
+
+
+def steps_send(config: Config, sink: JobSink, mover: Mover) -> int:
+    """Send everything that is due; returns how many jobs PanDA has taken."""
+    plans = _plan(config, mover)
+    if not plans:
+        return 0
+    alive = sink.alive()
+    if alive is not True:
+        log.warning("nothing sent: PanDA is %s", describe(alive) if alive is not False else "not alive")
+        return 0
+    sent = 0
+    for site, plan in plans:
+        _write_lists(site, plan, mover)
+        committed = _commit(config, site, plan, mover)
+        if committed is None:
+            continue
+        batch, jobs = committed
+        answer = sink.submit(jobs)
+        sent += _record_answer(batch, answer, mover)
+        if isinstance(answer, Unavailable | Broken):
+            break
+    return sent
+
+
+def _plan(config: Config, mover: Mover) -> list[tuple[Site, BatchPlan]]:
+    active = _in_panda()
+    plans = []
+    for site in config.sites:
+        steps = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__site=site.name)
+        rows = steps.filter(task__status__in=SENDING).select_related("task", "job")
+        sendable = (
+            Sendable(
+                step.pk, panda_queue(site, step.kind), priority(step), step.job.n_events if step.job else None
+            )
+            for step in rows
+        )
+        chosen = plan_batches(sendable, active, config.panda.active_max, config.panda.submit_chunk)
+        plans += [(site, plan) for plan in chosen]
+    return plans
+
+
+def _due(mover: Mover) -> Q:
+    """Steps that may be sent now; a failed one only when its back-off is over, never without one."""
+    over = Q(next_try_at__lte=mover.now)
+    waiting = Q(status__in=(StepStatus.STAGED, StepStatus.READY)) & (over | Q(next_try_at=None))
+    return waiting | (Q(status=StepStatus.FAILED) & over)
+
+
+def _in_panda() -> dict[str, int]:
+    rows = Step.objects.filter(status__in=IN_PANDA, kind__in=PANDA_KINDS).values("batch__panda_queue")
+    return {row["batch__panda_queue"]: row["n"] for row in rows.annotate(n=Count("pk"))}
+
+
+def _commit(
+    config: Config, site: Site, plan: BatchPlan, mover: Mover
+) -> tuple[SendBatch, Sequence[PandaJob]] | None:
+    """Batch, attempts and the steps' status `sent`, in one transaction, before the call. None: nothing was left."""
+    with transaction.atomic():
+        batch = SendBatch.objects.create(
+            number=_next_number(config),
+            site=site.name,
+            panda_queue=plan.panda_queue,
+            status="made",
+            n_jobs=0,
+            made_at=mover.now,
+        )
+        due = Step.objects.filter(_due(mover), pk__in=plan.step_ids)
+        ids = list(due.values_list("pk", flat=True))
+        for old in (StepStatus.STAGED, StepStatus.READY, StepStatus.FAILED):
+            columns = {"batch": batch, "attempt": F("attempt") + 1, "next_try_at": None}
+            move(mover, "step", ids, old, StepStatus.SENT, **columns)
+        rows = Step.objects.filter(batch=batch).select_related("task", "run", "job", "group")
+        order = {step_id: place for place, step_id in enumerate(plan.step_ids)}
+        steps = sorted(rows, key=lambda step: order[step.pk])
+        prepared = _prepare_all(config, site, steps, batch, mover)
+        PandaAttempt.objects.bulk_create(
+            PandaAttempt(
+                step_id=item.step_id,
+                number=item.job.attempt_nr,
+                job_name=item.job.job_name,
+                batch=batch,
+                made_at=mover.now,
+            )
+            for item in prepared
+        )
+        batch.n_jobs = len(prepared)
+        if not prepared:
+            batch.delete()
+            return None
+        batch.save(update_fields=["n_jobs"])
+    return batch, [item.job for item in prepared]
+
+
+def _write_lists(site: Site, plan: BatchPlan, mover: Mover) -> None:
+    """Input lists of the plan's merge steps; one that cannot be written puts its step off."""
+    files = SiteFilesystem(site.files.root)
+    steps = Step.objects.filter(pk__in=plan.step_ids).exclude(group=None).select_related("task", "group")
+    for step in steps:
+        inputs = input_list(site, step)
+        try:
+            written = files.write_text(inputs.path, inputs.text)
+        except OutsideRoot as error:
+            written = Unavailable(str(error))
+        if isinstance(written, Unavailable):
+            log.warning("input list of %s cannot be written: %s", step.work, written.reason)
+            wait = mover.now + timedelta(seconds=PREPARE_WAIT_S)
+            note("step", [step.pk], step.status, "no-input-list", written.reason, next_try_at=wait)
+
+
+def _next_number(config: Config) -> int:
+    numbers = config.panda.batch_numbers
+    used = SendBatch.objects.filter(number__range=(numbers.first, numbers.last)).aggregate(n=Max("number"))[
+        "n"
+    ]
+    number = numbers.first if used is None else used + 1
+    if number > numbers.last:
+        raise NumbersUsedUp(
+            f"panda.batch_numbers: {numbers.first} to {numbers.last} are used up; reserve more"
+        )
+    return number
+
+
+def _prepare_all(
+    config: Config, site: Site, steps: Iterable[Step], batch: SendBatch, mover: Mover
+) -> list[Prepared]:
+    """Attempts of all steps; a step whose job cannot be made up holds only itself."""
+    prepared = []
+    for step in steps:
+        try:
+            prepared.append(prepare(config, site, step, batch.number, step.attempt))
+            continue
+        except (KeyError, ValueError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        log.warning("step %s cannot be sent: %s", step.work, problem)
+        wait = mover.now + timedelta(seconds=PREPARE_WAIT_S)
+        back = {"attempt": F("attempt") - 1, "batch": None, "next_try_at": wait}
+        status = waiting_status(step.kind)
+        move(mover, "step", [step.pk], StepStatus.SENT, status, reason="cannot-send", message=problem, **back)
+    return prepared
+
+
+def _record_answer(
+    batch: SendBatch, answer: tuple[Submitted, ...] | Unavailable | Refused | Broken, mover: Mover
+) -> int:
+    """Store what the server said about a batch; returns the number of jobs taken."""
+    open_attempts = {attempt.job_name: attempt for attempt in _open(batch)}
+    match answer:
+        case Refused(reason):
+            log.error("batch %d refused by PanDA: %s", batch.number, reason)
+            take_back(open_attempts.values(), "refused", reason, mover, wait_s=REFUSED_WAIT_S)
+            _close(batch, "refused", reason)
+            return 0
+        case Unavailable(reason, reached=False):
+            take_back(open_attempts.values(), "not-reached", reason, mover)
+            _close(batch, "void", reason)
+            return 0
+        case Unavailable() | Broken():
+            log.warning("batch %d: answer lost (%s); looking for its jobs", batch.number, describe(answer))
+            _close(batch, "unknown", describe(answer))
+            return 0
+    ids = {item.job_name: item.panda_id for item in answer}
+    found = {
+        name: panda_id for name, panda_id in ids.items() if panda_id is not None and name in open_attempts
+    }
+    store_ids(open_attempts, found)
+    denied = [
+        open_attempts[name] for name, panda_id in ids.items() if panda_id is None and name in open_attempts
+    ]
+    take_back(denied, "not-stored", "PanDA says that it has not stored this job", mover)
+    missing = len(open_attempts.keys() - ids.keys())
+    if missing:
+        _close(batch, "unknown", f"answer names {len(ids)} of {len(open_attempts)} jobs")
+    else:
+        _close(batch, "answered", "")
+    log.info(
+        "batch %d: %d jobs sent to %s, %d without an answer",
+        batch.number,
+        len(found),
+        batch.panda_queue,
+        missing,
+    )
+    return len(found)
+
+
+def batches_settle(config: Config, sink: JobSink, mover: Mover) -> int:
+    """Look for the jobs of batches without a complete answer; returns the number of jobs found.
+
+    A batch that is still `made` was committed by a tick that ended before its answer: the same case.
+    """
+    found = 0
+    for batch in SendBatch.objects.filter(status__in=("made", "unknown")).order_by("number"):
+        found += _settle(config, sink, batch, mover)
+    return found
+
+
+def _settle(config: Config, sink: JobSink, batch: SendBatch, mover: Mover) -> int:
+    ids = sink.job_ids(batch.number)
+    records = sink.descriptions(ids) if isinstance(ids, tuple) else ids
+    if isinstance(records, Unavailable | Refused | Broken):
+        _close(batch, "unknown", describe(records))
+        return 0
+    open_attempts = {attempt.job_name: attempt for attempt in _open(batch)}
+    adoption = adopt(open_attempts, ((record.panda_id, record.job_name) for record in records.values()))
+    store_ids(open_attempts, adoption.found)
+    if adoption.doubles:
+        log.error("batch %d: ending jobs that PanDA stored twice: %s", batch.number, adoption.doubles)
+        sink.cancel(adoption.doubles)
+    missing = [attempt for name, attempt in open_attempts.items() if name not in adoption.found]
+    if not missing:
+        _close(batch, "settled", "")
+        return len(adoption.found)
+    before = Listed(batch.listed_digest, batch.listed_since) if batch.listed_since else None
+    verdict = settle(before, ids, mover.now, config.panda.settle_s)
+    batch.listed_digest, batch.listed_since = verdict.listed.digest, verdict.listed.since
+    batch.save(update_fields=["listed_digest", "listed_since"])
+    if verdict.settled and len(records) == len(ids):
+        log.warning("batch %d: %d jobs were never stored; sent again", batch.number, len(missing))
+        take_back(missing, "not-stored", "not in PanDA's settled list of the batch", mover)
+        _close(batch, "settled", f"{len(missing)} jobs were never stored")
+    return len(adoption.found)
+
+
+def _open(batch: SendBatch) -> list[PandaAttempt]:
+    return list(PandaAttempt.objects.filter(batch=batch, panda_id=None, end=None).select_related("step"))
+
+
+def store_ids(attempts: dict[str, PandaAttempt], found: dict[str, int]) -> None:
+    """Give attempts their PanDA ids, by job name."""
+    known = PandaAttempt.objects.filter(panda_id__in=found.values()).values_list("panda_id", flat=True)
+    clashes = set(known)
+    if clashes:
+        log.error("PanDA gave ids that earlier attempts have: %s", sorted(clashes)[:20])
+    chosen = [attempts[name] for name, panda_id in found.items() if panda_id not in clashes]
+    if not chosen:
+        return
+    steps = []
+    for attempt in chosen:
+        attempt.panda_id = attempt.step.panda_id = found[attempt.job_name]
+        steps.append(attempt.step)
+    with transaction.atomic():
+        PandaAttempt.objects.bulk_update(chosen, ["panda_id"], batch_size=100)
+        Step.objects.bulk_update(steps, ["panda_id"], batch_size=100)
+
+
+def take_back(
+    attempts: Iterable[PandaAttempt], reason: str, message: str, mover: Mover, wait_s: float = 0.0
+) -> None:
+    """End attempts that PanDA certainly does not have; their steps wait again, nothing is charged."""
+    chosen = list(attempts)
+    if not chosen:
+        return
+    until = mover.now + timedelta(seconds=wait_s) if wait_s else None
+    by_status: dict[str, list[int]] = {}
+    for attempt in chosen:
+        by_status.setdefault(waiting_status(attempt.step.kind), []).append(attempt.step_id)
+    with transaction.atomic():
+        AttemptEnd.objects.bulk_create(
+            AttemptEnd(
+                attempt=attempt,
+                status="not sent",
+                reason=reason,
+                message=message[:500],
+                charge="none",
+                ended_at=mover.now,
+            )
+            for attempt in chosen
+        )
+        for status, ids in by_status.items():
+            columns = {"next_try_at": until, "batch": None}
+            move(mover, "step", ids, StepStatus.SENT, status, reason=reason, message=message, **columns)
+
+
+def _close(batch: SendBatch, status: str, message: str) -> None:
+    SendBatch.objects.filter(pk=batch.pk).update(status=status, message=message[:500])

@@ -1,0 +1,193 @@
+"""Tasks: created from a file, set by a manager, turned into jobs."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+
+from prodsys_core import tables
+from prodsys_core.catalogue import (
+    BadSource,
+    CatalogueEntry,
+    JobPlan,
+    parse_catalogue,
+    plan_from_files,
+    plan_from_runs,
+)
+from prodsys_core.config import Config
+from prodsys_core.lifecycle import Role, StepKind, StepStatus, TaskStatus
+from prodsys_core.models import MESSAGE_LENGTH, Job, MergeLimit, Run, Step, Task, Transition
+from prodsys_core.naming import work_key
+from prodsys_core.plan import backoff_s
+from prodsys_core.services.moves import Mover, move, note
+from prodsys_core.taskfile import TaskFile
+
+log = logging.getLogger(__name__)
+
+CATALOGUE_MAX = 200_000_000
+"""Bytes of a catalogue; 3,000,000 lines of the real one are 120 MB."""
+SOURCE_FIRST_S, SOURCE_LONGEST_S = 5.0, 600.0
+"""Waits before an unreadable source is read again."""
+
+
+class CannotCreate(Exception):
+    """The task was not created; the text says why. Nothing was written."""
+
+
+def task_create(config: Config, file: TaskFile, mover: Mover) -> Task:
+    """Store a draft; raises CannotCreate."""
+    site = config.site(file.site)
+    if site is None:
+        known = ", ".join(site.name for site in config.sites)
+        raise CannotCreate(f"site: found {file.site!r}, expected one of the configured sites: {known}")
+    if not Path(file.files_home_prefix).is_relative_to(site.files.root):
+        raise CannotCreate(
+            f"files_home_prefix: found {file.files_home_prefix!r}, expected a place below the site's {site.files.root}/"
+        )
+    missing = [
+        link.kind for link in tables.chains()[file.type] if link.kind in _panda_kinds() - set(site.commands)
+    ]
+    if missing:
+        raise CannotCreate(f"site {site.name} has no command for: {', '.join(missing)}")
+    try:
+        with transaction.atomic():
+            return _store(file, mover)
+    except IntegrityError as error:
+        raise CannotCreate(f"name: a task named {file.name!r} is there already") from error
+
+
+def _panda_kinds() -> set[str]:
+    return {StepKind.RECONSTRUCT, *(names.step for names in tables.products().products.values())}
+
+
+def _store(file: TaskFile, mover: Mover) -> Task:
+    fields = file.model_dump(exclude={"runs", "files", "merge", "catalogue"})
+    source = file.runs if file.files_source == "runs list" else file.files
+    task = Task.objects.create(
+        **fields,
+        source="\n".join(map(str, source)),
+        catalogue=file.catalogue or "",
+        status=TaskStatus.DRAFT,
+        created_at=mover.now,
+        status_at=mover.now,
+    )
+    merge = file.merge
+    MergeLimit.objects.bulk_create(
+        [
+            MergeLimit(task=task, product="mdst", bytes_max=merge.mdst_bytes, events_max=merge.mdst_events),
+            MergeLimit(task=task, product="hist", bytes_max=merge.hist_bytes),
+            MergeLimit(task=task, product="dump", bytes_max=merge.dump_bytes, files_max=merge.dump_files),
+        ]
+    )
+    Transition.objects.create(
+        subject="task",
+        subject_id=task.pk,
+        old="",
+        new=task.status,
+        role=mover.role,
+        who=mover.who,
+        at=mover.now,
+    )
+    return task
+
+
+def task_set(name: str, status: str, mover: Mover) -> Task | None:
+    """Set a task's status as its manager; None if there is no such task. Raises NotAllowed.
+
+    Moves from the status that is stored now; when a service changed it in between, tries once more from the new one.
+    """
+    for _ in range(2):
+        task = Task.objects.filter(name=name).first()
+        if task is None:
+            return None
+        if move(mover, "task", [task.pk], task.status, status, next_try_at=None):
+            break
+    return Task.objects.get(pk=task.pk)
+
+
+def tasks_generate(config: Config, mover: Mover) -> int:
+    """Make the jobs of every task in `ready`; returns how many jobs were added. A bad source holds only its task."""
+    due = Task.objects.filter(Q(next_try_at=None) | Q(next_try_at__lte=mover.now), status=TaskStatus.READY)
+    return sum(_generate(config, task, mover) for task in due.order_by("pk"))
+
+
+def _generate(config: Config, task: Task, mover: Mover) -> int:
+    plan = read_source(task)
+    if isinstance(plan, BadSource):
+        failures = task.source_failures + 1
+        wait = timedelta(seconds=backoff_s(failures, SOURCE_FIRST_S, SOURCE_LONGEST_S))
+        log.warning("task %s not released: %s", task.name, plan.text)
+        retry = {"source_failures": failures, "next_try_at": mover.now + wait}
+        note("task", [task.pk], TaskStatus.READY, "bad-source", plan.text[:MESSAGE_LENGTH], **retry)
+        return 0
+    with transaction.atomic():
+        added = store_jobs(config, task, plan, mover.now)
+        columns = {"files_skipped": len(plan.skipped), "source_failures": 0, "next_try_at": None}
+        move(mover, "task", [task.pk], TaskStatus.READY, TaskStatus.JOBS_READY, **columns)
+    log.info("task %s: %d jobs added, %d zero-event files skipped", task.name, added, len(plan.skipped))
+    return added
+
+
+def read_source(task: Task) -> JobPlan | BadSource:
+    """Jobs that the task's lists and catalogue say; reads the catalogue file."""
+    entries: tuple[CatalogueEntry, ...] | None = None
+    if task.catalogue:
+        try:
+            path = Path(task.catalogue)
+            if path.stat().st_size > CATALOGUE_MAX:
+                return BadSource((f"{path}: more than {CATALOGUE_MAX} bytes",))
+            parsed = parse_catalogue(path.read_text(encoding="ascii"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            return BadSource((f"catalogue {task.catalogue} cannot be read: {error}",))
+        if isinstance(parsed, BadSource):
+            return parsed
+        entries = parsed
+    lines = task.source.split()
+    if task.files_source == "runs list":
+        return plan_from_runs([int(line) for line in lines], entries or ())
+    return plan_from_files(lines, entries)
+
+
+def store_jobs(config: Config, task: Task, plan: JobPlan, now: datetime) -> int:
+    """Add runs, jobs and reconstruct steps that are not there yet; returns the number of jobs added."""
+    numbers = {entry.run for entry in plan.jobs}
+    known_runs = set(Run.objects.filter(task=task).values_list("number", flat=True))
+    Run.objects.bulk_create(
+        Run(task=task, number=number, status_at=now) for number in sorted(numbers - known_runs)
+    )
+    runs = dict(Run.objects.filter(task=task).values_list("number", "pk"))
+    known = set(Job.objects.filter(task=task).values_list("file", flat=True))
+    Job.objects.bulk_create(
+        Job(task=task, run_id=runs[entry.run], file=entry.file, chunk=entry.chunk, n_events=entry.n_events)
+        for entry in plan.jobs
+        if entry.file not in known
+    )
+    without_step = Job.objects.filter(task=task, steps=None).values_list("pk", "run_id")
+    steps = [
+        Step(
+            task=task,
+            run_id=run_id,
+            job_id=job_id,
+            kind=StepKind.RECONSTRUCT,
+            work=work_key(config.instance, task.pk, StepKind.RECONSTRUCT, job_id),
+            status=StepStatus.DEFINED,
+            status_at=now,
+        )
+        for job_id, run_id in without_step
+    ]
+    Step.objects.bulk_create(steps)
+    return len(steps)
+
+
+def manager(who: str, now: datetime) -> Mover:
+    """A person at the command line or a page."""
+    return Mover(who, Role.MANAGER, now)
+
+
+def service(name: str, now: datetime) -> Mover:
+    """A service of the tick."""
+    return Mover(name, Role.SERVICE, now)

@@ -1,0 +1,242 @@
+"""Files: of the site (a local or shared directory), and long-term storage behind it.
+
+Nothing is read, written or removed outside a root; files appear under their names only when they are whole and on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import tarfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from prodsys_core.config import Tape
+from prodsys_core.ports import (
+    Accepted,
+    Broken,
+    Failure,
+    LongTermStorage,
+    NotThere,
+    Refused,
+    Stored,
+    Unavailable,
+    UnderWay,
+)
+
+BLOCK = 1 << 20
+RECEIPT_MAX = 4096
+"""Bytes of a receipt that are read; a tape system's receipt is one short line."""
+
+
+class OutsideRoot(Exception):
+    """A path that would leave its root; a bug or a hand-made row, never a state of the world."""
+
+
+def below(root: str, path: str) -> Path:
+    """`path` (absolute, or relative to root) as a path below `root`, links followed; raises OutsideRoot."""
+    full = Path(root, path)
+    if ".." in full.parts or not Path(os.path.realpath(full)).is_relative_to(os.path.realpath(root)):
+        raise OutsideRoot(f"{path!a} is not below {root}")
+    return full
+
+
+class SiteFilesystem:
+    """The site's shared file system, by absolute paths below its root."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def size(self, path: str) -> int | NotThere | Unavailable:
+        """Size in bytes."""
+        try:
+            return below(self._root, path).stat().st_size
+        except FileNotFoundError:
+            return NotThere()
+        except OSError as error:
+            return Unavailable(f"{path}: {error.strerror}")
+
+    def checksum(self, path: str) -> Stored | NotThere | Unavailable:
+        """Size and adler32, read from the file."""
+        try:
+            return read_checksum(below(self._root, path))
+        except FileNotFoundError:
+            return NotThere()
+        except OSError as error:
+            return Unavailable(f"{path}: {error.strerror}")
+
+    def write_text(self, path: str, text: str) -> Accepted | Unavailable:
+        """Write a small file, replacing one of that name."""
+        try:
+            target = below(self._root, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            own = temporary(target)
+            with own.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            publish(own, target)
+        except OSError as error:
+            return Unavailable(f"{path}: {error.strerror}")
+        return Accepted()
+
+    def pack(self, path: str, members: Sequence[str]) -> Stored | Unavailable:
+        """Put files into one tar under their names and read it back; members that are not there are left out."""
+        try:
+            target = below(self._root, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            own = temporary(target)
+            sizes = _write_tar(own, [below(self._root, member) for member in members])
+            if _tar_sizes(own) != sizes:
+                own.unlink()
+                return Unavailable(f"{path}: the packed file does not hold what was put in")
+            publish(own, target)
+            return read_checksum(target)
+        except (OSError, tarfile.TarError) as error:
+            return Unavailable(f"{path}: {error}")
+
+    def remove(self, paths: Sequence[str]) -> int | Unavailable:
+        """Remove files by name; returns how many were there. A name that is gone already is no error."""
+        removed = 0
+        for path in paths:
+            try:
+                below(self._root, path).unlink()
+                removed += 1
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                return Unavailable(f"{path}: {error.strerror}")
+        return removed
+
+
+class DirectoryTape:
+    """LongTermStorage on a plain directory: copies, and confirms by reading back."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def put(self, source: str, target: str) -> Accepted | Failure:
+        """Copy now; a whole file of that name is left as it is when it has the same content."""
+        return _copy(source, self._root, target)
+
+    def confirm(self, target: str) -> Stored | UnderWay | NotThere | Failure:
+        """Read the copy."""
+        try:
+            return read_checksum(below(self._root, target))
+        except FileNotFoundError:
+            return NotThere()
+        except OSError as error:
+            return Unavailable(f"{target}: {error.strerror}")
+
+
+class DropboxTape:
+    """LongTermStorage behind a drop box: we copy to `<root>/incoming`, the tape system moves the file to
+    `<root>/tape` and writes `<root>/receipts/<path>.json`: {"size", "adler32"} as it computed them itself."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def put(self, source: str, target: str) -> Accepted | Failure:
+        """Copy into the drop box, unless the tape system has it or is about to."""
+        if not isinstance(self.confirm(target), NotThere):
+            return Accepted()
+        return _copy(source, self._root, f"incoming/{target}")
+
+    def confirm(self, target: str) -> Stored | UnderWay | NotThere | Failure:
+        """The tape system's receipt; without one the file may still be in the drop box."""
+        try:
+            receipt = below(self._root, f"receipts/{target}.json")
+            if receipt.exists():
+                return _parse_receipt(receipt.read_text(encoding="utf-8")[:RECEIPT_MAX], target)
+            waiting = (
+                below(self._root, f"incoming/{target}").exists()
+                or below(self._root, f"tape/{target}").exists()
+            )
+            return UnderWay() if waiting else NotThere()
+        except OSError as error:
+            return Unavailable(f"{target}: {error.strerror}")
+
+
+def open_tape(tape: Tape) -> LongTermStorage:
+    """The long-term storage that a site is configured with."""
+    return DirectoryTape(tape.root) if tape.kind == "directory" else DropboxTape(tape.root)
+
+
+def read_checksum(path: Path) -> Stored:
+    """Size and adler32 of a file; raises OSError."""
+    value, size = 1, 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            value = zlib.adler32(block, value)
+            size += len(block)
+    return Stored(size, f"{value:08x}")
+
+
+def temporary(target: Path) -> Path:
+    """A name of its own beside the target."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+
+
+def publish(own: Path, target: Path) -> None:
+    """Give a whole, synced file its name and sync the directory; raises OSError."""
+    os.replace(own, target)
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _copy(source: str, root: str, target: str) -> Accepted | Failure:
+    own = None
+    try:
+        place = below(root, target)
+        if place.exists():
+            same = read_checksum(place) == read_checksum(Path(source))
+            return Accepted() if same else Refused(f"{target}: another file of that name is there")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        own = temporary(place)
+        with Path(source).open("rb") as reader, own.open("xb") as writer:
+            while block := reader.read(BLOCK):
+                writer.write(block)
+            writer.flush()
+            os.fsync(writer.fileno())
+        publish(own, place)
+    except OSError as error:
+        if own is not None:
+            own.unlink(missing_ok=True)
+        return Unavailable(f"{error.filename or target}: {error.strerror}")
+    return Accepted()
+
+
+def _parse_receipt(text: str, target: str) -> Stored | Broken:
+    try:
+        receipt = json.loads(text)
+        size, adler32 = int(receipt["size"]), str(receipt["adler32"])
+    except (ValueError, KeyError, TypeError):
+        return Broken(f"{target}: receipt cannot be read", text[:200])
+    return (
+        Stored(size, adler32) if re.fullmatch(r"[0-9a-f]{8}", adler32) else Broken(f"{target}: bad checksum")
+    )
+
+
+def _write_tar(own: Path, members: Sequence[Path]) -> dict[str, int]:
+    """Write and sync a tar; returns size by member name."""
+    sizes: dict[str, int] = {}
+    with own.open("xb") as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for member in members:
+                if member.is_file():
+                    archive.add(member, arcname=member.name, recursive=False)
+                    sizes[member.name] = archive.getmember(member.name).size
+        file.flush()
+        os.fsync(file.fileno())
+    return sizes
+
+
+def _tar_sizes(path: Path) -> dict[str, int]:
+    with tarfile.open(path) as archive:
+        return {member.name: member.size for member in archive.getmembers()}

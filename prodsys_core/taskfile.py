@@ -1,0 +1,89 @@
+"""The YAML file of `prodsys task create`, and the checks of every field that later names a file or a command word.
+
+No field may hold a shell metacharacter, a blank, `..` or a control character; slashes stand where they must.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from prodsys_core.catalogue import parse_name
+from prodsys_core.config import AbsolutePath, Section
+
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+PlainName = Annotated[str, Field(pattern=rf"^{_SEGMENT}$", max_length=50)]
+
+
+def _plain_parts(path: str) -> bool:
+    return path.endswith("/") and all(re.fullmatch(_SEGMENT, part) for part in path[:-1].split("/"))
+
+
+def _relative(path: str) -> str:
+    if not _plain_parts(path):
+        raise ValueError("expected plain names with '/' after each, such as 'generalprod/testcoral/'")
+    return path
+
+
+def _home(path: str) -> str:
+    if not path.startswith("/") or not _plain_parts(path[1:]):
+        raise ValueError(
+            "expected an absolute path of plain names that ends with '/', such as '/scratch/raw/'"
+        )
+    return path
+
+
+def _raw_name(name: str) -> str:
+    if parse_name(name) is None:
+        raise ValueError("expected a file name cdrCCCCC-RRRRRR.raw")
+    return name
+
+
+RelativePath = Annotated[str, Field(max_length=300), AfterValidator(_relative)]
+HomePath = Annotated[str, Field(max_length=300), AfterValidator(_home)]
+RawName = Annotated[str, AfterValidator(_raw_name)]
+
+
+class MergeSizes(Section):
+    """A merged file is closed before it would pass one of these."""
+
+    mdst_bytes: int = Field(4_500_000_000, ge=1)
+    mdst_events: int | None = Field(None, ge=1)
+    hist_bytes: int = Field(4_500_000_000, ge=1)
+    dump_bytes: int = Field(2_150_000_000, ge=1)
+    dump_files: int = Field(1000, ge=1)
+
+
+class TaskFile(Section):
+    """A task as its manager writes it."""
+
+    name: Annotated[str, Field(pattern=rf"^{_SEGMENT}$", max_length=200)]
+    type: Literal["test production", "mass production", "technical production", "DDD filtering"]
+    site: PlainName
+    production: PlainName
+    path: RelativePath
+    soft: PlainName
+    year: int | None = Field(None, ge=1990, le=2100)
+    period: Annotated[str, Field(pattern=rf"^({_SEGMENT})?$", max_length=50)] = ""
+    prodslt: int = Field(0, ge=0, le=999)
+    phastver: int = Field(7, ge=0, le=999)
+    template: Annotated[str, Field(pattern=rf"^{_SEGMENT}$", max_length=100)] = "template.opt"
+    files_source: Literal["runs list", "files list"]
+    runs: list[Annotated[int, Field(ge=1, le=999_999_999)]] = Field(default_factory=list)
+    files: list[RawName] = Field(default_factory=list)
+    catalogue: AbsolutePath | None = None
+    files_home: HomePath
+    files_home_prefix: HomePath
+    max_attempts: int = Field(5, ge=1, le=100)
+    merge: MergeSizes = MergeSizes()
+    comment: str = Field("", max_length=2000)
+
+    @model_validator(mode="after")
+    def _source(self) -> Self:
+        if self.files_source == "runs list" and not (self.runs and self.catalogue and not self.files):
+            raise ValueError("expected `runs` and `catalogue`, and no `files`, with files_source 'runs list'")
+        if self.files_source == "files list" and (not self.files or self.runs):
+            raise ValueError("expected `files`, and no `runs`, with files_source 'files list'")
+        return self

@@ -1,0 +1,87 @@
+"""One tick: everything that is due, in the order in which work flows. Level-triggered: the next tick sees what is left.
+
+An error in one service is logged and does not keep the others from their work.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
+
+from prodsys_core.config import Config
+from prodsys_core.ports import JobSink
+from prodsys_core.services import following, lease, local, runs, sending, tasks
+from prodsys_core.services.moves import Mover
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TickReport:
+    """What a tick did: a count by service, and the services that failed. `held_by`: who else runs the tick."""
+
+    counts: dict[str, int]
+    failed: tuple[str, ...] = ()
+    held_by: str | None = None
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing was done."""
+        return not any(self.counts.values())
+
+
+def tick(config: Config, sink: JobSink, now: datetime) -> TickReport:
+    """Do everything that is due at `now`, if nobody else does."""
+    owner = lease.own_name()
+    held_by = lease.take_lease(owner, now, config.lease_s)
+    if held_by is not None:
+        return TickReport({}, held_by=held_by)
+    counts: dict[str, int] = {}
+    failed: list[str] = []
+    for name, perform in _services(config, sink):
+        try:
+            counts[name] = perform(tasks.service(name, now))
+        except DatabaseError as error:
+            log.error("%s: database: %s", name, error)
+            failed.append(name)
+        except Exception:
+            log.exception("%s failed", name)
+            failed.append(name)
+    return TickReport(counts, tuple(failed))
+
+
+def _services(config: Config, sink: JobSink) -> tuple[tuple[str, Callable[[Mover], int]], ...]:
+    return (
+        ("generated", lambda mover: tasks.tasks_generate(config, mover)),
+        ("found again", lambda mover: sending.batches_settle(config, sink, mover)),
+        ("ended", lambda mover: following.jobs_follow(config, sink, mover)),
+        ("end asked", lambda mover: following.jobs_cancel(sink, mover)),
+        ("staged", sending.steps_stage),
+        ("merges planned", lambda mover: runs.runs_merge(config, mover)),
+        ("steps opened", lambda mover: runs.runs_advance(config, mover)),
+        ("steps done", lambda mover: local.steps_do(config, mover)),
+        ("steps opened after", lambda mover: runs.runs_advance(config, mover)),
+        ("sent", lambda mover: sending.steps_send(config, sink, mover)),
+    )
+
+
+def run_loop(
+    config: Config, sink: JobSink, every_s: float, stop: threading.Event, clock: Callable[[], datetime]
+) -> None:
+    """Tick until `stop` is set, `every_s` apart; gives the lease back at the end."""
+    while not stop.is_set():
+        close_old_connections()
+        try:
+            report = tick(config, sink, clock())
+            if report.held_by:
+                log.warning("another tick runs: %s", report.held_by)
+        except DatabaseError as error:
+            log.error("database: %s", error)
+        stop.wait(every_s)
+    lease.release_lease(lease.own_name(), clock())

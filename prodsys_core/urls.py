@@ -1,0 +1,10 @@
+"""Addresses of the web pages: Django's admin, read-only on statuses."""
+
+from django.contrib import admin
+from django.urls import path
+from django.views.generic import RedirectView
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("", RedirectView.as_view(pattern_name="admin:index")),
+]

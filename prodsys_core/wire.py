@@ -1,0 +1,234 @@
+"""PanDA's v1 texts <-> values. Pure. Positional job lists as servers read them: attributes are only ever appended.
+
+Source: docs/facts, panda-jobmodel section 4 (order of attributes), panda-protocol section 4.2 (calls).
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prodsys_core.ports import (
+    Broken,
+    Description,
+    FileSeen,
+    OutputFile,
+    PandaJob,
+    Refused,
+    Submitted,
+    Unavailable,
+)
+
+ATTRIBUTES = tuple(
+    """PandaID jobDefinitionID schedulerID pilotID creationTime creationHost modificationTime modificationHost
+    AtlasRelease transformation homepackage prodSeriesLabel prodSourceLabel prodUserID assignedPriority currentPriority
+    attemptNr maxAttempt jobStatus jobName maxCpuCount maxCpuUnit maxDiskCount maxDiskUnit ipConnectivity minRamCount
+    minRamUnit startTime endTime cpuConsumptionTime cpuConsumptionUnit commandToPilot transExitCode pilotErrorCode
+    pilotErrorDiag exeErrorCode exeErrorDiag supErrorCode supErrorDiag ddmErrorCode ddmErrorDiag brokerageErrorCode
+    brokerageErrorDiag jobDispatcherErrorCode jobDispatcherErrorDiag taskBufferErrorCode taskBufferErrorDiag
+    computingSite computingElement jobParameters metadata prodDBlock dispatchDBlock destinationDBlock destinationSE
+    nEvents grid cloud cpuConversion sourceSite destinationSite transferType taskID cmtConfig stateChangeTime
+    prodDBUpdateTime lockedby relocationFlag jobExecutionID VO pilotTiming workingGroup processingType prodUserName
+    nInputFiles countryGroup batchID parentID specialHandling jobsetID coreCount nInputDataFiles inputFileType
+    inputFileProject inputFileBytes nOutputDataFiles outputFileBytes jobMetrics workQueue_ID jediTaskID jobSubStatus
+    actualCoreCount reqID maxRSS maxVMEM maxSWAP maxPSS avgRSS avgVMEM avgSWAP avgPSS maxWalltime nucleus eventService
+    failedAttempt hs06sec gshare hs06 totRCHAR totWCHAR totRBYTES totWBYTES rateRCHAR rateWCHAR rateRBYTES rateWBYTES
+    resource_type diskIO memory_leak memory_leak_x2 container_name job_label gco2_regional gco2_global
+    cpu_architecture_level outputFileType""".split()
+)
+FILE_ATTRIBUTES = tuple(
+    """row_ID PandaID GUID lfn type dataset status prodDBlock prodDBlockToken dispatchDBlock dispatchDBlockToken
+    destinationDBlock destinationDBlockToken destinationSE fsize md5sum checksum scope""".split()
+)
+UNSET = "NULL"
+_BLOCKS = uuid.UUID("8a1c6a0e-6f0b-5c1e-9a57-2a7c0f3f1d11")
+REFUSALS = (
+    "Argument error",
+    "Type error",
+    "No jobs were submitted",
+    "Failed to deserialize jobs",
+    "SSL secure connection is required",
+    "production or pilot role required",
+    "missing production for prodSourceLabel",
+    "is not valid",
+)
+"""Messages of a call that has changed nothing. Every other failure may have stored some of the jobs."""
+CODE_FIELDS = (
+    "pilotErrorCode exeErrorCode supErrorCode ddmErrorCode brokerageErrorCode jobDispatcherErrorCode "
+    "taskBufferErrorCode transExitCode"
+).split()
+DIAG_MAX = 400
+
+
+def render_jobs(jobs: Sequence[PandaJob]) -> str:
+    """The JSON text of `job/submit`'s argument."""
+    return json.dumps([_positional(job) for job in jobs])
+
+
+def _positional(job: PandaJob) -> list[Any]:
+    block = f"panda.destDB.{uuid.uuid5(_BLOCKS, job.job_name)}"
+    fields: dict[str, Any] = {
+        "jobDefinitionID": 0,
+        "creationHost": "prodsys",
+        "transformation": job.transformation,
+        "prodSourceLabel": job.prod_source_label,
+        "assignedPriority": job.priority,
+        "currentPriority": job.priority,
+        "attemptNr": job.attempt_nr,
+        "maxAttempt": job.max_attempt,
+        "jobName": job.job_name,
+        "computingSite": job.panda_queue,
+        "jobParameters": job.job_parameters,
+        "destinationDBlock": block,
+        "destinationSE": "local",
+        "taskID": job.task_id,
+        "VO": job.vo,
+        "coreCount": 1,
+        "jediTaskID": job.batch_number,
+        "nEvents": job.n_events,
+        "parentID": job.parent_id,
+        "maxWalltime": job.max_walltime_s,
+    }
+    values = [UNSET if fields.get(name) is None else fields[name] for name in ATTRIBUTES]
+    return [*values, [_positional_file(file, block) for file in job.outputs]]
+
+
+def _positional_file(file: OutputFile, block: str) -> list[Any]:
+    fields = {
+        "lfn": file.lfn,
+        "type": file.kind,
+        "dataset": block,
+        "destinationDBlock": block,
+        "destinationSE": "local",
+    }
+    return [*(fields.get(name, UNSET) for name in FILE_ATTRIBUTES), None]
+
+
+def parse_envelope(status: int, text: str) -> Any | Unavailable | Refused | Broken:
+    """`data` of a v1 answer, or the failure it stands for."""
+    if status in (401, 403):
+        return Refused(f"HTTP {status}: {_excerpt(text, 200)}")
+    if status != 200:
+        return Unavailable(f"HTTP {status}: {_excerpt(text, 200)}")
+    try:
+        answer = json.loads(text)
+        success, message = answer["success"], str(answer.get("message") or "")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return Broken("not the JSON of a PanDA answer", _excerpt(text, 500))
+    if success is True:
+        return answer.get("data")
+    if any(words in message for words in REFUSALS):
+        return Refused(_excerpt(message, 300))
+    return Unavailable(_excerpt(message, 300) or "success is false without a message")
+
+
+def parse_submitted(data: Any) -> tuple[Submitted, ...] | Broken:
+    """Answer of `job/submit`: a list of [PandaID, jobDefinitionID, jobName]."""
+    try:
+        return tuple(Submitted(str(item[2]), _panda_id(item[0])) for item in _list(data))
+    except (TypeError, ValueError, IndexError, KeyError):
+        return Broken("not a list of [PandaID, jobDefinitionID, jobName]", _excerpt(repr(data), 500))
+
+
+def parse_ids(data: Any) -> tuple[int, ...] | Broken:
+    """Answer of `task/get_job_ids`."""
+    try:
+        return tuple(sorted({_integer(item) for item in _list(data)}))
+    except (TypeError, ValueError):
+        return Broken("not a list of PanDA ids", _excerpt(repr(data), 500))
+
+
+def parse_statuses(ids: Sequence[int], data: Any) -> dict[int, str] | Broken:
+    """Answer of `job/get_status`: one item per id, in the order asked for."""
+    try:
+        items = _list(data)
+        if len(items) != len(ids):
+            return Broken(f"asked for {len(ids)} statuses, got {len(items)}", _excerpt(repr(data), 500))
+        return {panda_id: str(item["status"]) for panda_id, item in zip(ids, items, strict=True)}
+    except (TypeError, ValueError, KeyError):
+        return Broken("not a list of statuses", _excerpt(repr(data), 500))
+
+
+def parse_descriptions(data: Any) -> dict[int, Description] | Broken:
+    """Answer of `job/get_description_incl_archive`. Items that are null or make no sense are left out: unknown."""
+    if not isinstance(data, list):
+        return Broken("not a list of job records", _excerpt(repr(data), 500))
+    seen = (_description(item) for item in data if isinstance(item, dict))
+    return {record.panda_id: record for record in seen if record is not None}
+
+
+def parse_cancelled(ids: Sequence[int], data: Any) -> dict[int, bool] | Broken:
+    """Answer of `job/kill`: one boolean per id."""
+    if not isinstance(data, list) or len(data) != len(ids):
+        return Broken(f"asked to end {len(ids)} jobs, answer does not fit", _excerpt(repr(data), 500))
+    return {panda_id: item is True for panda_id, item in zip(ids, data, strict=True)}
+
+
+def _description(item: Mapping[str, Any]) -> Description | None:
+    try:
+        codes = {name: _code(item.get(name)) for name in CODE_FIELDS}
+        diags = {name.removesuffix("Code") + "Diag" for name in CODE_FIELDS}
+        return Description(
+            _integer(item["PandaID"]),
+            str(item["jobName"]),
+            _integer(item["attemptNr"]),
+            str(item["jobStatus"]),
+            None if item.get("nEvents") in (None, UNSET) else _integer(item["nEvents"]),
+            {name: code for name, code in codes.items() if code},
+            {
+                name: _excerpt(str(item[name]), DIAG_MAX)
+                for name in diags
+                if item.get(name) not in (None, "", UNSET)
+            },
+            tuple(_file(file) for file in item.get("Files") or ()),
+            _excerpt(str(item.get("modificationHost") or ""), 128),
+        )
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def _file(item: Mapping[str, Any]) -> FileSeen:
+    size = item.get("fsize")
+    return FileSeen(
+        str(item["lfn"]),
+        str(item.get("type", "")),
+        0 if size in (None, UNSET) else _integer(size),
+        _adler(item.get("checksum")),
+    )
+
+
+def _adler(checksum: object) -> str | None:
+    """`ad:01234567` or the bare 8 hex digits."""
+    text = str(checksum or "").removeprefix("ad:").lower()
+    return text if len(text) == 8 and all(letter in "0123456789abcdef" for letter in text) else None
+
+
+def _code(value: object) -> int:
+    """transExitCode comes as text, the others as integers; anything else is no code."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return 0
+
+
+def _panda_id(value: object) -> int | None:
+    return None if value in (None, UNSET, "") else _integer(value)
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"not an integer: {value!r}")
+    return int(value)
+
+
+def _list(data: Any) -> list[Any]:
+    if not isinstance(data, list):
+        raise TypeError("not a list")
+    return data
+
+
+def _excerpt(text: str, length: int) -> str:
+    """First characters, control characters escaped: the text of a server goes to logs and pages."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:length])
