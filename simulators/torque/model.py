@@ -34,7 +34,7 @@ from simulators.torque.job import (
     TerminateJob,
 )
 from simulators.torque.resources import parse_resources
-from simulators.torque.schedule import Machine, NodeRequest, Placement, Running, Waiting, place, plan_starts
+from simulators.torque.schedule import Layout, NodeRequest, Placement, Running, Waiting, place, plan_starts
 from simulators.torque.site import QueueSpec, TorqueSite
 
 EXIT_WALLTIME = -11
@@ -64,7 +64,7 @@ class TorqueModel:
         self._pass_at: float | None = None
         numbers = range(1, site.nodes + 1)
         # Cray mode fills from the lowest number, cluster mode from the highest (captured exec_host lines).
-        self._machine = Machine(
+        self._layout = Layout(
             order=tuple(numbers) if site.cray else tuple(reversed(numbers)),
             features={number: frozenset(site.features) for number in numbers},
             slots=site.slots,
@@ -219,7 +219,7 @@ class TorqueModel:
         if queue.nodes_max is not None and sum(part.count for part in parts) > queue.nodes_max:
             return TorqueError(Pbse.EXCQRESC, "cannot satisfy queue max nodect requirement")
         everything = {number: tuple(range(self.site.slots)) for number in self.nodes}
-        if place(self._machine, everything, parts) is None:
+        if place(self._layout, everything, parts) is None:
             return TorqueError(
                 Pbse.EXCQRESC,
                 "cannot locate feasible nodes (nodes file is empty, all systems are busy, or no nodes have the "
@@ -254,7 +254,7 @@ class TorqueModel:
         queued.sort(key=lambda job: (-self.site.queues[job.queue].priority - job.priority, job.sequence))
         running = [job for job in self.jobs.values() if job.state is Letter.RUNNING]
         starts = plan_starts(
-            self._machine,
+            self._layout,
             self._free(),
             [Waiting(job.batch_id, job.parts, job.walltime_s) for job in queued],
             [Running(max(now, (job.started_at or now) + job.walltime_s), job.placement) for job in running],

@@ -20,8 +20,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the command prints and exits with."""
+    """What the command prints and exits with. `want`: what it has to send before there is an answer ("stdin")."""
 
     stdout: str = ""
     stderr: str = ""
     exit_code: int = 0
+    want: str = ""

@@ -51,7 +51,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Layout:
     """What never changes while a plan is made: order of choice, features of each node, whole nodes or slots."""
 
     order: Sequence[int]
@@ -61,7 +61,7 @@ class Machine:
 
 
 def plan_starts(
-    machine: Machine, free: Free, waiting: Iterable[Waiting], running: Sequence[Running], now_s: float
+    layout: Layout, free: Free, waiting: Iterable[Waiting], running: Sequence[Running], now_s: float
 ) -> tuple[tuple[str, Placement], ...]:
     """Batch jobs to start now with their places, in order."""
     left = dict(free)
@@ -71,34 +71,34 @@ def plan_starts(
     blocked = False
     for job in waiting:
         in_time = not blocked or now_s + job.walltime_s <= shadow_s
-        placement = place(machine, left, job.parts, frozenset() if in_time else reserved)
+        placement = place(layout, left, job.parts, frozenset() if in_time else reserved)
         if placement is not None:
             starts.append((job.batch_id, placement))
             going.append(Running(now_s + job.walltime_s, placement))
             for share in placement:
-                left[share.node] = _without(machine, left[share.node], share)
+                left[share.node] = _without(layout, left[share.node], share)
         elif not blocked:
             blocked = True
-            shadow_s, reserved = _reserve(machine, left, job.parts, going)
+            shadow_s, reserved = _reserve(layout, left, job.parts, going)
     return tuple(starts)
 
 
 def place(
-    machine: Machine, free: Free, parts: Sequence[NodeRequest], avoid: frozenset[int] = frozenset()
+    layout: Layout, free: Free, parts: Sequence[NodeRequest], avoid: frozenset[int] = frozenset()
 ) -> Placement | None:
     """Slots for all parts on different nodes, or None."""
     taken: dict[int, Share] = {}
     for part in parts:
         wanted = part.count
-        for node in machine.order if part.node is None else (part.node,):
+        for node in layout.order if part.node is None else (part.node,):
             if wanted == 0:
                 break
             slots = free.get(node, ())
             if node in taken or node in avoid or len(slots) < part.ppn:
                 continue
-            if machine.whole_nodes and len(slots) < machine.slots:
+            if layout.whole_nodes and len(slots) < layout.slots:
                 continue
-            if not machine.features[node].issuperset(part.features):
+            if not layout.features[node].issuperset(part.features):
                 continue
             taken[node] = Share(node, slots[: part.ppn])
             wanted -= 1
@@ -107,12 +107,12 @@ def place(
     return tuple(taken.values())
 
 
-def _without(machine: Machine, slots: tuple[int, ...], share: Share) -> tuple[int, ...]:
-    return () if machine.whole_nodes else tuple(slot for slot in slots if slot not in share.slots)
+def _without(layout: Layout, slots: tuple[int, ...], share: Share) -> tuple[int, ...]:
+    return () if layout.whole_nodes else tuple(slot for slot in slots if slot not in share.slots)
 
 
 def _reserve(
-    machine: Machine, free: Free, parts: Sequence[NodeRequest], running: Sequence[Running]
+    layout: Layout, free: Free, parts: Sequence[NodeRequest], running: Sequence[Running]
 ) -> tuple[float, frozenset[int]]:
     """When and on which nodes a job that does not fit now will fit; never: (inf, no node)."""
     later = dict(free)
@@ -120,9 +120,9 @@ def _reserve(
         for share in job.placement:
             if share.node not in later:  # a node that is down does not come back
                 continue
-            back = range(machine.slots) if machine.whole_nodes else (*later[share.node], *share.slots)
+            back = range(layout.slots) if layout.whole_nodes else (*later[share.node], *share.slots)
             later[share.node] = tuple(sorted(set(back)))
-        placement = place(machine, later, parts)
+        placement = place(layout, later, parts)
         if placement is not None:
             return job.ends_s, frozenset(share.node for share in placement)
     return float("inf"), frozenset()
