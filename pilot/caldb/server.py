@@ -1,0 +1,338 @@
+"""The keeper of a node's calibration server: unpack the snapshot, start the server, prove it, keep it, remove it.
+
+A process of its own below the agent. Whoever needs the server holds a shared lock on `users.lock` in the keeper's
+directory; when the last one has let go, however it ended, the keeper stops the server, removes the directory and
+exits. It says what happens on its standard output, one JSON object a line: `ready`, `restarted`, `failed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import select
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, Any, Optional
+
+from pilot.caldb import plan as plans
+from pilot.caldb.plan import Address, KeeperPlan
+from pilot.caldb.query import QueryFailed, first_value
+from pilot.caldb.unpack import KeeperFailed, copy_snapshot, probe_file, unpack_snapshot
+
+# SIGTERM to exit took 8 to 132 ms; after this it gets SIGKILL. The data are a copy.
+STOP_S = 5.0
+SERVER_PLACES = ("/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/usr/local/libexec", "/usr/local/mysql/bin")
+
+
+def find_server(wanted: Optional[str]) -> str:
+    """Path of the server's executable. Raises KeeperFailed."""
+    if wanted is not None:
+        if not os.access(wanted, os.X_OK):
+            raise KeeperFailed("no calibration server: %s is not an executable" % wanted)
+        return wanted
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SERVER_PLACES))
+    found = shutil.which("mariadbd", path=path)
+    if found is None:
+        raise KeeperFailed(
+            "no calibration server: mariadbd is neither on PATH nor in %s" % ", ".join(SERVER_PLACES)
+        )
+    return found
+
+
+def find_share(executable: str) -> Optional[str]:
+    """Directory of messages and character sets beside the executable, None if the server has to know it."""
+    prefix = os.path.dirname(os.path.dirname(os.path.realpath(executable)))
+    for name in ("mysql", "mariadb"):
+        share = os.path.join(prefix, "share", name)
+        if os.path.exists(os.path.join(share, "charsets", "Index.xml")):
+            return share
+    return None
+
+
+def user_for(directory: str) -> Optional[str]:
+    """`--user` of a server that is to work in this directory (plan.server_user)."""
+    try:
+        nobody: Optional[int] = pwd.getpwnam("nobody").pw_uid
+    except KeyError:
+        nobody = None
+    parents, above = [], os.path.dirname(os.path.realpath(directory))
+    while True:
+        found = os.stat(above)
+        parents.append((stat.S_IMODE(found.st_mode), found.st_uid))
+        if above == os.path.dirname(above):
+            break
+        above = os.path.dirname(above)
+    return plans.server_user(os.geteuid(), parents, nobody)
+
+
+def give_to(user: Optional[str], directory: str) -> None:
+    """The directory and everything in it belong to this user (None or root: nothing to do)."""
+    if user is None or user == "root":
+        return
+    entry = pwd.getpwnam(user)
+    for above, _, names in os.walk(directory):
+        for path in (above, *(os.path.join(above, name) for name in names)):
+            os.lchown(path, entry.pw_uid, entry.pw_gid)
+
+
+def log_tail(directory: str) -> str:
+    """The server's last words."""
+    try:
+        with open(os.path.join(directory, "mariadbd.log"), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 4 * plans.LOG_CHARACTERS))
+            return file.read().decode("utf-8", "replace")[-plans.LOG_CHARACTERS :]
+    except OSError:
+        return ""
+
+
+class Server:
+    """One calibration server process at a time, in the directory of a plan."""
+
+    def __init__(self, plan: KeeperPlan, before_exec: Callable[[], None], wake: Wake) -> None:
+        self._plan, self._before_exec, self._wake = plan, before_exec, wake
+        self._executable = find_server(plan.server)
+        self._share = find_share(self._executable)
+        self._user = user_for(plan.directory)
+        self.address = Address(os.path.join(plan.directory, "s.sock"))
+        self.process: Optional[subprocess.Popen[bytes]] = None
+        reason = plans.check_socket_path(self.address.socket)
+        if reason is not None:
+            raise KeeperFailed(reason)
+
+    def start(self, new_port: bool) -> None:
+        """Start it and wait until it answers the probe rightly. Raises KeeperFailed."""
+        plan = self._plan
+        if plan.access == "tcp" and (new_port or self.address.port is None):
+            self.address = Address(self.address.socket, _free_port())
+        _write_new(os.path.join(plan.directory, "client.cnf"), plans.option_file(self.address))
+        notify = os.path.join(plan.directory, "notify")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(notify)
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listener:
+            listener.bind(notify)
+            give_to(self._user, plan.directory)
+            self.process = subprocess.Popen(
+                plans.server_argv(
+                    self._executable, self._share, plan.directory, self.address.port, self._user
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=plan.directory,
+                env={"NOTIFY_SOCKET": notify, "PATH": os.defpath, "LANG": "C"},
+                preexec_fn=self._before_exec,
+            )
+            self._await_ready(listener)
+        self._probe()
+
+    def _await_ready(self, listener: socket.socket) -> None:
+        end = time.monotonic() + self._plan.ready_s
+        while not self._wake.stopping:
+            if not self.runs():
+                raise KeeperFailed("the calibration server ended while it started")
+            left = end - time.monotonic()
+            if left <= 0:
+                raise KeeperFailed("the calibration server was not ready in %.0f s" % self._plan.ready_s)
+            if listener in self._wake.wait(left, listener) and b"READY=1" in listener.recv(4096):
+                return
+        raise KeeperFailed("stopped while the calibration server started")
+
+    def _probe(self) -> None:
+        plan = self._plan
+        try:
+            answer = first_value(self.address, plans.ACCOUNT, plans.DATABASE, plan.probe_sql)
+        except (OSError, QueryFailed) as error:
+            raise KeeperFailed("the probe failed: %s" % error) from error
+        reason = plans.check_probe(answer, plan.probe_expect)
+        if reason is not None:
+            raise KeeperFailed(reason)
+
+    def runs(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL; returns when it is gone."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _free_port() -> int:
+    with contextlib.closing(socket.socket(socket.AF_INET)) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _write_new(path: str, text: str) -> None:
+    temp = path + ".tmp"
+    with open(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.rename(temp, path)
+
+
+class Wake:
+    """What ends a wait early: a child's end, SIGTERM, the last user that let go of the lock."""
+
+    def __init__(self, users_lock: str) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self.stopping = False
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        self._users = os.open(users_lock, os.O_RDWR)
+        threading.Thread(target=self._await_users, daemon=True).start()
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def _await_users(self) -> None:
+        fcntl.flock(self._users, fcntl.LOCK_EX)
+        self.stopping = True
+        with contextlib.suppress(OSError):
+            self._writer.send(b"u")
+
+    def wait(self, timeout_s: Optional[float], *others: Any) -> list[Any]:
+        """Sleep until something happens or the time is over; returns those of `others` that can be read."""
+        if self.stopping:
+            return []
+        ready, _, _ = select.select([self._reader, *others], [], [], timeout_s)
+        with contextlib.suppress(BlockingIOError):
+            while self._reader.recv(4096):
+                pass
+        return [item for item in ready if item is not self._reader]
+
+
+def keep(plan: KeeperPlan, before_exec: Callable[[], None], out: IO[str] = sys.stdout) -> int:
+    """The keeper's whole life. Exit code: 0 after an orderly end, 1 without a server.
+
+    `before_exec` runs in the server's process before it becomes the server: there it is made to die with its keeper.
+    """
+
+    def say(kind: str, **body: Any) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            out.write(json.dumps({"kind": kind, **body}) + "\n")
+            out.flush()
+
+    lock = os.open(os.path.join(plan.directory, "keeper.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0
+    wake = Wake(os.path.join(plan.directory, "users.lock"))
+    started = time.monotonic()
+    try:
+        _make_room(plan)
+        if plan.backend == "sqlite":
+            _keep_file(plan, wake, say, started)
+        else:
+            _keep_server(plan, before_exec, wake, say, started)
+        return 0
+    except (KeeperFailed, OSError) as error:
+        say("failed", reason=str(error), log=log_tail(plan.directory))
+        return 1
+    finally:
+        shutil.rmtree(plan.directory, ignore_errors=True)
+
+
+def _make_room(plan: KeeperPlan) -> None:
+    size = os.stat(plan.snapshot).st_size
+    space = os.statvfs(plan.directory)
+    in_memory = _filesystem_type(plan.directory) in ("tmpfs", "ramfs")
+    reason = plans.check_space(
+        size, space.f_bavail * space.f_frsize, _available_bytes() if in_memory else None
+    )
+    if reason is not None:
+        raise KeeperFailed(reason)
+
+
+def _filesystem_type(directory: str) -> str:
+    """Type of the mount that holds the directory, "" if it is not known."""
+    device = os.stat(directory).st_dev
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            front, _, back = line.partition(" - ")
+            if front.split()[2] == "%d:%d" % (os.major(device), os.minor(device)):
+                return back.split()[0]
+    return ""
+
+
+def _available_bytes() -> Optional[int]:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _check_sum(plan: KeeperPlan, found: str) -> None:
+    if found != plan.sha256:
+        raise KeeperFailed(
+            "snapshot %s has checksum %s, expected %s" % (plan.snapshot, found[:12], plan.sha256[:12])
+        )
+
+
+def _keep_file(plan: KeeperPlan, wake: Wake, say: Callable[..., None], started: float) -> None:
+    path = plans.sqlite_path(plan.directory)
+    _check_sum(plan, copy_snapshot(plan.snapshot, path))
+    os.chmod(path, 0o444)
+    reason = plans.check_probe(probe_file(path, plan.probe_sql), plan.probe_expect)
+    if reason is not None:
+        raise KeeperFailed(reason)
+    environment = plans.payload_environment(plan.backend, plan.directory, Address(""))
+    say("ready", pid=None, ready_s=round(time.monotonic() - started, 3), environment=environment)
+    while not wake.stopping:
+        wake.wait(None)
+
+
+def _keep_server(
+    plan: KeeperPlan, before_exec: Callable[[], None], wake: Wake, say: Callable[..., None], started: float
+) -> None:
+    _check_sum(plan, unpack_snapshot(plan.snapshot, os.path.join(plan.directory, "dd")))
+    server = Server(plan, before_exec, wake)
+    deaths, answered = 0, False
+    try:
+        while not wake.stopping:
+            try:
+                server.start(new_port=not answered)
+                environment = plans.payload_environment(plan.backend, plan.directory, server.address)
+                assert server.process is not None
+                ready_s = round(time.monotonic() - started, 3)
+                say("ready", pid=server.process.pid, ready_s=ready_s, environment=environment)
+                answered = True
+                while server.runs() and not wake.stopping:
+                    wake.wait(None)
+                if wake.stopping:
+                    return
+                reason = "the calibration server ended with %s" % server.process.returncode
+            except KeeperFailed as error:
+                reason = str(error)
+            server.stop()
+            deaths += 1
+            if wake.stopping:
+                return
+            if not plans.may_restart(deaths, plan.restarts):
+                raise KeeperFailed(reason)
+            started = time.monotonic()
+            say("restarted", count=deaths, reason=reason)
+    finally:
+        server.stop()

@@ -1,0 +1,153 @@
+"""One payload: its environment, its work directory, its processes. Facts only; what they mean is judged elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
+
+from pilot.multijob.node.journal import utc_text
+from pilot.multijob.node.manifest import Job, Manifest
+from pilot.multijob.node.processes import (
+    Name,
+    Seen,
+    children,
+    has_mark,
+    look_at,
+    members,
+    send,
+    snapshot,
+    sweep,
+)
+from pilot.multijob.node.steps import PayloadEnd
+
+STDOUT, STDERR = "payload_stdout.txt", "payload_stderr.txt"
+# What a shell reports for a command that cannot be run; the note says why.
+EXIT_NOT_FOUND, EXIT_NOT_RUNNABLE = 127, 126
+
+
+def payload_environment(
+    manifest: Manifest, job: Job, node: int, slot: int, work: str, caldb: Mapping[str, str]
+) -> Dict[str, str]:
+    """Everything the payload sees: site, then job, then what the agent says (nothing overrides that). Pure."""
+    return {
+        "HOME": work,
+        "TMPDIR": work,
+        **manifest.environment,
+        **job.environment,
+        **(caldb if job.kind.needs_caldb else {}),
+        "PANDA_ID": str(job.panda_id),
+        "PANDA_ATTEMPT": str(job.attempt_nr),
+        "PILOT_BUNDLE": manifest.bundle_id,
+        "PILOT_NODE_INDEX": str(node),
+        "PILOT_SLOT": str(slot),
+    }
+
+
+class Streams(NamedTuple):
+    """Open files of stdout and stderr: what the payload does to their names does not matter."""
+
+    stdout: int
+    stderr: int
+
+    def size_mib(self) -> float:
+        """Of both together."""
+        return (os.fstat(self.stdout).st_size + os.fstat(self.stderr).st_size) / 1048576.0
+
+
+class Payload:
+    """A payload that runs in a slot. Made by `start_payload`."""
+
+    def __init__(
+        self, job: Job, work: str, process: Optional[subprocess.Popen[bytes]], streams: Streams
+    ) -> None:
+        self.job, self.work, self.streams = job, work, streams
+        self.process = process
+        self.mark = b"PANDA_ID=%d" % job.panda_id
+        self.started_mono = time.monotonic()
+        self.start_utc = utc_text(time.time())
+        self.ended_by: Optional[str] = None
+        self.rss_mib = 0.0
+        self.known: FrozenSet[Name] = frozenset()
+        self.leader = Name(0, 0)
+        if process is not None:
+            seen = look_at(process.pid)
+            self.leader = Name(process.pid, seen.start if seen is not None else 0)
+
+    def sample(self, seen: Mapping[int, Seen]) -> float:
+        """Note who belongs to it and the memory of all of them together (shared pages count for each), in MiB."""
+        self.known = members(seen, self.leader, self.known, os.getpid(), lambda pid: has_mark(pid, self.mark))
+        rss_mib = sum(seen[name.pid].rss_mib for name in self.known)
+        self.rss_mib = max(self.rss_mib, rss_mib)
+        return rss_mib
+
+    def terminate(self) -> None:
+        """SIGTERM to its session's first process group."""
+        if self.process is not None and self.process.returncode is None:
+            try:
+                os.killpg(self.process.pid, signal.SIGTERM)
+            except (ProcessLookupError, PermissionError):
+                send(self.leader, signal.SIGTERM)
+
+    def kill_all(self, reap: Any) -> int:
+        """SIGKILL everything of it. Returns how many processes would not end."""
+
+        def find() -> FrozenSet[Name]:
+            self.sample(snapshot())
+            return self.known
+
+        return sweep(find, reap)
+
+    def kill_escaped(self, expected: FrozenSet[int], reap: Any) -> int:
+        """After its first process has ended: SIGKILL what it left behind. `expected`: the agent's other children."""
+        here = children()
+        if here is not None and not here - expected:
+            return 0
+        return self.kill_all(reap)
+
+    def ended(self, status: int, usage: Any) -> PayloadEnd:
+        """The facts, from wait4."""
+        by_signal = os.WIFSIGNALED(status)
+        return PayloadEnd(
+            exit_code=None if by_signal else os.WEXITSTATUS(status),
+            signal=os.WTERMSIG(status) if by_signal else None,
+            ended_by=self.ended_by,
+            wall_s=time.monotonic() - self.started_mono,
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            rss_mib=max(self.rss_mib, usage.ru_maxrss / 1024.0),
+            start_utc=self.start_utc,
+            end_utc=utc_text(time.time()),
+        )
+
+
+def start_payload(
+    job: Job, work: str, environment: Mapping[str, str]
+) -> Tuple[Payload, Optional[PayloadEnd]]:
+    """Spawn it in its own session and new work directory. The second value is there if it could not be started.
+
+    Raises OSError if the work directory cannot be made: that is the node's fault, not the job's.
+    """
+    os.mkdir(work, 0o700)
+    stdout, stderr = (
+        os.open(os.path.join(work, name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        for name in (STDOUT, STDERR)
+    )
+    streams = Streams(stdout, stderr)
+    try:
+        process = subprocess.Popen(
+            list(job.argv),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=work,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    except OSError as error:
+        payload = Payload(job, work, None, streams)
+        code = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_RUNNABLE
+        now = utc_text(time.time())
+        return payload, PayloadEnd(code, None, None, 0.0, 0.0, 0.0, now, now, "cannot be started: %s" % error)
+    return Payload(job, work, process, streams), None

@@ -1,0 +1,206 @@
+"""The steps of one job and of one placement, as generators of operations: the protocol's order is this text.
+
+start line, fsync -> look for `closed` -> payload -> look -> place by link(2) -> end line, fsync (DESIGN section 3).
+An agent that hung anywhere and comes back either sees `closed` or had made its line durable before it was written.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from pilot.multijob.node.files import (
+    Copied,
+    CopyNew,
+    CountLinks,
+    Exists,
+    Link,
+    Pause,
+    Steps,
+    Sum,
+    SyncDirectory,
+    Unlink,
+)
+from pilot.multijob.node.manifest import Job, Place
+
+# Pauses before the second, third and fourth try of a look or a placement: a busy metadata server recovers in seconds.
+TRY_AGAIN_S = (0.5, 2.0, 8.0)
+
+
+class Line(NamedTuple):
+    """Append this line to the node journal, durably. Replies None."""
+
+    kind: str
+    body: Dict[str, Any]
+
+
+class RunPayload(NamedTuple):
+    """Spawn the payload and let it end (or end it). Replies `PayloadEnd`."""
+
+    job: Job
+    slot: int
+
+
+class Collect(NamedTuple):
+    """Read what the payload printed and place files: all declared, only the log, or none. Replies `Collected`."""
+
+    job: Job
+    slot: int
+    end: PayloadEnd
+    place_outputs: bool
+    place_log: bool
+
+
+class PayloadEnd(NamedTuple):
+    """How a payload ended. `note`: what the agent has to say itself (it could not be started), else ""."""
+
+    exit_code: Optional[int]
+    signal: Optional[int]
+    ended_by: Optional[str]
+    wall_s: float
+    cpu_s: float
+    rss_mib: float
+    start_utc: str
+    end_utc: str
+    note: str = ""
+
+
+class Collected(NamedTuple):
+    """Facts of output and files, as in the `job_ended` line."""
+
+    marker: Optional[bool]
+    patterns: Tuple[str, ...]
+    events_read: Optional[int]
+    events_written: Optional[int]
+    files: Tuple[Dict[str, Any], ...]
+    stderr_tail: str
+
+
+class JobResult(NamedTuple):
+    """What became of the steps: `facts` of the end line, or `closed` seen before the payload was spawned."""
+
+    facts: Optional[Dict[str, Any]]
+    closed: bool
+
+
+def look(directory: str) -> Steps[bool]:
+    """True if nothing may be started or placed any more. A bundle directory that is gone was closed before."""
+    if (yield Exists(directory + "/closed")):
+        return True
+    return not (yield Exists(directory + "/manifest.json"))
+
+
+def patient_look(directory: str) -> Steps[bool]:
+    """`look`, tried again when it cannot be known. Raises the last OSError."""
+    for pause in TRY_AGAIN_S:
+        try:
+            return (yield from look(directory))
+        except OSError:
+            yield Pause(pause)
+    return (yield from look(directory))
+
+
+def job_steps(directory: str, job: Job, slot: int) -> Steps[JobResult]:
+    """One job from its start line to its end line. Raises OSError if a line or a look failed for good."""
+    who = {"panda_id": job.panda_id, "attempt_nr": job.attempt_nr, "slot": slot}
+    yield Line("job_started", dict(who))
+    if (yield from patient_look(directory)):
+        return JobResult(None, True)
+    end: PayloadEnd = yield RunPayload(job, slot)
+    outputs, log = what_to_place(end)
+    collected: Collected = yield Collect(job, slot, end, outputs, log)
+    facts = {**who, **render_facts(end, collected)}
+    yield Line("job_ended", facts)
+    return JobResult(facts, False)
+
+
+def what_to_place(end: PayloadEnd) -> Tuple[bool, bool]:
+    """(outputs, log): outputs only of a payload that ended by itself with 0; none where there is no time or right."""
+    if end.ended_by in ("closed", "terminated"):
+        return False, False
+    return end.ended_by is None and end.exit_code == 0, True
+
+
+def render_facts(end: PayloadEnd, collected: Collected) -> Dict[str, Any]:
+    """Body of `job_ended` without the job's numbers."""
+    return {
+        "exit_code": end.exit_code,
+        "signal": end.signal,
+        "ended_by": end.ended_by,
+        "wall_s": round(end.wall_s, 3),
+        "cpu_s": round(end.cpu_s, 3),
+        "rss_mib": round(end.rss_mib, 1),
+        "start_utc": end.start_utc,
+        "end_utc": end.end_utc,
+        "marker": collected.marker,
+        "patterns": list(collected.patterns),
+        "events_read": collected.events_read,
+        "events_written": collected.events_written,
+        "files": [dict(item) for item in collected.files],
+        "stderr_tail": collected.stderr_tail,
+    }
+
+
+def placement_steps(directory: str, source: str, size: int, place: Place, temp: str) -> Steps[Dict[str, Any]]:
+    """Place one file that is there: copy under `temp` in the target's directory, look, link. Never overwrites.
+
+    `size` is what the source has. Tried again after an error; the value is the file's entry in the end line.
+    Raises nothing.
+    """
+    reason = ""
+    copied: Optional[Copied] = None
+    for pause in (*TRY_AGAIN_S, None):
+        try:
+            yield Unlink(temp)
+            copied = yield CopyNew(source, temp)
+            refused = yield from _link_if_open(directory, place, temp, copied)
+            yield Unlink(temp)
+            if refused is not None:
+                return _entry(place, size, copied, refused)
+            yield SyncDirectory(_parent(place.target))
+            return _entry(place, size, copied, None)
+        except OSError as error:
+            reason = str(error)
+        if pause is not None:
+            yield Pause(pause)
+    try:
+        yield Unlink(temp)
+    except OSError as error:
+        reason += "; left behind: %s" % error
+    return _entry(place, size, copied, reason)
+
+
+def _link_if_open(directory: str, place: Place, temp: str, copied: Copied) -> Steps[Optional[str]]:
+    """None once the file is in place, else why it never will be."""
+    if (yield from look(directory)):
+        return "closed"
+    try:
+        yield Link(temp, place.target)
+    except FileExistsError:
+        # The reply of an earlier try was lost, or an earlier try of this attempt failed after its link.
+        if (yield CountLinks(temp)) != 2 and (yield Sum(place.target)) != copied:
+            return "the target exists with other content"
+    return None
+
+
+def _entry(place: Place, size: int, copied: Optional[Copied], reason: Optional[str]) -> Dict[str, Any]:
+    return {
+        "lfn": place.lfn,
+        "size": copied.size if copied is not None else size,
+        "adler32": copied.adler32 if copied is not None else None,
+        "placed": reason is None,
+        "reason": reason,
+    }
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def not_placed(place: Place, size: Optional[int], reason: str) -> Dict[str, Any]:
+    """Entry of a file that is not to be placed. `size` None: not there."""
+    return {"lfn": place.lfn, "size": size, "adler32": None, "placed": False, "reason": reason}
+
+
+def declared(job: Job) -> List[Place]:
+    """All files of a job: outputs, then the log."""
+    return [*job.outputs, *([job.log] if job.log is not None else [])]

@@ -1,0 +1,21 @@
+"""Fixtures for tests of the node side: one agent file for all, one bundle for each."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from nodekit import Bundle
+
+from pilot.multijob.agentfile import build_agent_file
+
+
+@pytest.fixture(scope="session")
+def agent_file(tmp_path_factory):
+    return build_agent_file(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture
+def bundle(tmp_path, agent_file):
+    return Bundle(tmp_path, agent_file)

@@ -1,0 +1,151 @@
+"""A bundle on disk, an agent file, and readers of what an agent left: for tests of the node side."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+KIND = {
+    "needs_caldb": False,
+    "end_marker": {"where": "stdout", "text": "End of Job"},
+    "patterns": [{"name": "fatal", "where": "stderr", "text": "FATAL"}],
+    "events_read": r"^(\d+) events had been read",
+    "events_written": None,
+}
+QUICK_LIMITS = {"margin_s": 1, "poll_s": 0.1, "kill_s": 2, "heartbeat_s": 60, "visible_s": 0.05}
+
+
+class Bundle:
+    """A bundle directory with one node, built job by job."""
+
+    def __init__(self, root: Path, agent_file: Path, slots: int = 2, **limits: Any) -> None:
+        self.root, self.agent_file, self.slots = root, agent_file, slots
+        self.dir, self.local, self.out = root / "b", root / "local", root / "out"
+        self.dir.mkdir()
+        self.local.mkdir()
+        self.limits = {**QUICK_LIMITS, **limits}
+        self.jobs: list[dict[str, Any]] = []
+        self.kinds: dict[str, Any] = {"plain": dict(KIND), "calib": {**KIND, "needs_caldb": True}}
+        self.extra: dict[str, Any] = {}
+
+    def job(self, script: str, outputs: tuple[str, ...] = (), kind: str = "plain", **more: Any) -> int:
+        """Add a job that runs `script` with sh; returns its PandaID."""
+        panda_id = 1001 + len(self.jobs)
+        places = [{"lfn": name, "target": str(self.out / name)} for name in outputs]
+        log = f"log.{panda_id}.tgz"
+        job = {
+            "panda_id": panda_id,
+            "attempt_nr": 1,
+            "kind": kind,
+            "predicted_s": 0.5,
+            "argv": ["sh", "-c", script],
+            "environment": {},
+            "inputs": [],
+            "outputs": places,
+            "log": {"lfn": log, "target": str(self.out / log)},
+        }
+        self.jobs.append({**job, **more})
+        return panda_id
+
+    def write(self) -> Path:
+        """Write the manifest; returns the directory."""
+        manifest = {
+            "schema": 1,
+            "bundle_id": "btestabcd",
+            "site": "test",
+            "panda_queue": "Q",
+            "python": sys.executable,
+            "agent_file": str(self.agent_file),
+            "walltime_s": 60,
+            "limits": self.limits,
+            "local_dir": str(self.local),
+            "slots": self.slots,
+            "launch": [[]],
+            "environment": {"PATH": os.defpath, "LANG": "C.UTF-8"},
+            "caldb": None,
+            "kinds": self.kinds,
+            "nodes": [{"index": 0, "jobs": self.jobs}],
+            **self.extra,
+        }
+        (self.dir / "manifest.json").write_text(json.dumps(manifest))
+        return self.dir
+
+    def agent_argv(self, seconds_left: float = 30.0) -> list[str]:
+        """The command that the gate would start."""
+        words = [sys.executable, "-I", "-S", str(self.agent_file), "agent", "--bundle", str(self.dir)]
+        return [
+            *words,
+            "--round",
+            "1",
+            "--node",
+            "0",
+            "--seconds-left",
+            str(seconds_left),
+            "--batch-id",
+            "7.t",
+        ]
+
+    def start_agent(self, seconds_left: float = 30.0) -> subprocess.Popen[str]:
+        """Start the agent; the caller waits for it."""
+        self.write()
+        return subprocess.Popen(
+            self.agent_argv(seconds_left), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def run_agent(self, seconds_left: float = 30.0) -> list[dict[str, Any]]:
+        """Run the agent to its end, which must be exit 0; returns the lines of its journal."""
+        process = self.start_agent(seconds_left)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        return self.lines()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All journal lines of the bundle's agents; a wrong crc or sequence fails the test."""
+        found = []
+        for path in sorted(self.dir.glob("node.*.journal")):
+            for number, line in enumerate(path.read_bytes().splitlines(), 1):
+                crc, text = line.split(b" ", 1)
+                assert int(crc, 16) == zlib.crc32(text)
+                body = json.loads(text)
+                assert body["n"] == number
+                found.append(body)
+        return found
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        """Lines of one kind."""
+        return [line for line in self.lines() if line["kind"] == kind]
+
+    def end_of(self, panda_id: int) -> dict[str, Any]:
+        """The one end line of a job."""
+        [line] = [line for line in self.of_kind("job_ended") if line["panda_id"] == panda_id]
+        return line
+
+
+def await_true(question: Any, limit_s: float = 20.0) -> None:
+    """Ask until the answer is true; the limit only ends a test that has failed."""
+    import time
+
+    end = time.monotonic() + limit_s
+    while not question():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def processes_with(text: str) -> list[int]:
+    """Pids of live processes whose environment or command line holds `text`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if text.encode() in words and state not in "ZX":
+                found.append(int(entry.name))
+    return found
