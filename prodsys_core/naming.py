@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import Formatter
 
 from prodsys_core.ports import OutputFile
 
@@ -196,12 +197,12 @@ def command_problem(command: str, names: frozenset[str]) -> str | None:
     """None if a command template can be rendered with exactly these placeholders, else why not."""
     try:
         words = shlex.split(command)
-        for word in words:
-            word.format_map(dict.fromkeys(names, "x"))
-    except KeyError as error:
-        return f"unknown placeholder {error}; possible: {', '.join(sorted(names))}"
-    except (ValueError, IndexError, AttributeError) as error:
+        fields = {field for word in words for _, field, _, _ in Formatter().parse(word) if field is not None}
+    except ValueError as error:
         return str(error)
+    unknown = sorted(fields - names)
+    if unknown:
+        return f"unknown placeholder {unknown[0]!r}; possible: {', '.join(sorted(names))}"
     return None if words else "empty command"
 
 

@@ -1,0 +1,236 @@
+"""Submission: committed before the call, found again after a lost answer, never doubled, never lost."""
+
+import pytest
+
+from prodsys_core.models import AttemptEnd, PandaAttempt, SendBatch, Step
+from prodsys_core.ports import Refused
+
+
+def test_generated_jobs_skip_zero_event_files(rig):
+    rig.create({274495: [300, 0, 200]})
+    rig.set("ready")
+    rig.tick()
+    task = rig.task()
+    assert (task.status, task.files_skipped, len(rig.steps())) == ("jobs ready", 1, 2)
+
+
+def test_generating_again_adds_nothing(rig):
+    rig.create({274495: [300, 200]})
+    for _ in range(2):
+        rig.set("ready")
+        rig.tick()
+    assert len(rig.steps()) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "274495 cdr11001-274495.raw 300\n274495 cdr11002-274495.raw many\n",
+        "274495 cdr11001-274495.raw 300\n274496 cdr11002-274495.raw 3\n",
+        "274495 cdr11001-274495.raw 300\n274495 cdr11001-274495.raw 301\n",
+        "100000 cdr11001-100000.raw 300\n",
+        None,
+    ],
+)
+def test_bad_catalogue_is_not_released(rig, text):
+    rig.create({274495: [300]})
+    path = rig.folder / "catalogue.txt"
+    path.unlink() if text is None else path.write_text(text)
+    rig.set("ready")
+    rig.tick()
+    task = rig.task()
+    assert (task.status, task.reason, len(rig.steps())) == ("ready", "bad-source", 0)
+    assert str(path) in task.message or "274495" in task.message
+
+
+def test_bad_source_is_read_again_after_its_back_off(rig):
+    rig.create({274495: [300]})
+    path = rig.folder / "catalogue.txt"
+    path.write_text("nonsense\n")
+    rig.set("ready")
+    rig.tick()
+    rig.write_catalogue({274495: [300]})
+    rig.tick(1)
+    assert rig.task().status == "ready"
+    rig.tick(10)
+    assert rig.task().status == "jobs ready"
+
+
+def test_largest_event_counts_are_sent_first(rig):
+    rig.sent_task({274495: [200, 900, 300]})
+    assert [item.job.n_events for item in rig.panda.jobs.values()] == [900, 300, 200]
+
+
+def test_job_parameters_hold_names_and_work_key(rig):
+    rig.sent_task({274495: [200]})
+    job = rig.panda.jobs[1001].job
+    step = rig.step()
+    assert f"PRODSYS_WORK={step.work}" in job.job_parameters
+    assert "PRODSYS_NEVENTS=200" in job.job_parameters
+    assert f"PRODSYS_INPUTS={rig.root}/raw/cdr11001-274495.raw" in job.job_parameters
+    assert [file.lfn for file in job.outputs][:3] == [
+        "mDST-274495-11001-3-8.a1.root",
+        "274495-11001-3.a1.root",
+        "evtdump3-11001-274495.a1.raw",
+    ]
+    assert (job.priority, job.panda_queue, job.attempt_nr, job.transformation) == (
+        2000,
+        "LONG",
+        1,
+        "mass production",
+    )
+
+
+def test_lost_answer_is_adopted_by_name(rig):
+    rig.panda.lose_after = 3
+    rig.sent_task({274495: [300, 200, 100]})
+    assert SendBatch.objects.get().status == "unknown"
+    rig.tick()
+    assert SendBatch.objects.get().status == "settled"
+    assert PandaAttempt.objects.exclude(panda_id=None).count() == 3
+    assert len(rig.panda.jobs) == 3
+
+
+def test_lost_answer_is_not_sent_again_before_it_is_settled(rig):
+    rig.panda.lose_after = 1
+    rig.sent_task({274495: [300, 200, 100]})
+    rig.tick()
+    rig.tick(600)
+    assert len(rig.panda.jobs) == 1
+    rig.tick(400)
+    rig.tick()
+    assert len(rig.panda.jobs) == 3
+    names = [item.job.job_name for item in rig.panda.jobs.values()]
+    assert len(set(names)) == 3
+    assert AttemptEnd.objects.filter(status="not sent", charge="none").count() == 2
+    assert [step.charged for step in rig.steps()] == [0, 0, 0]
+
+
+def test_server_that_goes_on_inserting_restarts_the_wait(rig):
+    rig.panda.lose_after = 1
+    rig.sent_task({274495: [300, 200]})
+    late = PandaAttempt.objects.filter(panda_id=None).order_by("pk")
+    first = rig.panda.jobs[1001].job
+    rig.tick()
+    missing = next(a for a in late if a.job_name != first.job_name)
+    import dataclasses
+
+    rig.panda.store(dataclasses.replace(first, job_name=missing.job_name))
+    rig.tick(899)
+    assert len(rig.panda.jobs) == 2
+    assert SendBatch.objects.get().status == "settled"
+
+
+def test_crash_between_commit_and_call_loses_nothing(rig):
+    class Crash(BaseException):
+        pass
+
+    def crash(jobs):
+        raise Crash
+
+    rig.create({274495: [300, 200]})
+    rig.set("ready")
+    rig.tick()
+    rig.set("send")
+    submit, rig.panda.submit = rig.panda.submit, crash
+    with pytest.raises(Crash):
+        rig.tick()
+    rig.panda.submit = submit
+    assert SendBatch.objects.get().status == "made"
+    rig.tick()
+    rig.tick(901)
+    rig.tick()
+    assert len(rig.panda.jobs) == 2
+    assert sorted(rig.panda.jobs) == sorted(step.panda_id for step in rig.steps())
+
+
+def test_crash_after_the_call_doubles_nothing(rig):
+    class Crash(BaseException):
+        pass
+
+    submit = rig.panda.submit
+
+    def crash(jobs):
+        submit(jobs)
+        raise Crash
+
+    rig.create({274495: [300, 200]})
+    rig.set("ready")
+    rig.tick()
+    rig.set("send")
+    rig.panda.submit = crash
+    with pytest.raises(Crash):
+        rig.tick()
+    rig.panda.submit = submit
+    rig.tick()
+    rig.tick(1000)
+    assert len(rig.panda.jobs) == 2
+    assert sorted(rig.panda.jobs) == sorted(step.panda_id for step in rig.steps())
+
+
+def test_job_stored_twice_keeps_the_lower_id(rig):
+    rig.panda.lose_after = 1
+    rig.sent_task({274495: [300]})
+    rig.panda.store(rig.panda.jobs[1001].job)
+    rig.tick()
+    assert rig.step().panda_id == 1001
+    assert rig.panda.jobs[1002].status == "cancelled"
+
+
+def test_refused_batch_waits_and_charges_nothing(rig):
+    submit, rig.panda.submit = rig.panda.submit, lambda jobs: Refused("no role")
+    rig.sent_task({274495: [300]})
+    step = rig.step()
+    assert (step.status, step.reason, step.charged) == ("staged", "refused", 0)
+    rig.panda.submit = submit
+    rig.tick()
+    assert not rig.panda.jobs
+    rig.tick(301)
+    assert rig.step().status == "sent"
+
+
+def test_nothing_is_committed_while_panda_is_down(rig):
+    rig.panda.down = True
+    rig.sent_task({274495: [300]})
+    assert SendBatch.objects.count() == 0
+    rig.panda.down = False
+    rig.tick()
+    assert rig.step().attempt == 1
+
+
+def test_one_batch_per_chunk_and_numbers_never_repeat(rig):
+    rig.at_once(submit_chunk=2)
+    rig.sent_task({274495: [300] * 5})
+    assert rig.panda.calls == [2, 2, 1]
+    numbers = list(SendBatch.objects.values_list("number", flat=True))
+    assert numbers == [900_000_000, 900_000_001, 900_000_002]
+
+
+def test_queue_is_not_filled_beyond_its_limit(rig):
+    rig.at_once(active_max=3)
+    rig.sent_task({274495: [300] * 5})
+    rig.tick()
+    assert len(rig.panda.jobs) == 3
+
+
+def test_paused_task_sends_nothing(rig):
+    rig.create({274495: [300]})
+    rig.set("ready")
+    rig.tick()
+    rig.set("send")
+    rig.set("paused")
+    rig.tick()
+    assert not rig.panda.jobs
+
+
+def test_id_that_another_attempt_has_is_not_taken(rig):
+    rig.sent_task({274495: [300, 200]})
+    first, second = rig.steps()
+    assert first.panda_id != second.panda_id
+    rig.panda.next_id = 1000
+    rig.create({274495: [300]}, name="t2")
+    rig.set("ready", "t2")
+    rig.tick()
+    rig.set("send", "t2")
+    rig.tick()
+    assert Step.objects.get(task__name="t2").panda_id is None

@@ -1,0 +1,115 @@
+"""Sending order, settling, merge groups, counts."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from prodsys_core.plan import (
+    GroupCount,
+    MergeInput,
+    MergeLimits,
+    Sendable,
+    adopt,
+    backoff_s,
+    crosscheck_problems,
+    plan_batches,
+    plan_groups,
+    settle,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_priority_then_events_then_age():
+    steps = [
+        Sendable(1, "L", 2000, 10),
+        Sendable(2, "L", 2000, None),
+        Sendable(3, "L", 5000, None),
+        Sendable(4, "L", 2000, 99),
+        Sendable(5, "L", 2000, 99),
+    ]
+    (batch,) = plan_batches(steps, {}, 100, 200)
+    assert batch.step_ids == (3, 4, 5, 1, 2)
+
+
+def test_batches_hold_one_queue_and_a_chunk_at_most():
+    steps = [Sendable(n, "L" if n % 2 else "S", 1, n) for n in range(1, 8)]
+    plans = plan_batches(steps, {}, 100, 3)
+    assert [(plan.panda_queue, plan.step_ids) for plan in plans] == [
+        ("L", (7, 5, 3)),
+        ("L", (1,)),
+        ("S", (6, 4, 2)),
+    ]
+
+
+def test_queue_limit_counts_what_is_there():
+    steps = [Sendable(n, "L", 1, n) for n in range(1, 8)]
+    assert sum(len(plan.step_ids) for plan in plan_batches(steps, {"L": 8}, 10, 200)) == 2
+
+
+def test_list_is_final_only_when_it_stayed_the_same_long_enough():
+    first = settle(None, (1, 2), NOW, 900)
+    assert not first.settled
+    assert not settle(first.listed, (1, 2), NOW + timedelta(seconds=899), 900).settled
+    assert settle(first.listed, (2, 1), NOW + timedelta(seconds=900), 900).settled
+
+
+def test_new_job_in_the_list_restarts_the_wait():
+    first = settle(None, (1,), NOW, 900)
+    second = settle(first.listed, (1, 2), NOW + timedelta(seconds=901), 900)
+    assert not second.settled
+    assert second.listed.since == NOW + timedelta(seconds=901)
+
+
+def test_one_listing_is_never_final_even_without_wait():
+    assert not settle(None, (1,), NOW, 0).settled
+
+
+def test_adopt_keeps_the_lower_of_two_and_ignores_strangers():
+    adoption = adopt(["a", "b"], [(9, "a"), (7, "a"), (8, "x")])
+    assert (dict(adoption.found), adoption.doubles) == ({"a": 7}, (9,))
+
+
+def inputs(*sizes, events=10):
+    return [MergeInput(n, n, f"f{n}", size, events) for n, size in enumerate(sizes)]
+
+
+def sizes(groups):
+    return [[item.size for item in group] for group in groups]
+
+
+def test_group_is_closed_before_it_would_pass_its_size():
+    assert sizes(plan_groups(inputs(4, 4, 4), MergeLimits(8), None)) == [[4, 4], [4]]
+
+
+def test_file_larger_than_the_limit_has_a_group_of_its_own():
+    assert sizes(plan_groups(inputs(9, 1, 9), MergeLimits(8), None)) == [[9], [1], [9]]
+
+
+def test_groups_are_cut_by_number_and_events_too():
+    assert sizes(plan_groups(inputs(1, 1, 1), MergeLimits(100, files_max=2), None)) == [[1, 1], [1]]
+    assert sizes(plan_groups(inputs(1, 1, 1), MergeLimits(100, events_max=25), None)) == [[1, 1], [1]]
+
+
+def test_placeholders_are_left_out_and_only_they():
+    assert sizes(plan_groups(inputs(33, 32, 33, 34), MergeLimits(100), 33)) == [[32, 34]]
+    assert plan_groups(inputs(33, 33), MergeLimits(100), 33) == ()
+
+
+def test_order_of_inputs_does_not_change_the_plan():
+    items = inputs(1, 2, 3, 4)
+    assert plan_groups(items[::-1], MergeLimits(5), None) == plan_groups(items, MergeLimits(5), None)
+
+
+@pytest.mark.parametrize(
+    ("expected", "chunks", "merged", "agrees"),
+    [(10, 10, 10, True), (None, 10, 10, True), (10, 9, 9, False), (10, 10, 9, False), (None, 10, 9, False)],
+)
+def test_counts_agree_only_when_all_known_ones_do(expected, chunks, merged, agrees):
+    count = GroupCount("f", "events", expected, chunks, merged)
+    assert count.agrees is agrees
+    assert bool(crosscheck_problems([count])) is not agrees
+
+
+def test_backoff_doubles_to_its_limit():
+    assert [backoff_s(n, 5, 60) for n in (1, 2, 3, 4, 5, 10_000)] == [5, 10, 20, 40, 60, 60]
