@@ -82,8 +82,11 @@ class BatchJob:
     reservation: int = 0
 
     @property
-    def priority(self) -> int:
-        return self.submission.priority
+    def start(self) -> float:
+        """When a job that runs was started."""
+        if self.started_at is None:
+            raise AssertionError(f"{self.batch_id} was never started")
+        return self.started_at
 
 
 @dataclass(slots=True)

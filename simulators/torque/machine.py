@@ -245,7 +245,7 @@ class SimulatedMachine:
         """A node dies: SIGKILL to all on it, its local files gone, it is down. Returns how many processes died."""
         keeper = self._nodes.pop(number)
         self._watch(keeper.peer, None)
-        count = keeper.kill()
+        count = keeper.kill() - 1  # itself
         shutil.rmtree(self.local_dir(number), ignore_errors=True)
         self._model.node_died(number)
         self._log("node_died", node=self._site.node_name(number), processes=count)

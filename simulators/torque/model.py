@@ -251,13 +251,13 @@ class TorqueModel:
         queued = [job for job in queued if self.site.queues[job.queue].started]
         later = [job.eligible_at for job in queued if job.eligible_at > now]
         queued = [job for job in queued if job.eligible_at <= now]
-        queued.sort(key=lambda job: (-self.site.queues[job.queue].priority - job.priority, job.sequence))
+        queued.sort(key=lambda job: (-self.site.queues[job.queue].priority - job.submission.priority, job.sequence))
         running = [job for job in self.jobs.values() if job.state is Letter.RUNNING]
         starts = plan_starts(
             self._layout,
             self._free(),
             [Waiting(job.batch_id, job.parts, job.walltime_s) for job in queued],
-            [Running(max(now, (job.started_at or now) + job.walltime_s), job.placement) for job in running],
+            [Running(max(now, job.start + job.walltime_s), job.placement) for job in running],
             now,
         )
         for batch_id, placement in starts:
@@ -297,7 +297,7 @@ class TorqueModel:
 
     def _overrun(self, now: float, job: BatchJob) -> None:
         if job.state is Letter.RUNNING and job.stop is None and not self._mother_dead(job):
-            used = int(now - (job.started_at or now))
+            used = int(now - job.start)
             note = f"=>> PBS: job killed: walltime {used} exceeded limit {job.walltime_s}\n"
             self._stop(now, job, Stop.WALLTIME, note)
 

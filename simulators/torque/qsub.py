@@ -20,7 +20,7 @@ from simulators.torque.site import TorqueSite
 # getopt(3) letters of the real qsub that this one knows.
 _LETTERS = "A:c:d:D:e:hj:k:l:m:M:N:o:p:q:r:S:v:VW:z"
 # Letters of the real qsub that nothing here stands behind: refused rather than ignored.
-_NOT_SIMULATED = frozenset("abCfFIJKnPtTuwxX")
+_NOT_SIMULATED = "a:b:C:fF:IJ:K:nP:t:T:u:w:xX"
 _JOIN = ("oe", "eo", "n")
 _NAME_MAX = 255
 
@@ -37,7 +37,7 @@ class Options:
 def parse_words(words: tuple[str, ...]) -> Options | Reply:
     """Options of the command line; a Reply where qsub would say no by itself."""
     try:
-        pairs, operands = getopt.gnu_getopt(list(words), _LETTERS + "".join(sorted(_NOT_SIMULATED)))
+        pairs, operands = getopt.gnu_getopt(list(words), _LETTERS + _NOT_SIMULATED)
     except getopt.GetoptError as error:
         complaint = "invalid option" if "not recognized" in error.msg else "option requires an argument"
         return Reply(stderr=f"qsub: {complaint} -- '{error.opt}'\n[exiting]\n\n{usage.QSUB}", exit_code=2)

@@ -215,7 +215,11 @@ class Server:
             except OSError as error:
                 return commands.unreadable(path, os.strerror(error.errno or 0))
         reply = commands.answer(self._model, "qsub", request, self.now(), stdin)
-        self._log("submitted", answer=(reply.stdout or reply.stderr).strip()[:200], exit_code=reply.exit_code)
+        batch_id = reply.stdout.strip()
+        name = self._model.jobs[batch_id].submission.name if batch_id in self._model.jobs else None
+        self._log(
+            "submitted", batch_id=batch_id, name=name, exit_code=reply.exit_code, said=reply.stderr[:200]
+        )
         return reply
 
     # --- orders of whoever runs the site ---------------------------------------------------------------------------

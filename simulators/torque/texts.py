@@ -54,10 +54,20 @@ def render_xml(jobs: Iterable[BatchJob], now: float, site: TorqueSite) -> str:
 
 def render_exec_host(placement: Placement, site: TorqueSite) -> str:
     """`nid00016/0-31+...`, in Cray mode `16/0-31+...`."""
-    return "+".join(
-        f"{share.node if site.cray else site.node_name(share.node)}/{_ranges(share.slots)}"
-        for share in placement
-    )
+    names = zip(hosts(placement, site), placement, strict=True)
+    return "+".join(f"{name}/{_ranges(share.slots)}" for name, share in names)
+
+
+def hosts(placement: Placement, site: TorqueSite) -> tuple[str, ...]:
+    """Names of the nodes of a job, as exec_host spells them."""
+    return tuple(str(share.node) if site.cray else site.node_name(share.node) for share in placement)
+
+
+def used_walltime_s(job: BatchJob, now: float, site: TorqueSite) -> int | None:
+    """Seconds that a job has used as far as the server knows; None before the first poll."""
+    if job.started_at is None or not _polled(job, now, site):
+        return None
+    return int((job.script_ended_at if job.script_ended_at is not None else now) - job.started_at)
 
 
 def job_rows(job: BatchJob, now: float, site: TorqueSite) -> Iterator[Row]:
@@ -144,9 +154,9 @@ def _end_rows(job: BatchJob, now: float, site: TorqueSite) -> Iterator[Row]:
 
 
 def _used(job: BatchJob, now: float, site: TorqueSite) -> Iterator[Row]:
-    if job.started_at is not None and _polled(job, now, site):
-        end = job.script_ended_at if job.script_ended_at is not None else now
-        walltime = render_walltime(int(end - job.started_at))
+    used_s = used_walltime_s(job, now, site)
+    if used_s is not None:
+        walltime = render_walltime(used_s)
         for name, value in (("cput", "00:00:00"), ("vmem", "0kb"), ("walltime", walltime), ("mem", "0kb")):
             yield f"resources_used.{name}", value, None
         yield "resources_used.energy_used", "0", None
