@@ -155,6 +155,7 @@ def _become(message: dict[str, Any], stdout: int, stderr: int, fail: int) -> Non
 
 def main(fd: int) -> None:
     """Serve over the socket `fd` that the server handed down."""
+    os.set_inheritable(fd, False)  # what we start must not hold the server's socket open
     become_subreaper()
     Keeper(Peer(socket.socket(fileno=fd))).run()
 
