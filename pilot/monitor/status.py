@@ -1,0 +1,115 @@
+"""The status document: what `pilot status` shows, made from state and memory. Pure; holds no job text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pilot.multijob.memory import Memory
+from pilot.multijob.model import Bundle, JobState, Limits, QueueSpec, QueueTotals, State
+from pilot.multijob.recognise import Now
+from pilot.ports import LaneAge
+from pilot.rotation.policy import held_fetch, held_plan, is_live
+
+SCHEMA = 1
+
+
+def render_status(
+    state: State, memory: Memory, limits: Limits, lanes: Sequence[LaneAge], now: Now, *, version: str
+) -> dict[str, Any]:
+    """A JSON-able document; every "nothing was done" has its reason."""
+    return {
+        "schema": SCHEMA,
+        "version": version,
+        "utc": now.utc,
+        "epoch": memory.epoch,
+        "site": limits.site.name,
+        "queues": [_queue(state, memory, queue, now, limits) for queue in limits.queues.values()],
+        "bundles": [_bundle(bundle, memory) for bundle in state.bundles.values()],
+        "lanes": [
+            {
+                "lane": lane.lane,
+                "waiting": lane.waiting,
+                "under_way_s": lane.under_way_s,
+                "last_failure": lane.last_failure,
+            }
+            for lane in lanes
+        ],
+        "journal": {"recorded": memory.recorded, "durable": memory.durable, "held_actions": len(memory.held)},
+        "alarms": [
+            {"name": name, "reason": alarm.reason, "for_s": round(now.mono_s - alarm.since_s, 1)}
+            for name, alarm in sorted(memory.alarms.items())
+        ],
+    }
+
+
+def _queue(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> dict[str, Any]:
+    counts = dict.fromkeys((s.value for s in JobState), 0)
+    for record in state.jobs.values():
+        if record.queue == queue.name:
+            counts[record.state.value] += 1
+    totals = state.totals.get(queue.name, QueueTotals())
+    live = sum(is_live(b) for b in state.bundles.values() if b.queue == queue.name)
+    return {
+        "name": queue.name,
+        "panda_queue": queue.panda_queue,
+        "batch_queue": queue.batch_queue,
+        "wanted": queue.wanted,
+        "live": live,
+        "jobs": counts,
+        "totals": {
+            "fetched": totals.fetched,
+            "bundles": totals.bundles,
+            "finished": totals.finished,
+            "failed": totals.failed,
+            "returned": totals.returned,
+        },
+        "no_fetch_because": held_fetch(state, memory, queue, now, limits),
+        "no_bundle_because": held_plan(state, memory, queue, now, limits),
+    }
+
+
+def _bundle(bundle: Bundle, memory: Memory) -> dict[str, Any]:
+    current = bundle.current
+    return {
+        "bundle_id": bundle.bundle_id,
+        "queue": bundle.queue,
+        "state": bundle.state.value,
+        "round": current.number if current else 0,
+        "round_state": current.state.value if current else "",
+        "batch_ids": list(current.owners) if current else [],
+        "nodes": len(bundle.nodes),
+        "jobs": len(bundle.job_ids),
+        "failures": bundle.failures,
+        "walltime_s": bundle.walltime_s,
+        "evidence_failed": memory.evidence_failed.get(bundle.bundle_id, ""),
+    }
+
+
+def render_text(document: Mapping[str, Any]) -> str:
+    """The document for a terminal: one line per queue, bundle, busy lane and alarm."""
+    lines = [f"{document['site']}  epoch {document['epoch']}  {document['utc']}"]
+    for queue in document["queues"]:
+        jobs = " ".join(f"{name} {count}" for name, count in queue["jobs"].items() if count)
+        totals = queue["totals"]
+        lines.append(
+            f"queue {queue['name']}: {queue['live']} of {queue['wanted']} pilots live; {jobs or 'no open jobs'}; "
+            f"finished {totals['finished']}, failed {totals['failed']}, bundles {totals['bundles']}"
+        )
+        for what in ("no_fetch_because", "no_bundle_because"):
+            if queue[what]:
+                lines.append(f"  {what.replace('_', ' ')}: {queue[what]}")
+    for bundle in document["bundles"]:
+        ids = ", ".join(bundle["batch_ids"]) or "no batch id"
+        lines.append(
+            f"bundle {bundle['bundle_id']}.{bundle['round']} {bundle['state']} {bundle['round_state']} ({ids}): "
+            f"{bundle['jobs']} jobs on {bundle['nodes']} nodes, {bundle['failures']} failed"
+        )
+    for lane in document["lanes"]:
+        if lane["under_way_s"] is not None or lane["waiting"] or lane["last_failure"]:
+            age = f"{lane['under_way_s']:.1f} s under way" if lane["under_way_s"] is not None else "idle"
+            lines.append(
+                f"lane {lane['lane']}: {age}, {lane['waiting']} waiting {lane['last_failure']}".rstrip()
+            )
+    lines += [f"ALARM {a['name']}: {a['reason']} (for {a['for_s']:.0f} s)" for a in document["alarms"]]
+    return "\n".join(lines) + "\n"

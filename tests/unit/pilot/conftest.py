@@ -1,0 +1,6 @@
+"""Makes the rig importable for the tests of the core."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
