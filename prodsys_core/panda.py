@@ -98,9 +98,9 @@ class HttpJobSink:
             )
             text = answer.text
         except requests.RequestException as error:
-            return Unavailable(
-                f"{call}: {type(error).__name__}: {error}"[:300], reached=not _never_connected(error)
-            )
+            if _never_connected(error):
+                return Unavailable(f"no connection to {self._panda.url}", reached=False)
+            return Unavailable(f"{call}: {type(error).__name__}: {error}"[:300])
         return parse_envelope(answer.status_code, text)
 
     def _credentials(self) -> dict[str, Any]:
