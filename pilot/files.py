@@ -1,0 +1,63 @@
+"""Files on the edge: durable before visible. Every function raises OSError; the caller turns it into a value."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def sync_directory(path: Path) -> None:
+    """fsync a directory, so that names made or removed in it are durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Create `path` (it must not exist), write and fsync it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Replace `path` by temp name, fsync, rename, fsync of the directory. Nothing half-written stays."""
+    private = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        write_new(private, content, mode)
+        os.rename(private, path)
+    except BaseException:
+        private.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def link_new(private: Path, path: Path) -> bool:
+    """Make `path` by link(2) of the fsynced `private`; True for exactly one maker.
+
+    Decided by the link count of the own file, not by the error alone: an answer lost on a network filesystem
+    shows as EEXIST although the link was made.
+    """
+    try:
+        os.link(private, path)
+    except FileExistsError:
+        return os.stat(private).st_nlink == 2 and os.path.samefile(private, path)
+    sync_directory(path.parent)
+    return True
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The content of `path`, at most `max_bytes`; more raises OSError."""
+    with open(path, "rb") as source:
+        content = source.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(f"{path}: more than {max_bytes} bytes")
+    return content
