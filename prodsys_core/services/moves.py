@@ -63,7 +63,7 @@ def move(
             rows = list(expected.select_for_update().values_list("pk", flat=True))
             if not rows:
                 continue
-            SUBJECTS[subject]._default_manager.filter(pk__in=rows, status=old).update(**values)
+            expected.filter(pk__in=rows).update(**values)
             Transition.objects.bulk_create(
                 Transition(
                     subject=subject,
