@@ -1,4 +1,4 @@
 """Calibration database of a compute node.
 
-`plan` (pure), `query`, `unpack` and `server` travel to the node; `snapshot` and `cli` are for the edge.
+`plan` (pure), `prctl`, `query`, `unpack` and `server` travel to the node; the other modules are for the edge.
 """

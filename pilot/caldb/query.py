@@ -50,7 +50,11 @@ class Connection:
 
     def rows(self, sql: str) -> tuple[tuple[str | None, ...], ...]:
         """All rows as texts (None for NULL); empty for a statement without a result."""
-        self._send(0, b"\x03" + sql.encode())
+        return self.send_query(sql.encode())
+
+    def send_query(self, sql: bytes) -> tuple[tuple[str | None, ...], ...]:
+        """`rows` of a statement whose bytes are sent as they are; one over 16 MiB goes in several packets."""
+        self._send(0, b"\x03" + sql)
         first = self._receive()
         if first[0] == 0x00:
             return ()
@@ -88,9 +92,12 @@ class Connection:
             raise QueryFailed("log-in was not answered by OK")
 
     def _send(self, sequence: int, body: bytes) -> None:
-        if len(body) >= _PACKET_MAX:
-            raise QueryFailed(f"statement over {_PACKET_MAX} bytes")
-        self._socket.sendall(struct.pack("<I", len(body))[:3] + bytes([sequence]) + body)
+        while True:
+            piece, body = body[:_PACKET_MAX], body[_PACKET_MAX:]
+            self._socket.sendall(struct.pack("<I", len(piece))[:3] + bytes([sequence % 256]) + piece)
+            sequence += 1
+            if len(piece) < _PACKET_MAX:
+                return
 
     def _receive(self) -> bytes:
         """One packet that is not empty; an error packet raises."""

@@ -22,10 +22,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import IO, Any, Optional
+from typing import IO, Any, Optional, Protocol
 
 from pilot.caldb import plan as plans
 from pilot.caldb.plan import Address, KeeperPlan
+from pilot.caldb.prctl import die_with_parent
 from pilot.caldb.query import QueryFailed, first_value
 from pilot.caldb.unpack import KeeperFailed, copy_snapshot, probe_file, unpack_snapshot
 
@@ -95,11 +96,25 @@ def log_tail(directory: str) -> str:
         return ""
 
 
+def die_with_keeper() -> None:
+    """In the server's process, before it becomes the server."""
+    die_with_parent(signal.SIGKILL)
+
+
+class Waiting(Protocol):
+    """How a wait for a server can be ended early. `stopping`: it is not wanted any more."""
+
+    stopping: bool
+
+    def wait(self, timeout_s: Optional[float], *others: Any) -> list[Any]:
+        """Sleep until something happens or the time is over; returns those of `others` that can be read."""
+
+
 class Server:
     """One calibration server process at a time, in the directory of a plan."""
 
-    def __init__(self, plan: KeeperPlan, before_exec: Callable[[], None], wake: Wake) -> None:
-        self._plan, self._before_exec, self._wake = plan, before_exec, wake
+    def __init__(self, plan: KeeperPlan, wake: Waiting) -> None:
+        self._plan, self._wake = plan, wake
         self._executable = find_server(plan.server)
         self._share = find_share(self._executable)
         self._user = user_for(plan.directory)
@@ -130,7 +145,7 @@ class Server:
                 stderr=subprocess.DEVNULL,
                 cwd=plan.directory,
                 env={"NOTIFY_SOCKET": notify, "PATH": os.defpath, "LANG": "C"},
-                preexec_fn=self._before_exec,
+                preexec_fn=die_with_keeper,
             )
             self._await_ready(listener)
         self._probe()
@@ -222,11 +237,8 @@ class Wake:
         return [item for item in ready if item is not self._reader]
 
 
-def keep(plan: KeeperPlan, before_exec: Callable[[], None], out: IO[str] = sys.stdout) -> int:
-    """The keeper's whole life. Exit code: 0 after an orderly end, 1 without a server.
-
-    `before_exec` runs in the server's process before it becomes the server: there it is made to die with its keeper.
-    """
+def keep(plan: KeeperPlan, out: IO[str] = sys.stdout) -> int:
+    """The keeper's whole life. Exit code: 0 after an orderly end, 1 without a server."""
 
     def say(kind: str, **body: Any) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -245,7 +257,7 @@ def keep(plan: KeeperPlan, before_exec: Callable[[], None], out: IO[str] = sys.s
         if plan.backend == "sqlite":
             _keep_file(plan, wake, say, started)
         else:
-            _keep_server(plan, before_exec, wake, say, started)
+            _keep_server(plan, wake, say, started)
         return 0
     except (KeeperFailed, OSError) as error:
         say("failed", reason=str(error), log=log_tail(plan.directory))
@@ -304,11 +316,9 @@ def _keep_file(plan: KeeperPlan, wake: Wake, say: Callable[..., None], started: 
         wake.wait(None)
 
 
-def _keep_server(
-    plan: KeeperPlan, before_exec: Callable[[], None], wake: Wake, say: Callable[..., None], started: float
-) -> None:
+def _keep_server(plan: KeeperPlan, wake: Wake, say: Callable[..., None], started: float) -> None:
     _check_sum(plan, unpack_snapshot(plan.snapshot, os.path.join(plan.directory, "dd")))
-    server = Server(plan, before_exec, wake)
+    server = Server(plan, wake)
     deaths, answered = 0, False
     try:
         while not wake.stopping:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # Modules of pilot/caldb that run on a node; of pilot/multijob/node all do.
-CALDB_MODULES = ("plan", "query", "server", "unpack")
+CALDB_MODULES = ("plan", "prctl", "query", "server", "unpack")
 # Packages whose __init__ is for the edge (or says nothing) are empty inside the file.
 EMPTY_PACKAGES = ("pilot", "pilot/caldb", "pilot/multijob", "pilot/multijob/node")
 

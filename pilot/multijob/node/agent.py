@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
+from pilot.caldb.prctl import become_subreaper
 from pilot.multijob.node.database import Database, keeper_argv
 from pilot.multijob.node.files import Exists, Read, perform, run_steps
 from pilot.multijob.node.gate import parse_object
@@ -28,7 +29,7 @@ from pilot.multijob.node.plan import (
     over_limit,
     quick_failures_after,
 )
-from pilot.multijob.node.processes import become_subreaper, live_descendants, snapshot, sweep
+from pilot.multijob.node.processes import live_descendants, snapshot, sweep
 from pilot.multijob.node.slots import JobOver, News, PayloadOver, Place, Slots, StepsFailed
 from pilot.multijob.node.steps import look
 from pilot.multijob.node.wake import Wake

@@ -147,8 +147,8 @@ def keeper(options: Dict[str, str], started_mono: float) -> int:
     import signal
 
     from pilot.caldb.plan import KeeperPlan
+    from pilot.caldb.prctl import die_with_parent
     from pilot.caldb.server import keep
-    from pilot.multijob.node.processes import die_with_parent
 
     manifest = read_manifest(options["bundle"])
     caldb = manifest.caldb
@@ -167,7 +167,7 @@ def keeper(options: Dict[str, str], started_mono: float) -> int:
         ready_s=manifest.limits.caldb_ready_s,
         restarts=manifest.limits.caldb_restarts,
     )
-    return keep(plan, lambda: die_with_parent(signal.SIGKILL))
+    return keep(plan)
 
 
 def read_manifest(bundle: str) -> Manifest:

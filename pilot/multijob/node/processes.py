@@ -5,14 +5,10 @@ A process is named by pid and start time together (field 22 of /proc/PID/stat): 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import time
 from typing import Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set
-
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
 
 # A swept tree is looked at again until it is empty. One that is not after so long holds a process that cannot be
 # ended (a dead filesystem); it is counted as left behind.
@@ -38,22 +34,6 @@ class Name(NamedTuple):
 
     pid: int
     start: int
-
-
-def become_subreaper() -> None:
-    """Orphans among the descendants become children of this process. Raises OSError."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
-
-
-def die_with_parent(number: int) -> None:
-    """This process gets signal `number` when the thread that made it ends. Raises OSError."""
-    _prctl(PR_SET_PDEATHSIG, number)
-
-
-def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(%d)" % option)
 
 
 def parse_stat(text: str) -> Optional[Seen]:

@@ -13,9 +13,8 @@ import sys
 import traceback
 from typing import Callable, Sequence
 
+from pilot.caldb.prctl import become_subreaper, die_with_parent
 from pilot.multijob.node.processes import (
-    become_subreaper,
-    die_with_parent,
     live_descendants,
     reap_all,
     sweep,

@@ -1,0 +1,99 @@
+"""`pilot caldb build|check`: make and verify the calibration snapshot that bundles take to their nodes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from dataclasses import asdict
+from types import FrameType
+from typing import Any
+
+from pilot.caldb.snapshot import BACKENDS, Snapshot, build_snapshot, check_snapshot
+from pilot.caldb.template import BadSnapshot
+
+EXIT_OK, EXIT_BAD = 0, 1
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `caldb` with its verbs; the parsed arguments go to `run`."""
+    parser = subparsers.add_parser("caldb", help="make and verify the calibration snapshot for compute nodes")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    build = verbs.add_parser(
+        "build",
+        help="build a snapshot from an SQL dump",
+        description="Build SNAPSHOT and SNAPSHOT.json from an SQL dump. The server on a node will have one account, "
+        "'calib', that may only read. Existing files are never overwritten: bundles may use them.",
+    )
+    build.add_argument(
+        "dump", metavar="DUMP.sql", help="CREATE TABLE and INSERT statements, as mysqldump writes them"
+    )
+    build.add_argument("snapshot", metavar="SNAPSHOT", help="file to make, on the shared filesystem")
+    build.add_argument("--identity", required=True, help="name that stands in node journals and reports")
+    build.add_argument(
+        "--probe", required=True, metavar="SQL", help="query that only a right snapshot answers right"
+    )
+    build.add_argument(
+        "--expect", metavar="TEXT", help="first value of its first row (default: what it answers now)"
+    )
+    build.add_argument(
+        "--runs", nargs=2, type=int, metavar=("FIRST", "LAST"), help="runs covered (default: all)"
+    )
+    build.add_argument("--backend", choices=BACKENDS, default="mariadb")
+    build.add_argument("--server", metavar="PATH", help="mariadbd to use (default: looked for)")
+    check = verbs.add_parser(
+        "check",
+        help="verify a snapshot",
+        description="Checksum, accounts (exactly one, SELECT only), and the probe on a server started as on a node.",
+    )
+    check.add_argument("snapshot", metavar="SNAPSHOT")
+    check.add_argument("--server", metavar="PATH", help="mariadbd to use (default: looked for)")
+    for verb in (build, check):
+        verb.add_argument("--json", action="store_true", help="print the description as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code of one call: 0, or 1 with one line on stderr."""
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        snapshot = _build(args) if args.verb == "build" else check_snapshot(args.snapshot, args.server)
+    except BadSnapshot as error:
+        print(f"pilot caldb {args.verb}: {error}", file=sys.stderr)
+        return EXIT_BAD
+    if args.json:
+        print(json.dumps(asdict(snapshot), indent=1, sort_keys=True))
+    else:
+        print(_sentence(args.verb, snapshot))
+    return EXIT_OK
+
+
+def _build(args: argparse.Namespace) -> Snapshot:
+    return build_snapshot(
+        args.dump,
+        args.snapshot,
+        identity=args.identity,
+        probe_sql=args.probe,
+        probe_expect=args.expect,
+        run_range=tuple(args.runs) if args.runs else None,
+        backend=args.backend,
+        server=args.server,
+    )
+
+
+def _sentence(verb: str, snapshot: Snapshot) -> str:
+    runs = (
+        "all runs"
+        if snapshot.run_range is None
+        else f"runs {snapshot.run_range[0]} to {snapshot.run_range[1]}"
+    )
+    made = "built" if verb == "build" else "good"
+    return (
+        f"{made}: {snapshot.path} ({snapshot.identity}, {snapshot.backend}, {runs}, {snapshot.size >> 20} MiB, "
+        f"sha256 {snapshot.sha256[:12]})"
+    )
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    # SystemExit lets every `finally` run: the private server is stopped, the temporary directory removed.
+    raise SystemExit(128 + signal.SIGTERM)
