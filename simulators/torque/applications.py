@@ -9,7 +9,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +35,7 @@ class _Aprun:
     application: Application
     command: Peer
     interrupted: int | None = None
+    pids: dict[int, int] = field(default_factory=dict)
 
 
 class Applications:
@@ -128,7 +129,8 @@ class Applications:
             return  # the end of a rank that was noted when it was ended
         match message["did"]:
             case "started":
-                self._log_rank("rank_started", aprun, int(rank), pid=message["pid"])
+                aprun.pids[int(rank)] = message["pid"]
+                self._log_rank("rank_started", aprun, int(rank), argv=list(aprun.application.options.argv))
             case "failed":
                 code = 126 if message["errno"] == errno.EACCES else 127
                 self._rank_ended(aprun, int(rank), RankEnd(code, None), reason=os.strerror(message["errno"]))
@@ -168,7 +170,5 @@ class Applications:
     def _log_rank(self, event: str, aprun: _Aprun, rank: int, **more: Any) -> None:
         application = aprun.application
         node = self._model.site.node_name(application.nodes[rank])
-        argv = {"argv": list(application.options.argv)} if event == "rank_started" else {}
-        self._log(
-            event, batch_id=application.batch_id, apid=application.apid, rank=rank, node=node, **more, **argv
-        )
+        where = {"batch_id": application.batch_id, "apid": application.apid, "node": node}
+        self._log(event, **where, rank=rank, pid=aprun.pids.get(rank), **more)

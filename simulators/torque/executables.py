@@ -14,7 +14,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 def write_executables(bin_dir: str, runtime: str, server_name: str = "sim") -> tuple[str, ...]:
     """Write one executable for each command, bound to the server of `runtime`; returns their paths.
 
-    Each is a shell line that turns into this interpreter, without site packages: starting takes some 30 ms.
+    Each is a shell line that turns into this interpreter, without site packages: starting takes some 10 ms.
     Paths with blanks are fine; a quote in one is refused with ValueError.
     """
     python = os.path.realpath(sys.executable)

@@ -251,7 +251,9 @@ class TorqueModel:
         queued = [job for job in queued if self.site.queues[job.queue].started]
         later = [job.eligible_at for job in queued if job.eligible_at > now]
         queued = [job for job in queued if job.eligible_at <= now]
-        queued.sort(key=lambda job: (-self.site.queues[job.queue].priority - job.submission.priority, job.sequence))
+        queued.sort(
+            key=lambda job: (-self.site.queues[job.queue].priority - job.submission.priority, job.sequence)
+        )
         running = [job for job in self.jobs.values() if job.state is Letter.RUNNING]
         starts = plan_starts(
             self._layout,

@@ -163,7 +163,9 @@ class Server:
                 finally:
                     for fd in files:
                         os.close(fd)
-                if answer is not None:
+                if answer is not None and message.get("plain"):
+                    peer.socket.sendall(_plain(answer))
+                elif answer is not None:
                     peer.send(answer)
         except (WireError, OSError, KeyError, TypeError, ValueError) as error:
             self._log("command_dropped", reason=f"{type(error).__name__}: {error}"[:200])
@@ -252,6 +254,14 @@ _CONTROL: dict[str, Callable[[Server, Message], Message]] = {
     "requeue": Server._requeue,
     "list_nodes": Server._list_nodes,
 }
+
+
+def _plain(answer: Message) -> bytes:
+    """The answer for a command that has no JSON reader (client.py): a line of four words, then both texts."""
+    texts = (str(answer.get(name, "")) for name in ("stdout", "stderr"))
+    stdout, stderr = (text.encode("utf-8", "surrogateescape") for text in texts)
+    head = f"{len(stdout)} {len(stderr)} {answer.get('exit_code', 0)} {answer.get('want', '-')}\n"
+    return head.encode() + stdout + stderr
 
 
 def _uid(end: socket.socket) -> int:

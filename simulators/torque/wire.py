@@ -1,6 +1,6 @@
 """Messages between server, keepers and commands: JSON objects, one a line, over unix sockets; files go along.
 
-Standard library only, no heavy imports: every command starts with this.
+Standard library only, no heavy imports: keepers and apruns start with this.
 """
 
 from __future__ import annotations
