@@ -30,7 +30,7 @@ from pilot.multijob.node.plan import (
     quick_failures_after,
 )
 from pilot.multijob.node.processes import live_descendants, snapshot, sweep
-from pilot.multijob.node.slots import JobOver, News, PayloadOver, Place, Slots, StepsFailed
+from pilot.multijob.node.slots import JobOver, News, PayloadOver, Post, Slots, StepsFailed
 from pilot.multijob.node.steps import look
 from pilot.multijob.node.wake import Wake
 
@@ -45,27 +45,27 @@ KEEPER_STOP_S = 10.0
 class Agent:
     """Everything that one agent holds. `run` returns when it has ended in order."""
 
-    def __init__(self, manifest: Manifest, place: Place, journal: JournalWriter, started_mono: float) -> None:
-        self._manifest, self._place, self._journal = manifest, place, journal
+    def __init__(self, manifest: Manifest, post: Post, journal: JournalWriter, started_mono: float) -> None:
+        self._manifest, self._post, self._journal = manifest, post, journal
         self._started_mono = started_mono
         self._wake = Wake()
-        self._slots = Slots(manifest, place, journal, self._wake.call)
+        self._slots = Slots(manifest, post, journal, self._wake.call)
         self._database: Optional[Database] = None
         self._serial = 0
         self._next_poll_s = 0.0
         self._next_sample_s = SAMPLE_S
         self._next_heartbeat_s = manifest.limits.heartbeat_s
-        self.state = NodeState(pending=manifest.jobs.get(place.node, ()))
+        self.state = NodeState(pending=manifest.jobs.get(post.node, ()))
 
     def run(self) -> None:
         """Work the list. Whatever happens, what was started is ended and the local directories are removed."""
         reason = "error"
         try:
             become_subreaper()
-            for job in self._manifest.malformed.get(self._place.node, ()):
+            for job in self._manifest.malformed.get(self._post.node, ()):
                 self._line("given_back", {"reason": job.reason, "jobs": [[job.panda_id, job.attempt_nr]]})
             try:
-                os.mkdir(self._place.own, 0o700)
+                os.mkdir(self._post.own, 0o700)
             except OSError as error:
                 self._stop("no local directory: %s" % error)
             self._start_database()
@@ -76,7 +76,7 @@ class Agent:
     def _loop(self) -> str:
         self._poll()
         while True:
-            manifest, left = self._manifest, self._place.seconds_left
+            manifest, left = self._manifest, self._post.seconds_left
             actions = decide(self.state, self._now(), manifest.limits, manifest.slots, left)
             for action in actions:
                 if isinstance(action, EndAgent):
@@ -90,7 +90,7 @@ class Agent:
         return time.monotonic() - self._started_mono
 
     def _wait(self) -> None:
-        due = next_due_s(self.state, self._manifest.limits, self._place.seconds_left)
+        due = next_due_s(self.state, self._manifest.limits, self._post.seconds_left)
         due = min(due, self._next_poll_s, self._next_heartbeat_s, self._next_sample_s)
         database = self._database
         fds = [database.fd] if database is not None and database.open else []
@@ -136,9 +136,9 @@ class Agent:
     def _poll(self) -> None:
         """Look for `closed` and commands. What cannot be looked at is unknown, and looked at again next time."""
         self._next_poll_s = self._now() + self._manifest.limits.poll_s
-        path = self._place.bundle + "/commands.json"
+        path = self._post.bundle + "/commands.json"
         try:
-            if run_steps(look(self._place.bundle), perform):
+            if run_steps(look(self._post.bundle), perform):
                 self._saw_closed()
             commands = parse_object(perform(Read(path))) if perform(Exists(path)) else None
         except OSError as error:
@@ -212,15 +212,15 @@ class Agent:
     # --- the calibration server -------------------------------------------------------------------------------
 
     def _start_database(self) -> None:
-        manifest, place = self._manifest, self._place
+        manifest, post = self._manifest, self._post
         if self.state.stop is not None or not needs_caldb(self.state.pending):
             return
         if manifest.caldb is None:
             self._database_failed("the bundle names no snapshot", "")
             return
         try:
-            argv = keeper_argv(place.agent_file, place.bundle, place.database)
-            self._database = Database(place.database, argv)
+            argv = keeper_argv(post.agent_file, post.bundle, post.database)
+            self._database = Database(post.database, argv)
         except OSError as error:
             self._database_failed(str(error), "")
             return
@@ -272,7 +272,7 @@ class Agent:
                 else:
                     self._wake.wait(end - time.monotonic())
         left = sweep(lambda: live_descendants(os.getpid()), self._slots.reap)
-        for directory in (self._place.own, self._place.database):
+        for directory in (self._post.own, self._post.database):
             shutil.rmtree(directory, ignore_errors=True)
         self._line("agent_ended", {"reason": reason, "left_behind": left})
         self._journal.close()

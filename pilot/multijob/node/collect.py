@@ -16,7 +16,7 @@ from pilot.multijob.node.journal import escape
 from pilot.multijob.node.manifest import Job, Place
 from pilot.multijob.node.payload import STDERR, STDOUT, Streams
 from pilot.multijob.node.scan import TAIL_CHARACTERS, Findings, PayloadScan
-from pilot.multijob.node.steps import Collected, PayloadEnd, not_placed, placement_steps
+from pilot.multijob.node.steps import Collected, PayloadEnd, declared, not_placed, placement_steps
 
 READ_BYTES = 1024 * 1024
 
@@ -36,23 +36,28 @@ class Request(NamedTuple):
 
 def collect(request: Request) -> Collected:
     """All facts of one ended payload; its streams are closed and its work directory is removed. Raises nothing."""
-    job = request.job
+    findings = Findings(None, (), None, None, "")
+    files: List[Dict[str, Any]] = []
+    trouble = ""
     try:
         findings = _scan(request)
-        files: List[Dict[str, Any]] = []
-        for index, place in enumerate(job.outputs):
+        for index, place in enumerate(request.job.outputs):
             files.append(_output(request, index, place))
-        if job.log is not None:
-            files.append(_log(request, len(job.outputs), job.log, findings))
+        if request.job.log is not None:
+            files.append(_log(request, len(request.job.outputs), request.job.log, findings))
+    except Exception as error:  # the top of a thread: this job's facts stay incomplete, its slot comes free
+        trouble = "cannot be collected: %r" % (error,)
+        files.extend(not_placed(place, None, trouble) for place in declared(request.job)[len(files) :])
     finally:
         os.close(request.streams.stdout)
         os.close(request.streams.stderr)
         shutil.rmtree(request.work, ignore_errors=True)
     tail = findings.stderr_tail
-    if request.end.note:
-        tail = escape(tail + request.end.note, TAIL_CHARACTERS)
+    if request.end.note or trouble:
+        tail = escape(tail + request.end.note + trouble, TAIL_CHARACTERS)
+    marker = findings.marker if not trouble or request.job.kind.marker is None else False
     return Collected(
-        findings.marker, findings.patterns, findings.events_read, findings.events_written, tuple(files), tail
+        marker, findings.patterns, findings.events_read, findings.events_written, tuple(files), tail
     )
 
 

@@ -127,9 +127,9 @@ def _run_agent(
     journal.write("agent_started", body)
     # Only now: the first line is on disk before the larger part of the standard library is read.
     from pilot.multijob.node.agent import Agent
-    from pilot.multijob.node.slots import Place
+    from pilot.multijob.node.slots import Post
 
-    place = Place(
+    post = Post(
         bundle,
         int(options["round"]),
         node,
@@ -139,7 +139,7 @@ def _run_agent(
         *directories,
         agent_file=manifest.agent_file,
     )
-    Agent(manifest, place, journal, started_mono).run()
+    Agent(manifest, post, journal, started_mono).run()
 
 
 def keeper(options: Dict[str, str], started_mono: float) -> int:

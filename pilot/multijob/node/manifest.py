@@ -115,7 +115,10 @@ def parse_manifest(text: str) -> Manifest:
         if raw["schema"] != SCHEMA:
             raise BadManifest("schema: expected %d, found %r" % (SCHEMA, raw["schema"]))
         kinds = {name: _kind(name, item) for name, item in raw["kinds"].items()}
+        launch = tuple(tuple(str(word) for word in words) for words in raw["launch"])
         lists = {int(node["index"]): _jobs(node["jobs"], kinds) for node in raw["nodes"]}
+        if not set(lists) <= set(range(len(launch))):
+            raise BadManifest("launch: %d entries for nodes %s" % (len(launch), sorted(lists)))
         return Manifest(
             bundle_id=str(raw["bundle_id"]),
             python=str(raw["python"]),
@@ -125,7 +128,7 @@ def parse_manifest(text: str) -> Manifest:
             limits=_limits(raw.get("limits", {})),
             local_dir=str(raw["local_dir"]),
             slots=_positive("slots", raw["slots"]),
-            launch=tuple(tuple(str(word) for word in words) for words in raw["launch"]),
+            launch=launch,
             environment=_texts("environment", raw["environment"]),
             caldb=_caldb(raw["caldb"]) if raw.get("caldb") is not None else None,
             jobs={index: jobs for index, (jobs, _) in lists.items()},
@@ -191,7 +194,7 @@ def _job(raw: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Job:
 
 def _place(raw: Mapping[str, Any]) -> Place:
     lfn, target = str(raw["lfn"]), str(raw["target"])
-    if "/" in lfn or lfn in ("", ".", "..") or not target.startswith("/"):
+    if "/" in lfn or "\0" in lfn + target or lfn in ("", ".", "..") or not target.startswith("/"):
         raise BadManifest("output %r: a plain name and an absolute target are expected" % (lfn,))
     return Place(lfn, target)
 

@@ -145,7 +145,7 @@ def start_payload(
             env=dict(environment),
             start_new_session=True,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         payload = Payload(job, work, None, streams)
         code = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_RUNNABLE
         now = utc_text(time.time())

@@ -16,7 +16,7 @@ from pilot.multijob.node.processes import Seen, reap_all
 from pilot.multijob.node.steps import Collect, Collected, JobResult, Line, PayloadEnd, RunPayload, job_steps
 
 
-class Place(NamedTuple):
+class Post(NamedTuple):
     """Where and as what this agent runs. `own` and `database` are directories that it makes (0700) and removes."""
 
     bundle: str
@@ -73,9 +73,9 @@ class Slots:
     """
 
     def __init__(
-        self, manifest: Manifest, place: Place, journal: JournalWriter, wake: Callable[[], None]
+        self, manifest: Manifest, post: Post, journal: JournalWriter, wake: Callable[[], None]
     ) -> None:
-        self._manifest, self._place, self._journal, self._wake = manifest, place, journal, wake
+        self._manifest, self._post, self._journal, self._wake = manifest, post, journal, wake
         self._slots: Dict[int, Slot] = {}
         self._results: queue.SimpleQueue[Tuple[int, Collected]] = queue.SimpleQueue()
         self._news: List[News] = []
@@ -86,7 +86,7 @@ class Slots:
     def start(self, job: Job, slot: int) -> None:
         """Begin a job in a free slot."""
         assert slot not in self._slots
-        self._slots[slot] = Slot(job_steps(self._place.bundle, job, slot))
+        self._slots[slot] = Slot(job_steps(self._post.bundle, job, slot))
         self._advance(slot, None)
 
     def terminate(self, slot: int, why: str, politely: bool) -> None:
@@ -191,9 +191,9 @@ class Slots:
 
     def _spawn(self, run: Slot, operation: RunPayload) -> Optional[PayloadEnd]:
         job, slot = operation.job, operation.slot
-        work = os.path.join(self._place.own, "%d.%d" % (job.panda_id, job.attempt_nr))
+        work = os.path.join(self._post.own, "%d.%d" % (job.panda_id, job.attempt_nr))
         caldb = self.caldb_environment
-        environment = payload_environment(self._manifest, job, self._place.node, slot, work, caldb)
+        environment = payload_environment(self._manifest, job, self._post.node, slot, work, caldb)
         run.payload, end = start_payload(job, work, environment)
         if end is not None:
             self._news.append(PayloadOver(slot))
@@ -203,14 +203,14 @@ class Slots:
         payload = run.payload
         assert payload is not None
         request = Request(
-            self._place.bundle,
+            self._post.bundle,
             operation.job,
             payload.work,
             payload.streams,
             operation.end,
             operation.place_outputs,
             operation.place_log,
-            self._place.nonce,
+            self._post.nonce,
         )
 
         def work() -> None:

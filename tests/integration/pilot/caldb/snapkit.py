@@ -10,7 +10,8 @@ DUMP = """\
 SET NAMES utf8mb4;
 DROP TABLE IF EXISTS `calib_iov`;
 CREATE TABLE `calib_iov` (
-  `detector` VARCHAR(16) NOT NULL, `ctype` VARCHAR(16) NOT NULL, t_from INT UNSIGNED NOT NULL, t_to INT UNSIGNED NOT NULL,
+  `detector` VARCHAR(16) NOT NULL, `ctype` VARCHAR(16) NOT NULL, t_from INT UNSIGNED NOT NULL,
+  t_to INT UNSIGNED NOT NULL,
   version INT NOT NULL, ctime INT NOT NULL COMMENT 'made; by hand', payload_id INT NOT NULL,
   PRIMARY KEY (detector, ctype, t_from, version), KEY by_payload (payload_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COMMENT='intervals (of validity)';

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from nodekit import Bundle
-
 from pilot.multijob.agentfile import build_agent_file
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "caldb")]
+from nodekit import Bundle  # noqa: E402 (found by the line above)
 
 
 @pytest.fixture(scope="session")
