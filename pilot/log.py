@@ -19,7 +19,7 @@ def escaped(text: object, at_most: int = LINE_MAX) -> str:
 class LineFormatter(logging.Formatter):
     """UTC time, level, message; everything on one line."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback is appended with its line breaks escaped."""

@@ -222,8 +222,8 @@ class QueueSpec:
 class SiteSpec:
     """What manifests and scripts need to know of the site. Paths are absolute and the same on every node.
 
-    `node_limits` are the manifest's `limits`; `caldb` is its `caldb` or None; `launch` renders the launcher's
-    words for one node.
+    `node_limits` are the manifest's `limits`; `caldb` is its `caldb` or None; `launch(node index,
+    slots)` gives the launcher's words.
     """
 
     name: str
@@ -233,7 +233,7 @@ class SiteSpec:
     agent_file: str
     local_dir: str
     environment: Mapping[str, str]
-    launch: tuple[str, ...]
+    launch: Callable[[int, int], tuple[str, ...]]
     node_limits: Mapping[str, float | int | None]
     caldb: Mapping[str, Any] | None
     account: str | None

@@ -67,7 +67,7 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         "limits": dict(site.node_limits),
         "local_dir": site.local_dir,
         "slots": queue.slots,
-        "launch": [list(site.launch) for _ in bundle.nodes],
+        "launch": [list(site.launch(index, queue.slots)) for index in range(len(bundle.nodes))],
         "environment": dict(site.environment),
         "caldb": dict(site.caldb) if site.caldb is not None and needs_caldb else None,
         "kinds": {name: _kind(limits.experiment.kinds[name], limits) for name in sorted(kinds)},

@@ -10,13 +10,23 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from pilot.multijob.actions import Action, FetchJobs
-from pilot.multijob.events import BundlePlanned, Event
+from pilot.multijob.events import BundlePlanned, Event, JobJudged
 from pilot.multijob.memory import Memory
-from pilot.multijob.model import Bundle, BundleState, Limits, QueueSpec, QueueTotals, RoundState, State
+from pilot.multijob.model import (
+    Bundle,
+    BundleState,
+    Limits,
+    Outcome,
+    QueueSpec,
+    QueueTotals,
+    RoundState,
+    State,
+)
 from pilot.multijob.packing import Sized, pack
 from pilot.multijob.recognise import Now
 from pilot.multijob.runtime import predict_s
 from pilot.multijob.script import events_of
+from pilot.multijob.verdict import failed
 from pilot.ports import BatchState, BundleId, PandaId
 
 
@@ -93,6 +103,17 @@ def decide_fetch(
         return
     if held_fetch(state, memory, queue, now, limits) is None:
         yield FetchJobs(queue.name, queue.server, queue.panda_queue, missing)
+
+
+def decide_leftover(state: State, queue: QueueSpec, now: Now, limits: Limits) -> Iterator[Event]:
+    """`--once`: jobs that came back from its one bundle end as not started; prodsys does not charge that."""
+    made = state.totals.get(queue.name, QueueTotals()).bundles
+    over = all(b.state is BundleState.SETTLED for b in state.bundles.values() if b.queue == queue.name)
+    if not limits.once or not made or not over:
+        return
+    for panda_id in list(state.pools.get(queue.name, {})):
+        verdict = failed(limits.experiment.codes["not-started"])
+        yield JobJudged(now.utc, panda_id, state.jobs[panda_id].job.attempt_nr, verdict, Outcome())
 
 
 def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> str | None:

@@ -21,7 +21,7 @@ from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
 from pilot.multijob.reporting import due_reports, questions
 from pilot.ports import Answer, BundleId
-from pilot.rotation.policy import decide_fetch, decide_plan
+from pilot.rotation.policy import decide_fetch, decide_leftover, decide_plan
 
 EVENT_TYPES: tuple[type, ...] = get_args(Event)
 
@@ -90,6 +90,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
     for queue, tag in zip(limits.queues.values(), view.tags, strict=False):
         yield from decide_fetch(state, memory, queue, now, limits)
         yield from decide_plan(state, memory, queue, now, limits, tag)
+        yield from decide_leftover(state, queue, now, limits)
 
 
 def _listing(memory: Memory, now: Now, limits: Limits) -> Iterator[Action]:

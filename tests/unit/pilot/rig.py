@@ -72,7 +72,7 @@ def make_limits(**changes: Any) -> Limits:
         agent_file="/shared/agent.pyz",
         local_dir="/dev/shm",
         environment={},
-        launch=("aprun",),
+        launch=lambda index, slots: ("aprun",),
         node_limits={},
         caldb=None,
         account=None,

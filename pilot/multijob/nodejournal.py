@@ -1,0 +1,49 @@
+"""Reading node journals: bytes -> valid lines. Pure (docs/architecture/files.md section 3)."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+
+from pilot.ports import JournalLine
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Valid lines of a piece of a journal, and what could not be read in its middle."""
+
+    lines: tuple[JournalLine, ...]
+    damaged: tuple[str, ...]
+
+
+def parse_lines(file: str, offset: int, content: bytes) -> Lines:
+    """Valid lines of `content`, which stands at `offset` of `file`.
+
+    What follows the last line feed is a line being written: not looked at. A damaged line is reported and passed
+    over only if a whole line stands behind it; else it may still be on its way (torn or not yet visible).
+    """
+    lines: list[JournalLine] = []
+    pending: list[int] = []
+    damaged: list[str] = []
+    position = offset
+    for raw in content.split(b"\n")[:-1]:
+        start, position = position, position + len(raw) + 1
+        line = _parse(file, position, raw)
+        if line is None:
+            pending.append(start)
+            continue
+        damaged.extend(f"{file}: damaged line at byte {at}" for at in pending)
+        pending.clear()
+        lines.append(line)
+    return Lines(tuple(lines), tuple(damaged))
+
+
+def _parse(file: str, end: int, raw: bytes) -> JournalLine | None:
+    try:
+        if raw[8:9] != b" " or int(raw[:8], 16) != zlib.crc32(raw[9:]):
+            return None
+        body = json.loads(raw[9:])
+        return JournalLine(file, end, int(body["n"]), str(body["kind"]), body)
+    except (ValueError, KeyError, TypeError):
+        return None

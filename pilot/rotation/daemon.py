@@ -1,0 +1,214 @@
+"""One daemon: takes the lease, replays the journal, wires the lanes, runs the loop, ends in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pilot.clock import SystemClock
+from pilot.config import Config
+from pilot.control import ControlSocket
+from pilot.journal import FileStore, JournalError
+from pilot.lanes import ThreadLanes
+from pilot.lease import Lease, LeaseRefused, take_lease
+from pilot.log import escaped
+from pilot.loop import Loop
+from pilot.monitor.status import render_status
+from pilot.multijob.agentfile import build_agent_file
+from pilot.multijob.apply import ImpossibleEvent, replay
+from pilot.multijob.codec import UnreadableEvent, decode
+from pilot.multijob.events import JournalConsumed
+from pilot.multijob.evidence import FileEvidence
+from pilot.multijob.memory import Memory
+from pilot.multijob.model import Limits, State
+from pilot.multijob.recognise import Now
+from pilot.ports import ClaimMade
+from pilot.rotation.step import Step, idle
+from pilot.rotation.wiring import (
+    Ports,
+    WiringError,
+    lane_specs,
+    make_batch,
+    make_limits,
+    make_route,
+    make_sources,
+)
+
+LOG = logging.getLogger("pilot")
+EXIT_OK, EXIT_FAILED, EXIT_NO_JOBS = 0, 1, 3
+# At the end, what is under way may take so long; then the process leaves (the journal makes that harmless).
+CLOSING_S = 10.0
+STATUS_EVERY_S = 2.0
+
+
+class StartError(Exception):
+    """The daemon cannot start; one clear line."""
+
+
+def package_version() -> str:
+    """Version of the installed distribution."""
+    try:
+        return version("edge-pilot")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def run_daemon(config: Config, *, once: bool = False, take_over: bool = False) -> int:
+    """Run in the foreground until a signal, or until the one bundle of `once` is reported. Returns the exit code."""
+    try:
+        daemon = _Daemon.start(config, once=once, take_over=take_over)
+    except (StartError, WiringError) as error:
+        LOG.error("%s", escaped(error))
+        print(f"pilot: {escaped(error)}", flush=True)
+        return EXIT_FAILED
+    return daemon.run()
+
+
+@dataclass(slots=True)
+class _Daemon:
+    config: Config
+    limits: Limits
+    ports: Ports
+    loop: Loop
+    lanes: ThreadLanes
+    control: ControlSocket
+    stop: threading.Event = field(default_factory=threading.Event)
+    published_s: float = float("-inf")
+
+    @classmethod
+    def start(cls, config: Config, *, once: bool, take_over: bool) -> _Daemon:
+        """Everything before the first tick."""
+        state_dir, shared_dir = Path(config.state_dir), Path(config.shared_dir)
+        lease, agent_file = _prepare(state_dir, shared_dir, take_over)
+        limits = make_limits(config, agent_file, once=once)
+        clock = SystemClock()
+        if lease.older_host is not None and lease.older_host != lease.host:
+            threading.Event().wait(2 * config.protocol.visible_s)
+        store = FileStore(state_dir, lease.epoch)
+        state = _replayed(store)
+        evidence = FileEvidence(
+            shared_dir, lease.epoch, socket.gethostname(), os.getpid(), secrets.token_hex(8), _utc_text
+        )
+        memory = Memory(lease.epoch, clock.monotonic())
+        _claim_unknown(evidence, state, memory)
+        ports = Ports(store, evidence, make_batch(config), make_sources(config))
+        route = make_route(ports, lambda bundle_id: f"{shared_dir}/bundles/{bundle_id}")
+        lanes = ThreadLanes(lane_specs(config), route)
+        control = ControlSocket(state_dir)
+        loop = Loop(state, memory, limits, lanes, clock, config.tick_s, lambda step, now: None)
+        daemon = cls(config, limits, ports, loop, lanes, control)
+        loop.after_tick = daemon.after_tick
+        LOG.info(
+            "epoch %d on %s: %d jobs, %d bundles",
+            lease.epoch,
+            lease.host,
+            len(state.jobs),
+            len(state.bundles),
+        )
+        return daemon
+
+    def run(self) -> int:
+        """Loop until the end; always closes the lanes and the control socket."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        try:
+            return self.loop.run(self._ends)
+        finally:
+            self.lanes.close(CLOSING_S)
+            self.ports.store.close()
+            self.control.close()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.stop.set()
+        self.lanes.wake()
+
+    def _ends(self) -> int | None:
+        state, memory = self.loop.state, self.loop.memory
+        if self.stop.is_set():
+            if memory.recorded == memory.durable or "journal-not-writable" in memory.alarms:
+                LOG.info("stopped; batch jobs run on; the server fails jobs 2 h after their last heartbeat")
+                return EXIT_OK
+            return None
+        if not self.limits.once or not idle(state, memory):
+            return None
+        if any(totals.bundles or totals.failed for totals in state.totals.values()):
+            return EXIT_OK
+        if any(delay.failures >= 2 for key, delay in memory.delays.items() if key[0] == "fetch"):
+            LOG.info("no jobs given: nothing to do")
+            print("pilot: the server gave no jobs", flush=True)
+            return EXIT_NO_JOBS
+        return None
+
+    def after_tick(self, step: Step, now: Now) -> None:
+        """Log what became known, publish the status document."""
+        for event in step.events:
+            if not isinstance(event, JournalConsumed):
+                LOG.info("%s", escaped(_story(event)))
+        if step.events or now.mono_s - self.published_s >= STATUS_EVERY_S:
+            self.published_s = now.mono_s
+            loop = self.loop
+            self.control.publish(
+                render_status(
+                    loop.state, loop.memory, self.limits, self.lanes.ages(), now, version=package_version()
+                )
+            )
+
+
+def _utc_text() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _story(event: Any) -> str:
+    """One line of an event without job text."""
+    shown = {name: getattr(event, name) for name in event.__dataclass_fields__ if name not in ("at", "job")}
+    if hasattr(event, "job"):
+        shown["panda_id"] = event.job.panda_id
+    return type(event).__name__ + " " + " ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def _prepare(state_dir: Path, shared_dir: Path, take_over: bool) -> tuple[Lease, Path]:
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        shared_dir.mkdir(parents=True, exist_ok=True)
+        agent_file = build_agent_file(shared_dir)
+        lease = take_lease(state_dir, take_over=take_over)
+    except OSError as error:
+        raise StartError(f"{error.filename or state_dir}: {error.strerror}") from error
+    if isinstance(lease, LeaseRefused):
+        raise StartError(f"{state_dir}: {lease.reason}")
+    return lease, agent_file
+
+
+def _replayed(store: FileStore) -> State:
+    try:
+        return replay(decode(record) for record in store.load())
+    except (JournalError, UnreadableEvent, ImpossibleEvent) as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(f"{error.filename}: {error.strerror}") from error
+
+
+def _claim_unknown(evidence: FileEvidence, state: State, memory: Memory) -> None:
+    """Bundle directories that the journal does not know: nobody may launch their first round any more."""
+    try:
+        evidence.put_older_makings_away()
+        unknown = [bundle_id for bundle_id in evidence.known_bundles() if bundle_id not in state.bundles]
+    except OSError as error:
+        raise StartError(f"{error.filename}: {error.strerror}") from error
+    for bundle_id in unknown:
+        made = evidence.make_claim(bundle_id, 1)
+        if not isinstance(made, ClaimMade):
+            raise StartError(f"bundle {bundle_id}: {made.reason}")
+        if not made.won:
+            reason = f"batch job {made.claim.batch_id} runs a bundle that this state directory does not know"
+            memory.raise_alarm(f"foreign-bundle-{bundle_id}", reason, memory.started_s)
+            LOG.error("bundle %s: %s", bundle_id, reason)

@@ -1,0 +1,275 @@
+"""From the config to plain values and lanes: the one place where adapters are chosen and wired by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, assert_never
+
+from pilot.batch.cli import DIALECTS, BatchCli, BatchCommands, BatchTimeouts
+from pilot.config import CaldbSection, Config, ServerSection
+from pilot.experiments.words import BadExperiment, Experiment, parse_experiment
+from pilot.journal import FileStore
+from pilot.lanes import LaneSpec, Route
+from pilot.launcher import make_launcher
+from pilot.multijob.actions import (
+    Action,
+    AddScript,
+    AppendEvents,
+    AskStatus,
+    CancelBatchJob,
+    FetchJobs,
+    ListBatchJobs,
+    MakeClaim,
+    PrepareBundle,
+    ReadEvidence,
+    RemoveBundle,
+    ReportJobs,
+    SetDoor,
+    SubmitBatchJob,
+    WriteClosed,
+    WriteCommands,
+)
+from pilot.multijob.evidence import FileEvidence
+from pilot.multijob.model import (
+    Limits,
+    ProtocolTimes,
+    QueueSpec,
+    ReportTimes,
+    SiteSpec,
+    WalltimePolicy,
+)
+from pilot.panda.dialect import make_job_source
+from pilot.ports import JobSource
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+CHUNK = {"v1": 400, "legacy": 100}
+REPORT_CONNECTIONS = 2
+EVIDENCE_READERS = 2
+
+
+class WiringError(Exception):
+    """Something that the config names is not there or not usable."""
+
+
+def load_experiment(name: str) -> Experiment:
+    """The experiment of this name (package data), or of this path."""
+    path = Path(name) if name.endswith(".yaml") else EXPERIMENTS / f"{name}.yaml"
+    try:
+        return parse_experiment(path.read_text())
+    except OSError as error:
+        raise WiringError(f"experiment {name}: {path} cannot be read: {error.strerror}") from error
+    except BadExperiment as error:
+        raise WiringError(f"experiment {name}: {error}") from error
+
+
+def load_caldb(section: CaldbSection | None) -> Mapping[str, Any] | None:
+    """The manifest's `caldb` for the configured snapshot; its facts stand in `<snapshot>.json`."""
+    if section is None:
+        return None
+    path = Path(f"{section.snapshot}.json")
+    try:
+        facts = json.loads(path.read_text())
+        return {
+            "backend": section.backend,
+            "snapshot": section.snapshot,
+            "sha256": facts["sha256"],
+            "identity": facts["identity"],
+            "probe": facts["probe"],
+            "access": section.access,
+            "server": section.server,
+        }
+    except OSError as error:
+        raise WiringError(f"caldb.snapshot: {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise WiringError(
+            f"caldb.snapshot: {path} is not the description of a snapshot: {error!r}"
+        ) from error
+
+
+def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
+    """Plain values for the pure core. Raises WiringError."""
+    batch, node, times = config.batch, config.node, config.protocol
+    servers = {server.name: server for server in config.servers}
+    queues = {}
+    for queue in config.queues:
+        server = servers[queue.server]
+        walltime = WalltimePolicy(**queue.walltime.model_dump())
+        values = queue.model_dump(exclude={"walltime", "prod_source_label"})
+        queues[queue.name] = QueueSpec(
+            **values, walltime=walltime, chunk=server.chunk or CHUNK[server.dialect]
+        )
+    launcher = config.launcher
+    site = SiteSpec(
+        name=config.site,
+        shared_dir=config.shared_dir,
+        output_root=config.output_root,
+        python=node.python,
+        agent_file=str(agent_file),
+        local_dir=node.local_dir,
+        environment=node.environment,
+        launch=lambda index, slots: make_launcher(launcher.kind, slots, launcher.argv).command(index, ()),
+        node_limits=_node_limits(config),
+        caldb=load_caldb(config.caldb),
+        account=batch.account,
+        flags=batch.flags,
+        features=tuple(batch.features),
+        directives=DIALECTS[batch.dialect].render_directives,
+    )
+    return Limits(
+        queues=queues,
+        protocol=ProtocolTimes(times.visible_s, times.poll_s, times.kill_s, times.grace_s, times.margin_s),
+        report=ReportTimes(
+            config.reporting.heartbeat_s, config.reporting.heartbeat_spread_s, config.reporting.urgent_s
+        ),
+        site=site,
+        experiment=load_experiment(config.experiment),
+        batch_server=batch.server,
+        listing_every_s=batch.listing_every_s,
+        evidence_every_s=config.evidence_every_s,
+        fetch_retry_s=min(60.0, max(config.tick_s, batch.listing_every_s)),
+        blind_after_s=max(900.0, 3 * batch.listing_every_s),
+        retain_ok_s=config.retention.ok_h * 3600,
+        retain_failed_s=config.retention.failed_d * 86400,
+        once=once,
+    )
+
+
+def _node_limits(config: Config) -> Mapping[str, float | int | None]:
+    node, times = config.node, config.protocol
+    return {
+        "margin_s": times.margin_s,
+        "poll_s": times.poll_s,
+        "kill_s": times.kill_s,
+        "visible_s": times.visible_s,
+        "heartbeat_s": node.heartbeat_s,
+        "quick_failures": node.quick_failures,
+        "quick_failure_s": node.quick_failure_s,
+        "caldb_ready_s": node.caldb_ready_s,
+        "caldb_restarts": node.caldb_restarts,
+        "stdout_max_mib": node.stdout_max_mib,
+        "rss_max_mib": node.rss_max_mib,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The adapters of one daemon."""
+
+    store: FileStore
+    evidence: FileEvidence
+    batch: BatchCli
+    sources: Mapping[str, JobSource]
+
+
+def make_batch(config: Config) -> BatchCli:
+    """The batch system's commands."""
+    batch = config.batch
+    return BatchCli(
+        DIALECTS[batch.dialect],
+        batch.server,
+        dict(os.environ),
+        BatchCommands(batch.commands.submit, batch.commands.list, batch.commands.cancel),
+        BatchTimeouts(batch.timeouts.submit_s, batch.timeouts.list_s, batch.timeouts.cancel_s),
+    )
+
+
+def make_source(server: ServerSection, label: str) -> JobSource:
+    """The client of one PanDA server."""
+    return make_job_source(
+        server.dialect,
+        server.url,
+        chunk=server.chunk or CHUNK[server.dialect],
+        timeout_s=server.timeout_s,
+        prod_source_label=label,
+        credentials=server.credentials,
+    )
+
+
+def make_sources(config: Config) -> Mapping[str, JobSource]:
+    """One client per server entry; its label is that of its queues."""
+    labels = {queue.server: queue.prod_source_label for queue in config.queues}
+    return {server.name: make_source(server, labels.get(server.name, "managed")) for server in config.servers}
+
+
+def lane_specs(config: Config) -> tuple[LaneSpec, ...]:
+    """The lanes of DESIGN 2: one queue, one time-out and one age each."""
+    fetch = tuple(LaneSpec(f"fetch-{queue.name}") for queue in config.queues)
+    report = tuple(LaneSpec(f"report-{server.name}", REPORT_CONNECTIONS) for server in config.servers)
+    return (
+        LaneSpec("journal"),
+        LaneSpec("batch-list"),
+        LaneSpec("batch-submit"),
+        LaneSpec("evidence-read", EVIDENCE_READERS),
+        LaneSpec("evidence-write"),
+        *fetch,
+        *report,
+    )
+
+
+def make_route(ports: Ports, bundle_dir: Callable[[str], str]) -> Callable[[Action], Route]:
+    """Action -> lane and blocking call."""
+
+    def route(action: Action) -> Route:
+        store, evidence, batch = ports.store, ports.evidence, ports.batch
+        match action:
+            case AppendEvents():
+                return Route("journal", lambda: store.append(action.commit, action.records))
+            case FetchJobs():
+                source = ports.sources[action.server]
+                return Route(f"fetch-{action.queue}", lambda: source.fetch(action.panda_queue, action.count))
+            case ReportJobs():
+                source = ports.sources[action.server]
+                return Route(f"report-{action.server}", lambda: source.report(action.updates), action.rank)
+            case AskStatus():
+                source = ports.sources[action.server]
+                return Route(f"report-{action.server}", lambda: source.status(action.ids), 2)
+            case SubmitBatchJob():
+                script = f"{bundle_dir(action.bundle_id)}/script.{action.number}.sh"
+                return Route("batch-submit", lambda: batch.submit(script, action.name))
+            case CancelBatchJob():
+                return Route("batch-submit", lambda: batch.cancel(action.batch_id), -1)
+            case ListBatchJobs():
+                return Route("batch-list", lambda: batch.list_jobs(action.ids))
+            case ReadEvidence():
+                return Route("evidence-read", lambda: evidence.read(action.bundle_id, action.offsets))
+            case _:
+                return Route("evidence-write", _write(evidence, action))
+
+    return route
+
+
+def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
+    match action:
+        case PrepareBundle():
+            return lambda: evidence.prepare(action.files)
+        case AddScript():
+            return lambda: evidence.add_script(action.bundle_id, action.number, action.text)
+        case MakeClaim():
+            return lambda: evidence.make_claim(action.bundle_id, action.number)
+        case SetDoor():
+            return lambda: evidence.set_door(action.bundle_id, action.number)
+        case WriteClosed():
+            return lambda: evidence.close(action.bundle_id)
+        case WriteCommands():
+            end = [{"panda_id": i, "attempt_nr": n, "why": "killed"} for i, n in action.end]
+            text = json.dumps({"serial": action.serial, "end": end})
+            return lambda: evidence.write_commands(action.bundle_id, text)
+        case RemoveBundle():
+            return lambda: evidence.remove(action.bundle_id)
+        case (
+            AppendEvents()
+            | FetchJobs()
+            | ReportJobs()
+            | AskStatus()
+            | SubmitBatchJob()
+            | CancelBatchJob()
+            | ListBatchJobs()
+            | ReadEvidence()
+        ):
+            raise AssertionError("has a lane of its own")
+        case _:
+            assert_never(action)
