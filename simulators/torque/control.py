@@ -29,10 +29,13 @@ class RunningServer:
     ready: dict[str, Any]
 
     def stop(self, limit_s: float = 20.0) -> int:
-        """End it with everything that it started; returns its exit code."""
+        """End it with everything that it started; returns its exit code (-9: it had to be killed)."""
         self.process.terminate()
         try:
             return self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # its keepers notice and end what is theirs
+            return self.process.wait()
         finally:
             if self.process.stdout is not None:
                 self.process.stdout.close()

@@ -94,6 +94,11 @@ class KeeperProcess:
             return False
         return True
 
+    def retire(self) -> None:
+        """Nothing is left below it: let it go. Whoever holds it asks `wait(0)` until it is reaped."""
+        self.end()
+        self.peer.close()
+
     def close(self) -> None:
         """Close the socket and reap the keeper, which has ended or ends by that."""
         self.peer.close()

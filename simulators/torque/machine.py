@@ -25,6 +25,8 @@ _SCRIPT_UMASK = 0o077
 _STOP_LIMIT_S = 10.0
 # What a batch job's exit status is when its script could not be run.
 _START_FAILURES = {"chdir": -2, "exec": 127, "start": -1}
+# ... and when its output files could not be made.
+_NO_FILES = -9
 
 
 @dataclass(slots=True)
@@ -67,6 +69,7 @@ class SimulatedMachine:
         self._site = model.site
         self._nodes: dict[int, KeeperProcess] = {}
         self._runs: dict[str, _JobRun] = {}
+        self._retired: list[KeeperProcess] = []
         self.applications = Applications(model, self._nodes, self.local_dir, now, log)
 
     # --- start and end of the machine ---------------------------------------------------------------------------
@@ -96,6 +99,8 @@ class SimulatedMachine:
             if not keeper.wait(_STOP_LIMIT_S):
                 keeper.kill()
             keeper.close()
+        for keeper in self._retired:
+            keeper.close()
         for batch_id, run in self._runs.items():
             self._deliver(self._model.jobs[batch_id], run)
         strays = reap_adopted(frozenset())
@@ -111,6 +116,7 @@ class SimulatedMachine:
 
     def carry_out(self) -> None:
         """Do what the model wants done by now."""
+        self._retired = [keeper for keeper in self._retired if not keeper.wait(0)]
         while outputs := self._model.advance(self._now()):
             for output in outputs:
                 match output:
@@ -125,10 +131,25 @@ class SimulatedMachine:
                         self._job_over(output)
 
     def _start_job(self, job: BatchJob) -> None:
-        script, aux = (
-            self._places.inside("jobs", f"{job.batch_id}.SC"),
-            self._places.inside("aux", job.batch_id),
-        )
+        aux = self._places.inside("aux", job.batch_id)
+        try:
+            script, spool = self._write_files(job, aux)
+        except OSError as error:
+            self._log("script_ended", batch_id=job.batch_id, status=_NO_FILES, reason=str(error))
+            self._model.job_ended(self._now(), job.batch_id, _NO_FILES)
+            return
+        home = dict(job.submission.user_variables).get("PBS_O_HOME", "/")
+        cookie = secrets.token_hex(16).upper()
+        environment = job_environment(job, self._site, aux, self._places.path, home, cookie)
+        keeper = KeeperProcess()
+        self._runs[job.batch_id] = _JobRun(keeper, spool)
+        self._watch(keeper.peer, partial(self._job_speaks, job.batch_id, keeper))
+        where, outputs = job.submission.start_dir or home, tuple(spool.values())
+        keeper.start("script", self._interpreter(script), where, environment, _SCRIPT_UMASK, outputs)
+
+    def _write_files(self, job: BatchJob, aux: str) -> tuple[str, dict[str, str]]:
+        """Script, node file and empty spool files of a job; path of the script and the spool by its ending."""
+        script = self._places.inside("jobs", f"{job.batch_id}.SC")
         with open(script, "w", encoding="utf-8", errors="surrogateescape") as file:
             os.fchmod(file.fileno(), 0o700)
             file.write(job.submission.script)
@@ -139,17 +160,7 @@ class SimulatedMachine:
         for path in spool.values():
             with open(path, "w"):
                 os.chmod(path, 0o600)
-        home = dict(job.submission.user_variables).get("PBS_O_HOME", "/")
-        environment = job_environment(
-            job, self._site, aux, self._places.path, home, secrets.token_hex(16).upper()
-        )
-        keeper = KeeperProcess()
-        self._runs[job.batch_id] = _JobRun(keeper, spool)
-        self._watch(keeper.peer, partial(self._job_speaks, job.batch_id, keeper))
-        where = job.submission.start_dir or home
-        keeper.start(
-            "script", self._interpreter(script), where, environment, _SCRIPT_UMASK, tuple(spool.values())
-        )
+        return script, spool
 
     def _interpreter(self, script: str) -> tuple[str, ...]:
         """A script without #! is read by the shell, as the top shell of a batch job would."""
@@ -181,8 +192,8 @@ class SimulatedMachine:
         if run is None:
             return
         self._watch(run.keeper.peer, None)
-        run.keeper.end()
-        run.keeper.close()
+        run.keeper.retire()
+        self._retired.append(run.keeper)
         self._deliver(self._model.jobs[batch_id], run)
         self._model.job_ended(self._now(), batch_id, status)
         self._log("script_ended", batch_id=batch_id, status=status, **more)
@@ -261,7 +272,7 @@ class SimulatedMachine:
                 self.applications.rank_speaks(message)
 
     def _keepers(self) -> frozenset[int]:
-        keepers = (*self._nodes.values(), *(run.keeper for run in self._runs.values()))
+        keepers = (*self._nodes.values(), *(run.keeper for run in self._runs.values()), *self._retired)
         return frozenset(keeper.pid for keeper in keepers)
 
     def _hear(self, keeper: KeeperProcess) -> list[Message]:

@@ -241,7 +241,7 @@ class TorqueModel:
 
     def _want_pass(self, at: float) -> None:
         """A scheduler pass at the first tick of its interval from `at` on."""
-        tick = math.ceil(at / self.site.scheduler_interval_s) * self.site.scheduler_interval_s
+        tick = _tick(at, self.site.scheduler_interval_s)
         if self._pass_at is None or tick < self._pass_at:
             self._pass_at = tick
             self._timers.set(tick, None)
@@ -293,8 +293,8 @@ class TorqueModel:
         )
         for share in placement:
             self.nodes[share.node].jobs[job.batch_id] = share.slots
-        poll = self.site.walltime_poll_s
-        self._timers.set(math.ceil((now + job.walltime_s) / poll) * poll, self._due(job, self._overrun))
+        looked_at = _tick(now + job.walltime_s, self.site.walltime_poll_s)
+        self._timers.set(looked_at, self._due(job, self._overrun))
         self._outputs.append(StartJob(job.batch_id))
 
     def _overrun(self, now: float, job: BatchJob) -> None:
@@ -341,3 +341,9 @@ class TorqueModel:
 
     def _due(self, job: BatchJob, what: Callable[[float, BatchJob], None]) -> _Due:
         return _Due(what, job.batch_id, job.start_count)
+
+
+def _tick(at: float, step: float) -> float:
+    """The first multiple of `step` that is not before `at`, whatever the rounding of large times."""
+    tick = math.ceil(at / step) * step
+    return tick if tick >= at else tick + step

@@ -257,3 +257,13 @@ def test_model_that_has_nothing_to_do_wants_no_time():
     model.job_ended(1.0, batch_id, 0)
     model.advance(1000.0)
     assert model.next_at() is None and model.jobs == {}
+
+
+def test_pass_is_never_before_the_job_is_eligible_whatever_the_rounding():
+    for step in range(400):
+        model, at = (
+            TorqueModel(SITE.model_copy(update={"scheduler_interval_s": 0.2})),
+            1795645143.2 + step * 1e-7,
+        )
+        submit(model, at)
+        assert model.next_at() >= at and len(model.advance(at + 0.5)) == 1
