@@ -182,7 +182,6 @@ def make_source(server: ServerSection, label: str) -> JobSource:
     return make_job_source(
         server.dialect,
         server.url,
-        chunk=server.chunk or CHUNK[server.dialect],
         timeout_s=server.timeout_s,
         prod_source_label=label,
         credentials=server.credentials,

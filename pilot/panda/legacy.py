@@ -1,0 +1,205 @@
+"""PanDA's legacy dialect: `/server/panda/<method>`, form requests, urlencoded or JSON answers (servers up to 0.8.1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from pilot.panda.transport import Transport, excerpt
+from pilot.panda.wire import parse_jobs, shared_fields
+from pilot.ports import (
+    Ack,
+    Broken,
+    Failure,
+    Fetched,
+    PandaId,
+    Refused,
+    ServerStatus,
+    Unavailable,
+    Update,
+)
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+JSON_WANTED = {**FORM, "Accept": "application/json"}
+# The server works on a bulk getJob for (timeout - 10) s; our own time-out must be longer than that.
+SERVER_MARGIN_S = 20.0
+
+# StatusCode -> what it means for a request (docs/facts/panda.md). 0 and 20 are answers, not failures.
+STATUS_CODES: Mapping[int, str] = {
+    10: "unavailable",
+    30: "unavailable",
+    40: "refused",
+    50: "refused",
+    60: "refused",
+    70: "refused",
+    80: "unavailable",
+    90: "unavailable",
+}
+
+
+def failure_of(code: int | None, text: str) -> Failure | None:
+    """The failure that a StatusCode means, None for 0 and 20."""
+    if code in (0, 20):
+        return None
+    match STATUS_CODES.get(-1 if code is None else code):
+        case "refused":
+            return Refused(str(code), excerpt(text))
+        case "unavailable":
+            return Unavailable(f"StatusCode {code}: {excerpt(text)}")
+        case _:
+            return Broken(f"StatusCode {code!r} is unknown", excerpt(text))
+
+
+def parse_fields(text: str) -> dict[str, Any] | Broken:
+    """An answer's fields: a JSON object or an urlencoded text; values of the latter are text."""
+    if text.lstrip().startswith("{"):
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return Broken("answer is not JSON", excerpt(text))
+        return value if isinstance(value, dict) else Broken("answer is no object", excerpt(text))
+    fields = parse_qs(text, keep_blank_values=True)
+    if "StatusCode" not in fields:
+        return Broken("answer has no StatusCode", excerpt(text))
+    return {name: values[0] for name, values in fields.items()}
+
+
+def status_code(fields: Mapping[str, Any]) -> int | None:
+    """StatusCode as a number, None if it is none."""
+    try:
+        return int(fields.get("StatusCode", ""))
+    except (TypeError, ValueError):
+        return None
+
+
+def parse_fetch(text: str, panda_queue: str) -> Fetched | Failure:
+    """Answer to a bulk getJob."""
+    fields = parse_fields(text)
+    if isinstance(fields, Broken):
+        return fields
+    code = status_code(fields)
+    failure = failure_of(code, text)
+    if failure is not None:
+        return failure
+    if code == 20:
+        return Fetched(())
+    jobs = fields.get("jobs", [fields] if "PandaID" in fields else None)
+    if isinstance(jobs, str):
+        try:
+            jobs = json.loads(jobs)
+        except ValueError:
+            return Broken("jobs is not JSON", excerpt(jobs))
+    if not isinstance(jobs, list):
+        return Broken("answer has no list of jobs", excerpt(text))
+    return parse_jobs(jobs, panda_queue)
+
+
+def render_update(update: Update) -> dict[str, Any]:
+    """One element of `jobList`."""
+    fields: dict[str, Any] = {"jobId": int(update.panda_id), "state": update.status.value}
+    fields |= {legacy: value for legacy, _, value in shared_fields(update).values()}
+    return fields
+
+
+def parse_bulk(text: str, updates: Sequence[Update]) -> tuple[Ack, ...] | Failure:
+    """Answer to updateJobsInBulk: `[true, [r...]]` in order; after `[false, text]` nothing is known of any item."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        fields = parse_fields(text)
+        if isinstance(fields, Broken):
+            return fields
+        return failure_of(status_code(fields), text) or Broken("bulk answer is no list", excerpt(text))
+    if isinstance(value, dict):
+        return failure_of(status_code(value), text) or Broken("bulk answer is no list", excerpt(text))
+    if not isinstance(value, list) or len(value) != 2:
+        return Broken("bulk answer is no pair", excerpt(text))
+    if value[0] is not True or not isinstance(value[1], list):
+        return Unavailable(f"bulk update stopped: {excerpt(str(value[1]))}")
+    return tuple(parse_item(update, item) for update, item in zip(updates, value[1], strict=False))
+
+
+def parse_item(update: Update, item: Any) -> Ack:
+    """One result of a bulk answer: urlencoded text, or JSON encoded twice."""
+    if isinstance(item, Mapping) and item.get("type") == "json":
+        item = item.get("content")
+    fields = item if isinstance(item, Mapping) else parse_fields(str(item))
+    if isinstance(fields, Broken):
+        return Ack(update.panda_id, update.attempt_nr, False, reason=fields.reason)
+    return make_ack(update, status_code(fields), fields.get("command"), has_command="command" in fields)
+
+
+def make_ack(update: Update, code: int | None, command: Any, *, has_command: bool = True) -> Ack:
+    """Accepted if StatusCode is 0 and there is a command (a final report's `alreadydone` and `tobekilled` mean that
+    the server has it). A legacy answer without a command did nothing (an unknown state)."""
+    word = "" if command in (None, "NULL") else str(command)
+    if code != 0:
+        return Ack(update.panda_id, update.attempt_nr, False, word, f"StatusCode {code}")
+    if not has_command:
+        return Ack(
+            update.panda_id, update.attempt_nr, False, "", "no command in the answer: nothing was stored"
+        )
+    return Ack(update.panda_id, update.attempt_nr, True, word)
+
+
+def parse_check(text: str, ids: Sequence[PandaId]) -> tuple[ServerStatus, ...] | Failure:
+    """Answer to checkJobStatus (always JSON), in the order asked."""
+    fields = parse_fields(text)
+    if isinstance(fields, Broken):
+        return fields
+    failure = failure_of(status_code(fields), text)
+    if failure is not None:
+        return failure
+    items = fields.get("data")
+    if not isinstance(items, list) or len(items) != len(ids):
+        return Broken("checkJobStatus gave another number of items", excerpt(text))
+    return tuple(
+        ServerStatus(panda_id, 0, str(item.get("status")), _word(item.get("command")))
+        for panda_id, item in zip(ids, items, strict=True)
+        if isinstance(item, Mapping)
+    )
+
+
+def _word(command: Any) -> str:
+    return "" if command in (None, "NULL") else str(command)
+
+
+@dataclass(frozen=True, slots=True)
+class PandaLegacy:
+    """Implements `ports.JobSource`. The caller keeps to the chunk size."""
+
+    transport: Transport
+    prod_source_label: str
+
+    def fetch(self, panda_queue: str, n: int) -> Fetched | Failure:
+        """Up to n jobs; fewer are normal."""
+        form = {
+            "siteName": panda_queue,
+            "prodSourceLabel": self.prod_source_label,
+            "nJobs": n,
+            "timeout": int(max(11.0, self.transport.timeout_s - SERVER_MARGIN_S)),
+        }
+        text = self.transport.post("/server/panda/getJob", urlencode(form).encode(), JSON_WANTED)
+        return parse_fetch(text, panda_queue) if isinstance(text, str) else text
+
+    def report(self, updates: Sequence[Update]) -> tuple[Ack, ...] | Failure:
+        """One updateJobsInBulk."""
+        body = urlencode({"jobList": json.dumps([render_update(update) for update in updates])}).encode()
+        text = self.transport.post("/server/panda/updateJobsInBulk", body, JSON_WANTED)
+        return parse_bulk(text, updates) if isinstance(text, str) else text
+
+    def status(self, ids: Sequence[PandaId]) -> tuple[ServerStatus, ...] | Failure:
+        """checkJobStatus of these ids."""
+        body = urlencode({"ids": ",".join(str(panda_id) for panda_id in ids)}).encode()
+        text = self.transport.post("/server/panda/checkJobStatus", body, JSON_WANTED)
+        return parse_check(text, ids) if isinstance(text, str) else text
+
+    def queue_depth(self, panda_queue: str) -> int | Failure:
+        """The legacy API has no such call for pilots; only whether the server lives can be asked."""
+        text = self.transport.get("/server/panda/isAlive", {})
+        if not isinstance(text, str):
+            return text
+        return 0 if text.strip() == "alive=yes" else Broken("isAlive gave another answer", excerpt(text))

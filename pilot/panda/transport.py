@@ -1,0 +1,80 @@
+"""One HTTP call to a PanDA server -> text or a failure. Keeps connections alive, one session per lane thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import requests
+
+from pilot.ports import Broken, Failure, Refused, Unavailable
+
+# A bulk getJob answer is about 2 kB a job: room for 30,000 jobs; more is not a PanDA answer.
+ANSWER_MAX_BYTES = 64 * 1024 * 1024
+EXCERPT_MAX = 500
+
+
+def excerpt(text: str) -> str:
+    """The start of an answer, fit for a log."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:EXCERPT_MAX])
+
+
+@dataclass(slots=True)
+class Transport:
+    """POST and GET below one base URL. `timeout_s` bounds connecting and each wait for bytes."""
+
+    url: str
+    timeout_s: float
+    credentials: str | None = None
+    _local: threading.local = field(default_factory=threading.local)
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False
+            if self.credentials is not None:
+                session.cert = self.credentials
+            self._local.session = session
+        return session
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> str | Failure:
+        """The text of a 200 answer."""
+        return self._call("POST", path, body, headers)
+
+    def get(self, path: str, headers: Mapping[str, str]) -> str | Failure:
+        """The text of a 200 answer."""
+        return self._call("GET", path, None, headers)
+
+    def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> str | Failure:
+        try:
+            answer = self._session().request(
+                method,
+                self.url.rstrip("/") + path,
+                data=body,
+                headers=dict(headers),
+                timeout=(min(30.0, self.timeout_s), self.timeout_s),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            return Unavailable(f"{path}: {type(error).__name__}: {excerpt(str(error))}")
+        return read_answer(path, answer.status_code, answer.content)
+
+
+def read_answer(path: str, status: int, content: bytes) -> str | Failure:
+    """What an HTTP answer means before its text is looked at. Pure.
+
+    PanDA answers 200 for every handled call; 403 is a definite no (method or token); an HTML page is Apache or a
+    proxy speaking, also with 200; every other status is a server in trouble.
+    """
+    if len(content) > ANSWER_MAX_BYTES:
+        return Broken(f"{path}: answer of {len(content)} bytes")
+    text = content.decode("utf-8", "replace")
+    if text.lstrip()[:100].lower().startswith(("<html", "<!doctype")):
+        return Unavailable(f"{path}: HTTP {status} with an HTML page")
+    if status == 403:
+        return Refused("403", excerpt(text))
+    if status != 200:
+        return Unavailable(f"{path}: HTTP {status}: {excerpt(text)}")
+    return text
