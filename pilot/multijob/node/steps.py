@@ -6,6 +6,7 @@ An agent that hung anywhere and comes back either sees `closed` or had made its 
 
 from __future__ import annotations
 
+import errno
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from pilot.multijob.node.files import (
@@ -24,6 +25,10 @@ from pilot.multijob.node.manifest import Job, Place
 
 # Pauses before the second, third and fourth try of a look or a placement: a busy metadata server recovers in seconds.
 TRY_AGAIN_S = (0.5, 2.0, 8.0)
+# No later try will find these different.
+FINAL_ERRORS = frozenset(
+    (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EACCES, errno.EPERM)
+)
 
 
 class Line(NamedTuple):
@@ -160,6 +165,8 @@ def placement_steps(directory: str, source: str, size: int, place: Place, temp: 
             return _entry(place, size, copied, None)
         except OSError as error:
             reason = str(error)
+            if error.errno in FINAL_ERRORS:
+                break
         if pause is not None:
             yield Pause(pause)
     try:
