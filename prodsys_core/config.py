@@ -52,7 +52,7 @@ class Sqlite(Section):
 
     engine: Literal["sqlite"]
     path: AbsolutePath
-    busy_s: int = Field(30, ge=1, le=600)  # how long a writer waits for another one
+    busy_s: int = Field(default=30, ge=1, le=600)  # how long a writer waits for another one
 
 
 class MariaDb(Section):
@@ -64,7 +64,7 @@ class MariaDb(Section):
     password_file: AbsolutePath | None = None
     socket: AbsolutePath | None = None
     host: str = "127.0.0.1"
-    port: int = Field(3306, ge=1, le=65535)
+    port: int = Field(default=3306, ge=1, le=65535)
 
 
 class X509(Section):
@@ -87,8 +87,8 @@ class Oidc(Section):
 class BatchNumbers(Section):
     """Reserved range of jediTaskID: must not meet real tasks of the same server."""
 
-    first: int = Field(900_000_000, ge=1, le=2**53)
-    last: int = Field(999_999_999, ge=1, le=2**53)
+    first: int = Field(default=900_000_000, ge=1, le=2**53)
+    last: int = Field(default=999_999_999, ge=1, le=2**53)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -101,13 +101,15 @@ class Panda(Section):
     """The workload server, v1 calls."""
 
     url: Url
-    timeout_s: float = Field(120.0, gt=0, le=3600)  # the server stores a job in 15 to 110 ms
-    submit_chunk: int = Field(200, ge=1, le=5000)  # jobs a call; the server cuts at 5000 without a word
-    status_chunk: int = Field(300, ge=1, le=450)  # ids in a URL; Apache takes 8190 bytes
-    record_chunk: int = Field(1000, ge=1, le=5500)  # full records a call; the server cuts at 5500
-    settle_s: float = Field(900.0, ge=0, le=86400)  # an unchanged list this much later is final
-    status_every_s: float = Field(60.0, ge=0, le=86400)  # between two looks at the same jobs
-    active_max: int = Field(10_000, ge=1, le=1_000_000)  # our jobs in one PanDA queue
+    timeout_s: float = Field(default=120.0, gt=0, le=3600)  # the server stores a job in 15 to 110 ms
+    submit_chunk: int = Field(
+        default=200, ge=1, le=5000
+    )  # jobs a call; the server cuts at 5000 without a word
+    status_chunk: int = Field(default=300, ge=1, le=450)  # ids in a URL; Apache takes 8190 bytes
+    record_chunk: int = Field(default=1000, ge=1, le=5500)  # full records a call; the server cuts at 5500
+    settle_s: float = Field(default=900.0, ge=0, le=86400)  # an unchanged list this much later is final
+    status_every_s: float = Field(default=60.0, ge=0, le=86400)  # between two looks at the same jobs
+    active_max: int = Field(default=10_000, ge=1, le=1_000_000)  # our jobs in one PanDA queue
     batch_numbers: BatchNumbers = BatchNumbers()
     prod_source_label: Name = "prod_test"
     vo: Name = "vo.compass.cern.ch"
@@ -150,25 +152,25 @@ class Site(Section):
     files: SiteFiles
     tape: Tape | None = None  # null: merged files stay on the site
     commands: Annotated[dict[str, str], AfterValidator(_commands)]
-    max_walltime_s: int | None = Field(None, ge=1)
+    max_walltime_s: int | None = Field(default=None, ge=1)
 
 
 class Retry(Section):
     """When an attempt that ended badly is followed by another one; charged attempts: the task's max_attempts."""
 
-    uncharged_max: int = Field(20, ge=1, le=1000)  # a site that fails for days must come to a person
+    uncharged_max: int = Field(default=20, ge=1, le=1000)  # a site that fails for days must come to a person
     backoff_s: tuple[float, ...] = Field(
         (0.0, 60.0, 300.0, 900.0, 1800.0, 3600.0), min_length=1, strict=False
     )
-    charged_wait_s: float = Field(0.0, ge=0)
+    charged_wait_s: float = Field(default=0.0, ge=0)
 
 
 class Web(Section):
     """`prodsys serve`: loopback only; put a TLS proxy in front."""
 
     host: Literal["127.0.0.1", "localhost", "::1"] = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
-    names: tuple[str, ...] = Field((), strict=False)  # further Host headers that are accepted
+    port: int = Field(default=8080, ge=0, le=65535)
+    names: tuple[str, ...] = Field(default=(), strict=False)  # further Host headers that are accepted
 
 
 class Config(Section):
@@ -181,7 +183,9 @@ class Config(Section):
     sites: Annotated[list[Site], Field(min_length=1)]
     retry: Retry = Retry()
     web: Web = Web()
-    lease_s: float = Field(120.0, ge=1, le=3600)  # a tick that shows no life for so long is taken over
+    lease_s: float = Field(
+        default=120.0, ge=1, le=3600
+    )  # a tick that shows no life for so long is taken over
 
     @model_validator(mode="after")
     def _sites_differ(self) -> Self:

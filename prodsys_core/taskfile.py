@@ -49,11 +49,11 @@ RawName = Annotated[str, AfterValidator(_raw_name)]
 class MergeSizes(Section):
     """A merged file is closed before it would pass one of these."""
 
-    mdst_bytes: int = Field(4_500_000_000, ge=1)
-    mdst_events: int | None = Field(None, ge=1)
-    hist_bytes: int = Field(4_500_000_000, ge=1)
-    dump_bytes: int = Field(2_150_000_000, ge=1)
-    dump_files: int = Field(1000, ge=1)
+    mdst_bytes: int = Field(default=4_500_000_000, ge=1)
+    mdst_events: int | None = Field(default=None, ge=1)
+    hist_bytes: int = Field(default=4_500_000_000, ge=1)
+    dump_bytes: int = Field(default=2_150_000_000, ge=1)
+    dump_files: int = Field(default=1000, ge=1)
 
 
 class TaskFile(Section):
@@ -65,10 +65,10 @@ class TaskFile(Section):
     production: PlainName
     path: RelativePath
     soft: PlainName
-    year: int | None = Field(None, ge=1990, le=2100)
+    year: int | None = Field(default=None, ge=1990, le=2100)
     period: Annotated[str, Field(pattern=rf"^({_SEGMENT})?$", max_length=50)] = ""
-    prodslt: int = Field(0, ge=0, le=999)
-    phastver: int = Field(7, ge=0, le=999)
+    prodslt: int = Field(default=0, ge=0, le=999)
+    phastver: int = Field(default=7, ge=0, le=999)
     template: Annotated[str, Field(pattern=rf"^{_SEGMENT}$", max_length=100)] = "template.opt"
     files_source: Literal["runs list", "files list"]
     runs: list[Annotated[int, Field(ge=1, le=999_999_999)]] = Field(default_factory=list)
@@ -76,9 +76,9 @@ class TaskFile(Section):
     catalogue: AbsolutePath | None = None
     files_home: HomePath
     files_home_prefix: HomePath
-    max_attempts: int = Field(5, ge=1, le=100)
+    max_attempts: int = Field(default=5, ge=1, le=100)
     merge: MergeSizes = MergeSizes()
-    comment: str = Field("", max_length=2000)
+    comment: str = Field(default="", max_length=2000)
 
     @model_validator(mode="after")
     def _source(self) -> Self:
