@@ -1,0 +1,82 @@
+"""Positional job lists as submitters send them -> values (panda-jobmodel section 4). Pure.
+
+The order of attributes is that of real servers: they are only ever appended, so an older list is a prefix and the
+last element is always the list of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ATTRIBUTES: tuple[str, ...] = tuple(
+    """PandaID jobDefinitionID schedulerID pilotID creationTime creationHost modificationTime modificationHost
+    AtlasRelease transformation homepackage prodSeriesLabel prodSourceLabel prodUserID assignedPriority
+    currentPriority attemptNr maxAttempt jobStatus jobName maxCpuCount maxCpuUnit maxDiskCount maxDiskUnit
+    ipConnectivity minRamCount minRamUnit startTime endTime cpuConsumptionTime cpuConsumptionUnit commandToPilot
+    transExitCode pilotErrorCode pilotErrorDiag exeErrorCode exeErrorDiag supErrorCode supErrorDiag ddmErrorCode
+    ddmErrorDiag brokerageErrorCode brokerageErrorDiag jobDispatcherErrorCode jobDispatcherErrorDiag
+    taskBufferErrorCode taskBufferErrorDiag computingSite computingElement jobParameters metadata prodDBlock
+    dispatchDBlock destinationDBlock destinationSE nEvents grid cloud cpuConversion sourceSite destinationSite
+    transferType taskID cmtConfig stateChangeTime prodDBUpdateTime lockedby relocationFlag jobExecutionID VO
+    pilotTiming workingGroup processingType prodUserName nInputFiles countryGroup batchID parentID specialHandling
+    jobsetID coreCount nInputDataFiles inputFileType inputFileProject inputFileBytes nOutputDataFiles
+    outputFileBytes jobMetrics workQueue_ID jediTaskID jobSubStatus actualCoreCount reqID maxRSS maxVMEM maxSWAP
+    maxPSS avgRSS avgVMEM avgSWAP avgPSS maxWalltime nucleus eventService failedAttempt hs06sec gshare hs06
+    totRCHAR totWCHAR totRBYTES totWBYTES rateRCHAR rateWCHAR rateRBYTES rateWBYTES resource_type diskIO
+    memory_leak memory_leak_x2 container_name job_label gco2_regional gco2_global cpu_architecture_level
+    outputFileType""".split()
+)
+FILE_ATTRIBUTES: tuple[str, ...] = tuple(
+    """row_ID PandaID GUID lfn type dataset status prodDBlock prodDBlockToken dispatchDBlock dispatchDBlockToken
+    destinationDBlock destinationDBlockToken destinationSE fsize md5sum checksum scope""".split()
+)
+ZERO_ATTRIBUTES = frozenset(name for name in ATTRIBUTES if name.endswith("ErrorCode")) | {
+    "cpuConsumptionTime"
+}
+
+
+class BadJobList(Exception):
+    """What a submitter sent is no list of jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedJob:
+    """One job as submitted: attributes by name (None: unset) and its files."""
+
+    attributes: Mapping[str, Any]
+    files: tuple[Mapping[str, Any], ...]
+
+
+def parse_jobs(value: Any) -> list[SubmittedJob]:
+    """Jobs of a submitted list; raises BadJobList."""
+    if not isinstance(value, list):
+        raise BadJobList("jobs is no list")
+    return [_job(item) for item in value]
+
+
+def _job(item: Any) -> SubmittedJob:
+    if not isinstance(item, list) or len(item) < 2 or not isinstance(item[-1], list):
+        raise BadJobList("a job is no positional list that ends in its files")
+    attributes = {name: _unset(value) for name, value in zip(ATTRIBUTES, item[:-1], strict=False)}
+    for name in ATTRIBUTES:
+        attributes.setdefault(name, None)
+        if attributes[name] is None and name in ZERO_ATTRIBUTES:
+            attributes[name] = 0
+    return SubmittedJob(attributes, tuple(_file(entry) for entry in item[-1]))
+
+
+def _file(entry: Any) -> Mapping[str, Any]:
+    if not isinstance(entry, list):
+        raise BadJobList("a file is no positional list")
+    return {name: _unset(value) for name, value in zip(FILE_ATTRIBUTES, entry, strict=False)}
+
+
+def _unset(value: Any) -> Any:
+    return None if value == "NULL" else value
+
+
+def describe_files(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Files as a description shows them."""
+    return [{name: entry.get(name) for name in FILE_ATTRIBUTES} for entry in files]
