@@ -115,7 +115,8 @@ class Connection:
             raise QueryFailed("empty packet")
         if body[0] == 0xFF:
             code = int.from_bytes(body[1:3], "little")
-            raise QueryFailed(f"error {code}: {body[3:503].decode('utf-8', 'replace')}")
+            words = body[9:] if body[3:4] == b"#" else body[3:]
+            raise QueryFailed(f"error {code}: {words[:500].decode('utf-8', 'replace')}")
         return body
 
     def _exactly(self, size: int) -> bytes:

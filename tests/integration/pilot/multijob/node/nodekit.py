@@ -29,6 +29,7 @@ class Bundle:
         self.dir.mkdir()
         self.local.mkdir()
         self.limits = {**QUICK_LIMITS, **limits}
+        self.python = sys.executable
         self.jobs: list[dict[str, Any]] = []
         self.kinds: dict[str, Any] = {"plain": dict(KIND), "calib": {**KIND, "needs_caldb": True}}
         self.extra: dict[str, Any] = {}
@@ -59,7 +60,7 @@ class Bundle:
             "bundle_id": "btestabcd",
             "site": "test",
             "panda_queue": "Q",
-            "python": sys.executable,
+            "python": self.python,
             "agent_file": str(self.agent_file),
             "walltime_s": 60,
             "limits": self.limits,
@@ -77,7 +78,7 @@ class Bundle:
 
     def agent_argv(self, seconds_left: float = 30.0) -> list[str]:
         """The command that the gate would start."""
-        words = [sys.executable, "-I", "-S", str(self.agent_file), "agent", "--bundle", str(self.dir)]
+        words = [self.python, "-I", "-S", str(self.agent_file), "agent", "--bundle", str(self.dir)]
         return [
             *words,
             "--round",
@@ -148,4 +149,24 @@ def processes_with(text: str) -> list[int]:
                 continue
             if text.encode() in words and state not in "ZX":
                 found.append(int(entry.name))
+    return found
+
+
+def interpreters():
+    """Other Pythons of 3.8 and later: on PATH, and installed beside this one."""
+    beside = Path(sys.base_prefix).parent.glob("*/bin/python3")
+    found = []
+    for command in (*(f"python3.{minor}" for minor in range(8, 15)), *map(str, beside)):
+        try:
+            done = subprocess.run(
+                [command, "-c", "import sys; print(*sys.version_info[:2])"],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+        except OSError:
+            continue
+        if done.returncode == 0 and tuple(map(int, done.stdout.split())) >= (3, 8):
+            found.append(command)
     return found

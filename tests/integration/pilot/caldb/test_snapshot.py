@@ -1,0 +1,203 @@
+"""Snapshots: built from a dump, and refused when anything about them is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from snapkit import DUMP, PROBE, no_server, write_dump
+
+from pilot.caldb import cli
+from pilot.caldb.snapshot import build_snapshot, check_snapshot, description_path, read_snapshot
+from pilot.caldb.template import BadSnapshot
+
+pytestmark = pytest.mark.skipif(no_server, reason="mariadbd is not installed")
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("good")
+    return build_snapshot(
+        write_dump(directory), directory / "calib.tar", identity="cal-1", probe_sql=PROBE, run_range=(1, 9)
+    )
+
+
+@pytest.fixture
+def copy(good, tmp_path):
+    """A copy of the good snapshot that a test may damage."""
+    path = tmp_path / "calib.tar"
+    path.write_bytes(Path(good.path).read_bytes())
+    description_path(path).write_text(description_path(Path(good.path)).read_text())
+    return path
+
+
+def describe(path, **changes):
+    import hashlib
+
+    body = json.loads(description_path(path).read_text())
+    body["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    description_path(path).write_text(json.dumps({**body, **changes}))
+
+
+def test_good_snapshot_is_described_and_accepted(good):
+    assert check_snapshot(good.path) == good
+    assert (good.probe["expect"], good.run_range, good.source) == ("4", (1, 9), "calibrations.sql")
+    with tarfile.open(good.path) as tar:
+        assert all(member.uid == 0 and member.mtime == 0 for member in tar)
+
+
+@pytest.mark.parametrize("backend", ["mariadb", "sqlite"])
+def test_content_is_the_dump(backend, tmp_path):
+    snapshot = build_snapshot(
+        write_dump(tmp_path),
+        tmp_path / "calib",
+        identity="x",
+        probe_sql="SELECT hex(data) FROM calib_payload WHERE payload_id = 2",
+        backend=backend,
+    )
+    assert snapshot.probe["expect"] == "00FF2764"
+    check_snapshot(snapshot.path)
+
+
+def test_wrong_checksum_is_refused(copy):
+    copy.write_bytes(copy.read_bytes()[:-1] + b"x")
+    with pytest.raises(BadSnapshot, match="checksum"):
+        check_snapshot(copy)
+
+
+def test_truncated_snapshot_is_refused(copy):
+    copy.write_bytes(copy.read_bytes()[:30000])
+    describe(copy)
+    with pytest.raises(BadSnapshot, match=r"damaged|truncated"):
+        check_snapshot(copy)
+
+
+def test_missing_probe_row_is_refused(copy):
+    describe(copy, probe={"sql": "SELECT size FROM calib_payload WHERE payload_id = 77", "expect": "4"})
+    with pytest.raises(BadSnapshot, match="the probe row is missing"):
+        check_snapshot(copy)
+
+
+def test_writable_account_is_refused(copy, monkeypatch):
+    from pilot.caldb import template
+
+    real = template._one_account
+
+    def writable(connection):
+        real(connection)
+        connection.rows("GRANT INSERT ON calib.* TO calib@'%'")
+
+    monkeypatch.setattr(template, "_one_account", writable)
+    path = copy.with_name("writable.tar")
+    dump = write_dump(copy.parent)
+    build_snapshot(dump, path, identity="x", probe_sql=PROBE)
+    with pytest.raises(BadSnapshot, match="Insert_priv, Select_priv on calib"):
+        check_snapshot(path)
+
+
+def test_a_member_outside_is_refused(copy):
+    with tarfile.open(copy, "a") as tar:
+        tar.addfile(tarfile.TarInfo("../escaped"))
+    describe(copy)
+    with pytest.raises(BadSnapshot, match="outside its directory"):
+        check_snapshot(copy)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "error 1146: Table 'calib.calib_payload'"),
+        (DUMP + "INSERT INTO nowhere VALUES (1);\n", "line 14: error 1146"),
+        (DUMP + "INSERT INTO calib_iov", "ends inside the statement"),
+        (None, "No such file"),
+    ],
+)
+def test_bad_dump_leaves_nothing(tmp_path, text, words):
+    before = set(Path("/tmp").glob("ep-caldb-*"))
+    source = write_dump(tmp_path, text) if text is not None else tmp_path / "nowhere.sql"
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadSnapshot, match=words):
+        build_snapshot(source, tmp_path / "out" / "calib.tar", identity="x", probe_sql=PROBE)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert set(Path("/tmp").glob("ep-caldb-*")) <= before
+
+
+def test_wrong_expectation_is_refused_at_building(tmp_path):
+    with pytest.raises(BadSnapshot, match="answered '4', expected '5'"):
+        build_snapshot(
+            write_dump(tmp_path),
+            tmp_path / "c",
+            identity="x",
+            probe_sql=PROBE,
+            probe_expect="5",
+            backend="sqlite",
+        )
+
+
+def test_existing_snapshot_is_never_overwritten(good, tmp_path):
+    with pytest.raises(BadSnapshot, match="exists already"):
+        build_snapshot(write_dump(tmp_path), good.path, identity="x", probe_sql=PROBE)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"schema": 2}', "[]"])
+def test_bad_description_names_its_file(copy, text):
+    description_path(copy).write_text(text)
+    with pytest.raises(BadSnapshot, match=r"calib\.tar\.json"):
+        read_snapshot(copy)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_works_for_an_ordinary_user(good, tmp_path):
+    import shutil
+    import tempfile
+
+    work = Path(tempfile.mkdtemp(prefix="ep-user-", dir="/tmp"))
+    try:
+        write_dump(work)
+        shutil.chown(work, "nobody")
+        code = (
+            "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+            "from pilot.caldb.snapshot import *\n"
+            "os.setgid(65534); os.setuid(65534)\n"
+            "d = sys.argv[2]\n"
+            f"build_snapshot(d + '/calibrations.sql', d + '/c.tar', identity='x', probe_sql={PROBE!r})\n"
+            "check_snapshot(d + '/c.tar')\n"
+        )
+        environment = {"PATH": os.defpath, "TMPDIR": str(work)}
+        done = subprocess.run(
+            [sys.executable, "-c", code, os.getcwd(), str(work)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        assert sorted(path.name for path in work.iterdir()) == ["c.tar", "c.tar.json", "calibrations.sql"]
+    finally:
+        shutil.rmtree(work)
+
+
+def run_cli(*words):
+    parser = argparse.ArgumentParser(prog="pilot")
+    cli.add_parser(parser.add_subparsers(dest="command", required=True))
+    return cli.run(parser.parse_args(["caldb", *map(str, words)]))
+
+
+def test_command_line(tmp_path, capsys):
+    dump, out = write_dump(tmp_path), tmp_path / "c.tar"
+    assert run_cli("build", dump, out, "--identity", "cal-1", "--probe", PROBE, "--runs", 1, 9) == 0
+    assert "built:" in capsys.readouterr().out
+    assert run_cli("check", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["run_range"] == [1, 9]
+    assert run_cli("build", dump, out, "--identity", "cal-1", "--probe", PROBE) == 1
+    answer = capsys.readouterr()
+    assert answer.out == ""
+    assert answer.err.count("\n") == 1
+    assert "exists already" in answer.err

@@ -1,0 +1,76 @@
+"""What travels to a compute node: one file, standard library of Python 3.8 only, nothing of the edge."""
+
+from __future__ import annotations
+
+import ast
+import io
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pilot.multijob.agentfile import build_agent_file, node_sources, render_agent_file
+
+# Costly to import (file calls beside those of an empty interpreter, docs/decisions/0101): not on a node.
+COSTLY = {
+    "urllib.request",
+    "http.client",
+    "email",
+    "dataclasses",
+    "tempfile",
+    "logging",
+    "argparse",
+    "asyncio",
+}
+SOURCES = sorted(node_sources().items())
+
+
+@pytest.mark.parametrize(("name", "content"), SOURCES, ids=[name for name, _ in SOURCES])
+def test_python_38_syntax_and_standard_library_only(name, content):
+    tree = ast.parse(content, name, feature_version=(3, 8))
+    own = {name[: -len(".py")].replace("/", ".") for name in node_sources()}
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Match)
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only"
+            # `from pilot.caldb import plan` names a module
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = whole if set(whole) <= own else [str(node.module)]
+        else:
+            continue
+        for module in modules:
+            assert module in own or module.split(".")[0] in sys.stdlib_module_names, module
+            assert module not in COSTLY, module
+
+
+def test_the_same_sources_make_the_same_file(tmp_path):
+    first = build_agent_file(tmp_path)
+    before = first.stat()
+    assert build_agent_file(tmp_path) == first
+    assert first.stat().st_mtime_ns == before.st_mtime_ns
+    assert first.read_bytes() == render_agent_file()
+    assert [path.name for path in tmp_path.iterdir()] == [first.name]
+
+
+def test_a_damaged_file_is_replaced(tmp_path):
+    path = build_agent_file(tmp_path)
+    path.write_bytes(b"torn")
+    assert build_agent_file(tmp_path).read_bytes() == render_agent_file()
+
+
+def test_packages_inside_are_empty_and_nothing_of_the_edge_is_there():
+    with zipfile.ZipFile(io.BytesIO(render_agent_file())) as archive:
+        names = archive.namelist()
+        assert archive.read("pilot/__init__.py") == b""
+    edge = [name for name in names if name.startswith("pilot/multijob/") and "/node/" not in name]
+    assert edge == ["pilot/multijob/__init__.py"]
+    assert "pilot/caldb/snapshot.py" not in names
+
+
+def test_folder_holds_no_edge_code():
+    assert {f"pilot/multijob/node/{path.name}" for path in Path("pilot/multijob/node").glob("*.py")} <= set(
+        node_sources()
+    )
