@@ -92,6 +92,11 @@ def _add_task_verbs(verbs: Any) -> None:
         "status", metavar="STATUS", help="ready, send, paused, archive, ... (one word in quotes)"
     )
     setting.set_defaults(run=_task_set)
+    resend = actions.add_parser("resend", help="one more attempt for jobs and merges that wait for a person")
+    resend.add_argument("name", metavar="NAME")
+    resend.add_argument("status", choices=("failed", "manual check is needed"), help="which of them")
+    resend.add_argument("--yes", action="store_true", help="do it; without it they are only listed")
+    resend.set_defaults(run=_task_resend)
 
 
 def _seconds(text: str) -> float:
@@ -210,6 +215,27 @@ def _task_set(options: argparse.Namespace) -> int:
         return OK if task.status == options.status else FAILED
 
     return _with_database(change)
+
+
+def _task_resend(options: argparse.Namespace) -> int:
+    from prodsys_core.models import Task
+    from prodsys_core.services.tasks import manager, resend_candidates, steps_resend
+
+    def resend() -> int:
+        task = Task.objects.filter(name=options.name).first()
+        if task is None:
+            return _complain(f"no task named {options.name}", code=FAILED)
+        steps = resend_candidates(task, options.status)
+        for step in steps:
+            name = step.job.file if step.job else f"run {step.run.number} {step.kind} {step.group.piece}"
+            print(f"{name}\tattempt {step.attempt}\t{step.reason}\t{step.message}".rstrip("\t"))
+        if options.yes:
+            print(f"{steps_resend(steps, manager(getpass.getuser(), _now()))} get one more attempt")
+        else:
+            print(f"{len(steps)} would get one more attempt; add --yes")
+        return OK
+
+    return _with_database(resend)
 
 
 def _jobs(options: argparse.Namespace) -> int:

@@ -160,7 +160,7 @@ class Retry(Section):
 
     uncharged_max: int = Field(default=20, ge=1, le=1000)  # a site that fails for days must come to a person
     backoff_s: tuple[float, ...] = Field(
-        (0.0, 60.0, 300.0, 900.0, 1800.0, 3600.0), min_length=1, strict=False
+        default=(0.0, 60.0, 300.0, 900.0, 1800.0, 3600.0), min_length=1, strict=False
     )
     charged_wait_s: float = Field(default=0.0, ge=0)
 

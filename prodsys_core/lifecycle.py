@@ -125,6 +125,10 @@ STEP_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
     (_P.RUNNING, _P.MANUAL_CHECK): _S,
     (_P.READY, _P.FINISHED): _S,  # work done here: cross-check, archive logs, clean
     (_P.READY, _P.MANUAL_CHECK): _S,
+    (_P.FAILED, _P.STAGED): _M,  # one more attempt, given by a person
+    (_P.FAILED, _P.READY): _M,
+    (_P.MANUAL_CHECK, _P.STAGED): _M,
+    (_P.MANUAL_CHECK, _P.READY): _M,
     (_P.DEFINED, _P.CANCELLED): _S,
     (_P.STAGED, _P.CANCELLED): _S,
     (_P.READY, _P.CANCELLED): _S,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from prodsys_core.catalogue import (
     plan_from_runs,
 )
 from prodsys_core.config import Config
-from prodsys_core.lifecycle import Role, StepKind, StepStatus, TaskStatus
+from prodsys_core.lifecycle import PANDA_KINDS, Role, StepKind, StepStatus, TaskStatus, waiting_status
 from prodsys_core.models import MESSAGE_LENGTH, Job, MergeLimit, Run, Step, Task, Transition
 from prodsys_core.naming import work_key
 from prodsys_core.plan import backoff_s
@@ -107,6 +108,23 @@ def task_set(name: str, status: str, mover: Mover) -> Task | None:
         if move(mover, "task", [task.pk], task.status, status, next_try_at=None):
             break
     return Task.objects.get(pk=task.pk)
+
+
+def resend_candidates(task: Task, status: str) -> list[Step]:
+    """Steps of a task that wait for a person: their PanDA job is over and no further attempt is due."""
+    steps = Step.objects.filter(task=task, status=status, next_try_at=None, kind__in=PANDA_KINDS)
+    return list(steps.select_related("job", "run", "group").order_by("pk"))
+
+
+def steps_resend(steps: Iterable[Step], mover: Mover) -> int:
+    """Give each of these steps one more attempt, whatever it has been charged; returns how many."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for step in steps:
+        groups.setdefault((step.status, waiting_status(step.kind)), []).append(step.pk)
+    return sum(
+        len(move(mover, "step", ids, old, new, reason="resent", next_try_at=None))
+        for (old, new), ids in groups.items()
+    )
 
 
 def tasks_generate(config: Config, mover: Mover) -> int:

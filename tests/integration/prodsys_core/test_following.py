@@ -5,6 +5,7 @@ import pytest
 from prodsys_core.lifecycle import Role
 from prodsys_core.models import AttemptEnd, Step, Transition
 from prodsys_core.services.moves import Mover, NotAllowed, move
+from prodsys_core.services.tasks import manager, resend_candidates, steps_resend
 
 
 def test_task_runs_when_panda_reports_a_job_running(rig):
@@ -186,3 +187,27 @@ def test_poisoned_row_holds_only_itself(rig):
     poisoned = Step.objects.get(task__name="t2")
     assert (poisoned.status, poisoned.reason) == ("staged", "cannot-send")
     assert poisoned.next_try_at is not None
+
+
+def test_resend_gives_one_more_attempt(rig):
+    task = rig.sent_task({274495: [300, 200]}, max_attempts=1)
+    rig.run_jobs(status="failed", codes={"pilotErrorCode": 1305})
+    rig.tick()
+    assert len(rig.panda.jobs) == 2
+    steps = resend_candidates(task, "failed")
+    assert steps_resend(steps, manager("ann", rig.now)) == 2
+    rig.tick()
+    assert len(rig.panda.jobs) == 4
+    rig.run_jobs(status="failed", codes={"pilotErrorCode": 1235})
+    rig.tick()
+    assert [step.charged for step in rig.steps()] == [2, 2]
+    assert len(resend_candidates(task, "manual check is needed")) == 2
+    assert len(rig.panda.jobs) == 4
+
+
+def test_resend_leaves_what_has_a_next_try_of_its_own(rig):
+    task = rig.sent_task({274495: [300]})
+    rig.set("paused")
+    rig.run_jobs(status="failed", codes={"pilotErrorCode": 1344})
+    rig.tick()
+    assert resend_candidates(task, "failed") == []

@@ -2,8 +2,6 @@
 
 import itertools
 
-import pytest
-
 from prodsys_core import lifecycle as life
 from prodsys_core import tables
 from prodsys_core.lifecycle import RunProgress, StepKind, kinds_to_open, run_complete
@@ -38,9 +36,10 @@ def test_task_edges_are_those_of_the_specification():
         assert service == ((old, new) in SERVICE_EDGES), (old, new)
 
 
-@pytest.mark.parametrize("subject", ["step", "run"])
-def test_managers_move_no_step_and_no_run(subject):
-    assert all(roles == {life.Role.SERVICE} for roles in life.EDGES[subject].values())
+def test_managers_move_no_run_and_only_resend_steps():
+    assert all(roles == {life.Role.SERVICE} for roles in life.RUN_EDGES.values())
+    by_hand = {edge for edge, roles in life.STEP_EDGES.items() if life.Role.MANAGER in roles}
+    assert by_hand == set(itertools.product(("failed", "manual check is needed"), ("staged", "ready")))
 
 
 def test_nothing_leaves_an_end():
