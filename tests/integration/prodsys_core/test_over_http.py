@@ -1,0 +1,200 @@
+"""prodsys against the simulated PanDA server over real HTTP, with a pilot in a few lines."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+import requests
+
+from prodsys_core.models import AttemptEnd, PandaAttempt, Run, SendBatch
+from prodsys_core.panda import HttpJobSink
+
+START_S = 20
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Address of a server whose own daemons work at once."""
+    ready, times = tmp_path / "ready.json", tmp_path / "times.json"
+    times.write_text(json.dumps({"activate_s": 0, "adder_s": 0}))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simulators.panda.http", "--ready", str(ready), "--config", str(times)]
+    )
+    try:
+        end = time.monotonic() + START_S
+        while not ready.exists():
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        yield json.loads(ready.read_text())["url"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(START_S)
+
+
+@pytest.fixture
+def wired(rig, server):
+    """The rig with the real client on the simulated server."""
+    rig.at_once(url=server, settle_s=5.0)
+    rig.panda = HttpJobSink(rig.config.panda)
+    rig.pilot = Pilot(server, rig)
+    return rig
+
+
+class Pilot:
+    """Takes jobs of a queue and reports them."""
+
+    def __init__(self, url, rig):
+        self.url, self.rig = url, rig
+
+    def post(self, call, body):
+        headers = {"Accept": "application/json"}
+        answer = requests.post(f"{self.url}/api/v1/{call}", json=body, headers=headers, timeout=20).json()
+        return answer["data"] if answer["success"] else None
+
+    def fault(self, **order):
+        assert requests.post(f"{self.url}/sim/fault", json=order, timeout=20).text == "ok"
+
+    def take(self, queue, n=100):
+        found = self.post(
+            "pilot/acquire_jobs", {"site_name": queue, "n_jobs": n, "prod_source_label": "managed"}
+        )
+        return found["jobs"] if found else []
+
+    def report(self, job, status, **fields):
+        body = {"job_id": job["PandaID"], "job_status": status, "attempt_nr": job["attemptNr"], **fields}
+        return self.post("pilot/update_job", body)
+
+    def finish(self, job, n_events=None):
+        files = self.rig.write_outputs(WireJob(job))
+        report = {
+            file.lfn: {"guid": str(uuid.uuid4()), "fsize": file.size, "adler32": file.adler32}
+            for file in files
+        }
+        extra = {} if n_events is None else {"n_events": n_events}
+        return self.report(job, "finished", job_output_report=json.dumps(report), **extra)
+
+
+class WireJob:
+    """A job dictionary as the rig's payloads want it."""
+
+    def __init__(self, job):
+        self.job_parameters = job["jobPars"]
+        log = job["logFile"]
+        self.outputs = [
+            WireFile(lfn, "log" if lfn == log else "output") for lfn in job["outFiles"].split(",")
+        ]
+
+
+class WireFile:
+    def __init__(self, lfn, kind):
+        self.lfn, self.kind = lfn, kind
+
+
+def test_whole_chain_over_http(wired):
+    wired.sent_task({274495: [300, 200], 274496: [13]})
+    jobs = wired.pilot.take("LONG")
+    assert [job["attemptNr"] for job in jobs] == [1, 1, 1]
+    wired.pilot.report(jobs[0], "running")
+    wired.tick()
+    assert wired.task().status == "running"
+    for job in jobs[:2]:
+        wired.pilot.finish(job)
+    wired.pilot.report(jobs[2], "failed", pilot_error_code=1379, pilot_error_diag="node died")
+    wired.tick()
+    assert sorted(step.status for step in wired.steps()) == ["finished", "finished", "sent"]
+    (again,) = wired.pilot.take("LONG")
+    assert again["attemptNr"] == 2
+    wired.pilot.finish(again)
+    wired.tick()
+    merges = wired.pilot.take("SHORT")
+    assert sorted(job["transformation"] for job in merges) == [
+        "merging dump",
+        "merging hist",
+        "merging hist",
+        "merging mdst",
+        "merging mdst",
+    ]
+    for job in merges:
+        wired.pilot.finish(job)
+    for _ in range(3):
+        wired.tick()
+    assert wired.task().status == "done"
+    wired.set("archive")
+    for _ in range(6):
+        wired.tick()
+    assert wired.task().status == "archived"
+    assert {run.status for run in Run.objects.all()} == {"archived"}
+    assert [step.charged for step in wired.steps()] == [1, 1, 1]
+    assert AttemptEnd.objects.get(charge="infrastructure").message.endswith("node died")
+
+
+def test_lost_answer_is_found_again_over_http(wired):
+    wired.create({274495: [300, 200]})
+    wired.set("ready")
+    wired.tick()
+    wired.set("send")
+    wired.pilot.fault(name="lose-next-answer", count=1, path="job/submit")
+    wired.tick()
+    assert SendBatch.objects.get().status == "unknown"
+    wired.tick()
+    assert SendBatch.objects.get().status == "settled"
+    assert PandaAttempt.objects.exclude(panda_id=None).count() == 2
+    assert len(wired.pilot.take("LONG")) == 2
+
+
+@pytest.mark.parametrize("fault", ["500", "html"])
+def test_spoiled_status_holds_everything(wired, fault):
+    wired.sent_task({274495: [300]})
+    (job,) = wired.pilot.take("LONG")
+    wired.pilot.finish(job)
+    wired.pilot.fault(name=fault, count=1, path="job/get_status")
+    wired.tick()
+    assert wired.step().status == "sent"
+    wired.pilot.fault(name=fault, count=1, path="job/get_description_incl_archive")
+    wired.tick()
+    assert wired.step().status == "sent"
+    wired.tick()
+    assert wired.step().status == "finished"
+
+
+def test_batch_that_was_not_stored_is_sent_again_over_http(wired):
+    wired.create({274495: [300]})
+    wired.set("ready")
+    wired.tick()
+    wired.set("send")
+    wired.pilot.fault(name="500", count=1, path="job/submit")
+    wired.tick()
+    wired.tick(1)
+    wired.tick(6)
+    wired.tick(1)
+    (job,) = wired.pilot.take("LONG")
+    assert job["attemptNr"] == 2
+    assert wired.step().panda_id == job["PandaID"]
+
+
+def test_other_event_count_is_for_a_person_over_http(wired):
+    wired.sent_task({274495: [300]})
+    (job,) = wired.pilot.take("LONG")
+    wired.pilot.finish(job, n_events=299)
+    wired.tick()
+    assert wired.step().reason == "events-differ"
+
+
+def test_cancelled_task_over_http(wired):
+    wired.sent_task({274495: [300, 200]})
+    (job,) = wired.pilot.take("LONG", 1)
+    wired.pilot.report(job, "running")
+    wired.tick()
+    wired.set("cancelled")
+    wired.tick()
+    wired.tick()
+    assert sorted(step.status for step in wired.steps()) == ["cancelled", "running"]
+    assert wired.pilot.report(job, "running")["command"] == "tobekilled"
+    wired.pilot.report(job, "failed", pilot_error_code=1144)
+    wired.tick()
+    assert {step.status for step in wired.steps()} == {"cancelled"}
