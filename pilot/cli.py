@@ -24,9 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point: returns the exit code (0 done, 1 failed, 2 usage or bad config)."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.verb == "init":
+    if arguments.command == "init":
         return _init(arguments.profile)
-    if arguments.verb == "caldb":
+    if arguments.command == "caldb":
         from pilot.caldb import cli as caldb_cli
 
         return caldb_cli.run(arguments)
@@ -35,9 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print("\n".join(error.lines), file=sys.stderr)
         return EXIT_USAGE
-    if arguments.verb == "check":
+    if arguments.command == "check":
         return _check(config)
-    if arguments.verb == "status":
+    if arguments.command == "status":
         return _status(config, as_json=arguments.json)
     try:
         set_up_log(config.log_file)
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="pilot", description="Edge Pilot: runs PanDA jobs in bundles on an HPC machine."
     )
     parser.add_argument("--version", action="version", version=f"edge-pilot {package_version()}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     init = verbs.add_parser("init", help="print an annotated config for a known kind of site")
     init.add_argument("profile", choices=sorted(path.stem for path in SITES.glob("*.yaml")))
     check = verbs.add_parser("check", help="check config and environment; exit 0 or 1, 2 for a bad config")
