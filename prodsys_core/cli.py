@@ -163,7 +163,7 @@ def _now() -> datetime:
 
 
 def _task_create(options: argparse.Namespace) -> int:
-    from prodsys_core.services.tasks import CannotCreate, manager, task_create
+    from prodsys_core.services.tasks import CannotCreate, as_manager, task_create
     from prodsys_core.taskfile import TaskFile
     from prodsys_core.yamlfile import load_yaml
 
@@ -171,7 +171,7 @@ def _task_create(options: argparse.Namespace) -> int:
 
     def create() -> int:
         try:
-            task = task_create(_config(), file, manager(getpass.getuser(), _now()))
+            task = task_create(_config(), file, as_manager(getpass.getuser(), _now()))
         except CannotCreate as error:
             return _complain(f"{options.file}: {error}", code=FAILED)
         print(f"task {task.name} created, status {task.status}")
@@ -202,11 +202,11 @@ def _task_list(options: argparse.Namespace) -> int:
 
 def _task_set(options: argparse.Namespace) -> int:
     from prodsys_core.services.moves import NotAllowed
-    from prodsys_core.services.tasks import manager, task_set
+    from prodsys_core.services.tasks import as_manager, task_set
 
     def change() -> int:
         try:
-            task = task_set(options.name, options.status, manager(getpass.getuser(), _now()))
+            task = task_set(options.name, options.status, as_manager(getpass.getuser(), _now()))
         except NotAllowed as error:
             return _complain(str(error), code=FAILED)
         if task is None:
@@ -219,7 +219,7 @@ def _task_set(options: argparse.Namespace) -> int:
 
 def _task_resend(options: argparse.Namespace) -> int:
     from prodsys_core.models import Task
-    from prodsys_core.services.tasks import manager, resend_candidates, steps_resend
+    from prodsys_core.services.tasks import as_manager, resend_candidates, steps_resend
 
     def resend() -> int:
         task = Task.objects.filter(name=options.name).first()
@@ -230,7 +230,7 @@ def _task_resend(options: argparse.Namespace) -> int:
             name = step.job.file if step.job else f"run {step.run.number} {step.kind} {step.group.piece}"
             print(f"{name}\tattempt {step.attempt}\t{step.reason}\t{step.message}".rstrip("\t"))
         if options.yes:
-            print(f"{steps_resend(steps, manager(getpass.getuser(), _now()))} get one more attempt")
+            print(f"{steps_resend(steps, as_manager(getpass.getuser(), _now()))} get one more attempt")
         else:
             print(f"{len(steps)} would get one more attempt; add --yes")
         return OK

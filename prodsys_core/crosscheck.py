@@ -6,8 +6,12 @@ ROOT files are read with uproot, imported only when one is counted: a site witho
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prodsys_core.ports import Broken, NotThere, Unavailable
+
+TREES = ("TTree", "ROOT::RNTuple")
+HISTOGRAMS = ("TH1", "TH2", "TH3", "TProfile")
 
 
 def count_units(path: Path, unit: str) -> int | NotThere | Unavailable | Broken:
@@ -29,13 +33,13 @@ def count_units(path: Path, unit: str) -> int | NotThere | Unavailable | Broken:
 
 
 def _count_tree(path: Path) -> int:
-    """Entries of the file's one TTree."""
+    """Entries of the file's one tree (TTree, or RNTuple as newer ROOT and uproot write it)."""
     import uproot
 
     with uproot.open(path) as file:
-        names = {
-            name.split(";")[0] for name, kind in file.classnames(recursive=False).items() if kind == "TTree"
-        }
+        _check_whole(path, file)
+        kinds = file.classnames(recursive=False)
+        names = {name.split(";")[0] for name, kind in kinds.items() if kind in TREES}
         if len(names) != 1:
             raise ValueError(f"{len(names)} trees, expected one")
         return int(file[names.pop()].num_entries)
@@ -46,8 +50,16 @@ def _count_histograms(path: Path) -> int:
     import uproot
 
     with uproot.open(path) as file:
+        _check_whole(path, file)
         kinds = file.classnames(recursive=True)
-        names = {name.split(";")[0] for name, kind in kinds.items() if kind.startswith(("TH1", "TH2", "TH3"))}
+        names = {name.split(";")[0] for name, kind in kinds.items() if kind.startswith(HISTOGRAMS)}
         if not names:
             raise ValueError("no histogram")
         return sum(round(float(file[name].member("fEntries"))) for name in sorted(names))
+
+
+def _check_whole(path: Path, file: Any) -> None:
+    """The header says where the file ends; counts stand in the header and survive a cut."""
+    size = path.stat().st_size
+    if file.file.fEND > size:
+        raise ValueError(f"{size} bytes, its header says {file.file.fEND}")

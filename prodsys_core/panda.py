@@ -38,8 +38,8 @@ class HttpJobSink:
 
     def alive(self) -> bool | Failure:
         """True if the server answers at all."""
-        data = self._get("system/is_alive", [])
-        return data if isinstance(data, Unavailable | Refused | Broken) else True
+        answer = self._get("system/is_alive", [])
+        return answer if isinstance(answer, Unavailable | Refused | Broken) else True
 
     def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
         """One call; the caller has cut the jobs to `submit_chunk`."""
@@ -53,8 +53,8 @@ class HttpJobSink:
         """Statuses of active jobs, in calls of `status_chunk` ids."""
 
         def ask(part: Sequence[int]) -> dict[int, str] | Failure:
-            data = self._get("job/get_status", [("job_ids", str(panda_id)) for panda_id in part])
-            return _then(data, lambda value: parse_statuses(part, value))
+            answer = self._get("job/get_status", [("job_ids", str(panda_id)) for panda_id in part])
+            return _then(answer, lambda value: parse_statuses(part, value))
 
         return _collect(ids, self._panda.status_chunk, ask)
 
@@ -62,8 +62,8 @@ class HttpJobSink:
         """Full records with the archive, in calls of `record_chunk` ids; ids that were not asked for are dropped."""
 
         def ask(part: Sequence[int]) -> dict[int, Description] | Failure:
-            data = self._post("job/get_description_incl_archive", {"job_ids": list(part)})
-            records = _then(data, parse_descriptions)
+            answer = self._post("job/get_description_incl_archive", {"job_ids": list(part)})
+            records = _then(answer, parse_descriptions)
             if isinstance(records, Unavailable | Refused | Broken):
                 return records
             return {panda_id: records[panda_id] for panda_id in part if panda_id in records}
@@ -74,8 +74,8 @@ class HttpJobSink:
         """Ask PanDA to end jobs, in calls of `status_chunk` ids."""
 
         def ask(part: Sequence[int]) -> dict[int, bool] | Failure:
-            data = self._post("job/kill", {"job_ids": list(part)})
-            return _then(data, lambda value: parse_cancelled(part, value))
+            answer = self._post("job/kill", {"job_ids": list(part)})
+            return _then(answer, lambda value: parse_cancelled(part, value))
 
         return _collect(ids, self._panda.status_chunk, ask)
 
@@ -121,8 +121,8 @@ def _never_connected(error: requests.RequestException) -> bool:
     return isinstance(reason, NewConnectionError | ConnectTimeoutError)
 
 
-def _then(data: Any | Failure, parse: Callable[[Any], Value | Broken]) -> Value | Failure:
-    return data if isinstance(data, Unavailable | Refused | Broken) else parse(data)
+def _then(answer: Any | Failure, parse: Callable[[Any], Value | Broken]) -> Value | Failure:
+    return answer if isinstance(answer, Unavailable | Refused | Broken) else parse(answer)
 
 
 def _collect(

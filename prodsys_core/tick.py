@@ -46,7 +46,7 @@ def tick(config: Config, sink: JobSink, now: datetime) -> TickReport:
     failed: list[str] = []
     for name, perform in _services(config, sink):
         try:
-            counts[name] = perform(tasks.service(name, now))
+            counts[name] = perform(tasks.as_service(name, now))
         except DatabaseError as error:
             log.error("%s: database: %s", name, error)
             failed.append(name)

@@ -124,46 +124,46 @@ def parse_envelope(status: int, text: str) -> Any | Unavailable | Refused | Brok
     return Unavailable(_excerpt(message, 300) or "success is false without a message")
 
 
-def parse_submitted(data: Any) -> tuple[Submitted, ...] | Broken:
+def parse_submitted(answer: Any) -> tuple[Submitted, ...] | Broken:
     """Answer of `job/submit`: a list of [PandaID, jobDefinitionID, jobName]."""
     try:
-        return tuple(Submitted(str(item[2]), _panda_id(item[0])) for item in _list(data))
+        return tuple(Submitted(str(item[2]), _panda_id(item[0])) for item in _list(answer))
     except (TypeError, ValueError, IndexError, KeyError):
-        return Broken("not a list of [PandaID, jobDefinitionID, jobName]", _excerpt(repr(data), 500))
+        return Broken("not a list of [PandaID, jobDefinitionID, jobName]", _excerpt(repr(answer), 500))
 
 
-def parse_ids(data: Any) -> tuple[int, ...] | Broken:
+def parse_ids(answer: Any) -> tuple[int, ...] | Broken:
     """Answer of `task/get_job_ids`."""
     try:
-        return tuple(sorted({_integer(item) for item in _list(data)}))
+        return tuple(sorted({_integer(item) for item in _list(answer)}))
     except (TypeError, ValueError):
-        return Broken("not a list of PanDA ids", _excerpt(repr(data), 500))
+        return Broken("not a list of PanDA ids", _excerpt(repr(answer), 500))
 
 
-def parse_statuses(ids: Sequence[int], data: Any) -> dict[int, str] | Broken:
+def parse_statuses(ids: Sequence[int], answer: Any) -> dict[int, str] | Broken:
     """Answer of `job/get_status`: one item per id, in the order asked for."""
     try:
-        items = _list(data)
+        items = _list(answer)
         if len(items) != len(ids):
-            return Broken(f"asked for {len(ids)} statuses, got {len(items)}", _excerpt(repr(data), 500))
+            return Broken(f"asked for {len(ids)} statuses, got {len(items)}", _excerpt(repr(answer), 500))
         return {panda_id: str(item["status"]) for panda_id, item in zip(ids, items, strict=True)}
     except (TypeError, ValueError, KeyError):
-        return Broken("not a list of statuses", _excerpt(repr(data), 500))
+        return Broken("not a list of statuses", _excerpt(repr(answer), 500))
 
 
-def parse_descriptions(data: Any) -> dict[int, Description] | Broken:
+def parse_descriptions(answer: Any) -> dict[int, Description] | Broken:
     """Answer of `job/get_description_incl_archive`. Items that are null or make no sense are left out: unknown."""
-    if not isinstance(data, list):
-        return Broken("not a list of job records", _excerpt(repr(data), 500))
-    seen = (_description(item) for item in data if isinstance(item, dict))
+    if not isinstance(answer, list):
+        return Broken("not a list of job records", _excerpt(repr(answer), 500))
+    seen = (_description(item) for item in answer if isinstance(item, dict))
     return {record.panda_id: record for record in seen if record is not None}
 
 
-def parse_cancelled(ids: Sequence[int], data: Any) -> dict[int, bool] | Broken:
+def parse_cancelled(ids: Sequence[int], answer: Any) -> dict[int, bool] | Broken:
     """Answer of `job/kill`: one boolean per id."""
-    if not isinstance(data, list) or len(data) != len(ids):
-        return Broken(f"asked to end {len(ids)} jobs, answer does not fit", _excerpt(repr(data), 500))
-    return {panda_id: item is True for panda_id, item in zip(ids, data, strict=True)}
+    if not isinstance(answer, list) or len(answer) != len(ids):
+        return Broken(f"asked to end {len(ids)} jobs, answer does not fit", _excerpt(repr(answer), 500))
+    return {panda_id: item is True for panda_id, item in zip(ids, answer, strict=True)}
 
 
 def _description(item: Mapping[str, Any]) -> Description | None:
@@ -223,10 +223,10 @@ def _integer(value: object) -> int:
     return int(value)
 
 
-def _list(data: Any) -> list[Any]:
-    if not isinstance(data, list):
+def _list(answer: Any) -> list[Any]:
+    if not isinstance(answer, list):
         raise TypeError("not a list")
-    return data
+    return answer
 
 
 def _excerpt(text: str, length: int) -> str:

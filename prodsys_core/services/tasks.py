@@ -201,11 +201,11 @@ def store_jobs(config: Config, task: Task, plan: JobPlan, now: datetime) -> int:
     return len(steps)
 
 
-def manager(who: str, now: datetime) -> Mover:
+def as_manager(who: str, now: datetime) -> Mover:
     """A person at the command line or a page."""
     return Mover(who, Role.MANAGER, now)
 
 
-def service(name: str, now: datetime) -> Mover:
+def as_service(name: str, now: datetime) -> Mover:
     """A service of the tick."""
     return Mover(name, Role.SERVICE, now)

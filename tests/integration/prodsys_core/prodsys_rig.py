@@ -12,7 +12,7 @@ from django.conf import settings
 
 from prodsys_core import models
 from prodsys_core.ports import Description, FileSeen, Submitted, Unavailable
-from prodsys_core.services.tasks import manager, task_create, task_set
+from prodsys_core.services.tasks import as_manager, task_create, task_set
 from prodsys_core.taskfile import TaskFile
 from prodsys_core.tick import tick
 
@@ -123,7 +123,7 @@ class Rig:
         return report
 
     def set(self, status, name="t1"):
-        return task_set(name, status, manager("ann", self.now))
+        return task_set(name, status, as_manager("ann", self.now))
 
     def write_catalogue(self, chunks):
         """`chunks`: {run: [events of chunk 11001, 11002, ...]}."""
@@ -155,7 +155,7 @@ class Rig:
             "files_home_prefix": f"{self.root}/{self.folder.name}/",
         }
         file = TaskFile.model_validate(values | fields)
-        return task_create(self.config, file, manager("ann", self.now))
+        return task_create(self.config, file, as_manager("ann", self.now))
 
     def sent_task(self, chunks, **fields):
         """A task with its jobs in PanDA."""

@@ -5,7 +5,7 @@ import pytest
 from prodsys_core.lifecycle import Role
 from prodsys_core.models import AttemptEnd, Step, Transition
 from prodsys_core.services.moves import Mover, NotAllowed, move
-from prodsys_core.services.tasks import manager, resend_candidates, steps_resend
+from prodsys_core.services.tasks import as_manager, resend_candidates, steps_resend
 
 
 def test_task_runs_when_panda_reports_a_job_running(rig):
@@ -195,7 +195,7 @@ def test_resend_gives_one_more_attempt(rig):
     rig.tick()
     assert len(rig.panda.jobs) == 2
     steps = resend_candidates(task, "failed")
-    assert steps_resend(steps, manager("ann", rig.now)) == 2
+    assert steps_resend(steps, as_manager("ann", rig.now)) == 2
     rig.tick()
     assert len(rig.panda.jobs) == 4
     rig.run_jobs(status="failed", codes={"pilotErrorCode": 1235})
