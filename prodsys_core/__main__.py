@@ -1,0 +1,7 @@
+"""`python -m prodsys_core`."""
+
+import sys
+
+from prodsys_core.cli import main
+
+sys.exit(main())

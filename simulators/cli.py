@@ -1,0 +1,49 @@
+"""`simsite`: a simulated site on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point: returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="simsite", description="A whole site on this machine, for trying and testing."
+    )
+    verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = verbs.add_parser("demo", help="the whole chain: raw files, PanDA, Torque, nodes, merge, archive")
+    demo.add_argument("--out", type=Path, default=Path("demo-out"), help="directory of everything it makes")
+    demo.add_argument(
+        "--fault", choices=("node", "none"), default="node", help="a node dies under way, or nothing fails"
+    )
+    demo.add_argument("--db", choices=("sqlite", "mariadb"), default="sqlite", help="prodsys' database")
+    demo.add_argument("--clean", action="store_true", help="only end and remove what an earlier demo left")
+    up = verbs.add_parser("up", help="PanDA and Torque servers on loopback, until a signal")
+    up.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="site file (JSON); default: 4 nodes of 4 slots"
+    )
+    up.add_argument(
+        "--runtime", type=Path, help="directory for sockets, logs and executables (default: a new one)"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.command == "up":
+        from simulators.site import run_site
+
+        return run_site(arguments.file, arguments.runtime)
+    from simulators.demo.run import clean
+    from simulators.demo.run import demo as run_demo
+
+    if arguments.clean:
+        problem = clean(ROOT, arguments.out.resolve())
+        if problem:
+            print(f"simsite: {problem}", file=sys.stderr)
+        return 1 if problem else 0
+    return run_demo(ROOT, arguments.out.resolve(), arguments.fault, arguments.db)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
