@@ -18,4 +18,6 @@ def agent_file(tmp_path_factory):
 
 @pytest.fixture
 def bundle(tmp_path, agent_file):
-    return Bundle(tmp_path, agent_file)
+    made = Bundle(tmp_path, agent_file)
+    yield made
+    made.end_agents()

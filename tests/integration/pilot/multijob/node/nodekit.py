@@ -33,6 +33,7 @@ class Bundle:
         self.jobs: list[dict[str, Any]] = []
         self.kinds: dict[str, Any] = {"plain": dict(KIND), "calib": {**KIND, "needs_caldb": True}}
         self.extra: dict[str, Any] = {}
+        self.started: list[subprocess.Popen[str]] = []
 
     def job(self, script: str, outputs: tuple[str, ...] = (), kind: str = "plain", **more: Any) -> int:
         """Add a job that runs `script` with sh; returns its PandaID."""
@@ -94,9 +95,17 @@ class Bundle:
     def start_agent(self, seconds_left: float = 30.0) -> subprocess.Popen[str]:
         """Start the agent; the caller waits for it."""
         self.write()
-        return subprocess.Popen(
-            self.agent_argv(seconds_left), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        argv = self.agent_argv(seconds_left)
+        agent = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.started.append(agent)
+        return agent
+
+    def end_agents(self) -> None:
+        """End what a failed test left running: an agent that is asked to end takes its payloads with it."""
+        for agent in self.started:
+            if agent.poll() is None:
+                agent.terminate()
+            agent.communicate(timeout=30)
 
     def run_agent(self, seconds_left: float = 30.0) -> list[dict[str, Any]]:
         """Run the agent to its end, which must be exit 0; returns the lines of its journal."""

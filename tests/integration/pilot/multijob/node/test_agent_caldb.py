@@ -139,7 +139,7 @@ def test_bad_snapshot_gives_jobs_back_with_the_reason(calib, snapshot, tmp_path,
     [failed] = calib.of_kind("caldb_failed")
     words = {
         "checksum": "checksum",
-        "truncated": "unexpected end of data",
+        "truncated": "truncated",
         "missing": "No such file",
         "probe": "answered '4', expected '5'",
         "no server": "no calibration server",

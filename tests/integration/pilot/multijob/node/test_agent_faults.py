@@ -71,7 +71,7 @@ def test_closed_while_running_ends_payloads_and_places_nothing(bundle):
     agent = bundle.start_agent()
     await_true((bundle.root / "go.up").exists)
     close(bundle)
-    agent.communicate(timeout=20)
+    agent.communicate(timeout=8)
     end = bundle.end_of(job)
     assert end["ended_by"] == "closed"
     assert not any(item["placed"] for item in end["files"])
