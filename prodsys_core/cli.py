@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         if words and not words[0].startswith("-") and words[0] not in OWN_VERBS:
-            return _django(words)
+            return _with_database(lambda: _django(words))
         options = _parser().parse_args(words)
         _set_up(options.verbose)
         return int(options.run(options))

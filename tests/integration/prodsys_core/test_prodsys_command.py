@@ -149,6 +149,14 @@ def test_database_without_tables_says_what_to_do(place, tmp_path):
         assert "prodsys migrate" in result.stderr
 
 
+def test_database_that_cannot_be_opened_is_one_line(place, tmp_path):
+    config = yaml.safe_load((place / "prodsys.yaml").read_text())
+    config["database"]["path"] = str(tmp_path / "no/such/db")
+    (tmp_path / "prodsys.yaml").write_text(yaml.safe_dump(config))
+    result = prodsys(tmp_path, "migrate")
+    assert (result.returncode, result.stderr) == (1, "prodsys: database: unable to open database file\n")
+
+
 def test_help_needs_no_configuration(place):
     result = prodsys(place, "--help", PRODSYS_CONFIG="")
     assert result.returncode == 0
