@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
+import argparse
+import functools
 import os
 import sys
 import time
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from pilot.multijob.node.manifest import BadManifest, Manifest, parse_manifest
 
-USAGE = """usage: agent.pyz gate   --bundle DIR --round K [--batch-id ID]
-       agent.pyz agent  --bundle DIR --round K --node I --seconds-left S --batch-id ID [--local-dir DIR]
-       agent.pyz keeper --bundle DIR --directory DIR
 
-gate:   first command of a batch job: make the claim of round K, start one agent per node, wait. Exits 0.
-agent:  work the list of node I of the bundle. Exits 0, whatever its payloads did.
-keeper: keep the calibration server of a node; started by its agent.
-"""
-
-_OPTIONS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
-    "gate": (("bundle", "round"), ("batch-id",)),
-    "agent": (("bundle", "round", "node", "seconds-left", "batch-id"), ("local-dir",)),
-    "keeper": (("bundle", "directory"), ()),
-}
-_NUMBERS: Dict[str, Callable[[str], float]] = {"round": int, "node": int, "seconds-left": float}
-
-
-class BadUsage(Exception):
-    """The text says what is wrong."""
-
-
-def parse_options(argv: List[str]) -> Tuple[str, Dict[str, str]]:
-    """(command, options); raises BadUsage. Own code: argparse costs 60 more file calls at each start."""
-    if not argv or argv[0] not in _OPTIONS:
-        raise BadUsage("a command is expected: %s" % ", ".join(_OPTIONS))
-    needed, allowed = _OPTIONS[argv[0]]
-    options: Dict[str, str] = {}
-    words = iter(argv[1:])
-    for word in words:
-        name = word[2:]
-        if not word.startswith("--") or name not in needed + allowed:
-            raise BadUsage("unknown option %r" % word)
-        value = next(words, None)
-        if value is None:
-            raise BadUsage("option %s needs a value" % word)
-        options[name] = value
-    missing = [name for name in needed if name not in options]
-    if missing:
-        raise BadUsage("missing: --%s" % ", --".join(missing))
-    for name, kind in _NUMBERS.items():
-        if name in options:
-            try:
-                kind(options[name])
-            except ValueError:
-                raise BadUsage("--%s: a number is expected, found %r" % (name, options[name])) from None
-    return argv[0], options
+def make_parser() -> argparse.ArgumentParser:
+    """The command line. Wrong usage exits with 2."""
+    # A width of its own: to ask the terminal, argparse would import shutil and with it 100 file calls at each start.
+    shape = functools.partial(argparse.HelpFormatter, width=100)
+    title = "What runs on a compute node of a bundle."
+    parser = argparse.ArgumentParser(prog="agent.pyz", description=title, formatter_class=shape)
+    commands = parser.add_subparsers(dest="command", required=True)
+    gate_text = "first command of a batch job: claim the round, start one agent per node, wait; exits 0"
+    agent_text = "work the list of one node, whatever its payloads do; exits 0"
+    keeper_text = "keep the calibration server of a node; started by its agent"
+    for name, text in (("gate", gate_text), ("agent", agent_text), ("keeper", keeper_text)):
+        command = commands.add_parser(name, help=text, description=text, formatter_class=shape)
+        command.add_argument("--bundle", required=True, metavar="DIR", help="bundle directory")
+        if name == "keeper":
+            command.add_argument(
+                "--directory", required=True, metavar="DIR", help="the keeper's own directory"
+            )
+            continue
+        command.add_argument("--round", required=True, type=int, metavar="K", help="number of the submission")
+        command.add_argument(
+            "--batch-id",
+            required=name == "agent",
+            metavar="ID",
+            help="the batch job, if its environment does not say",
+        )
+        if name == "agent":
+            command.add_argument("--node", required=True, type=int, metavar="I", help="index in the manifest")
+            command.add_argument(
+                "--seconds-left", required=True, type=float, metavar="S", help="of the walltime"
+            )
+            command.add_argument("--local-dir", metavar="DIR", help="instead of the manifest's local_dir")
+    return parser
 
 
 def expand_local_dir(text: str, environment: Dict[str, str]) -> str:
@@ -67,29 +56,29 @@ def expand_local_dir(text: str, environment: Dict[str, str]) -> str:
     return environment[name] + slash + rest
 
 
-def gate(options: Dict[str, str], started_mono: float) -> None:
+def gate(options: argparse.Namespace, started_mono: float) -> None:
     """The gate of one batch job."""
     from pilot.multijob.node.gate import Start
     from pilot.multijob.node.journal import utc_text
     from pilot.multijob.node.launch import find_batch_id, run_gate
 
-    batch_id = find_batch_id(dict(os.environ), options.get("batch-id"))
+    batch_id = find_batch_id(dict(os.environ), options.batch_id)
     if batch_id is None:
         print("no batch job: nothing is claimed, nothing is launched")
         return
-    bundle = os.path.abspath(options["bundle"])
+    bundle = os.path.abspath(options.bundle)
     start = Start(batch_id, os.uname().nodename, os.getpid(), draw_nonce(), utc_text(time.time()))
-    run_gate(read_manifest(bundle), bundle, int(options["round"]), start, started_mono)
+    run_gate(read_manifest(bundle), bundle, options.round, start, started_mono)
 
 
-def agent(options: Dict[str, str], started_mono: float) -> None:
+def agent(options: argparse.Namespace, started_mono: float) -> None:
     """The agent of one node, below its warden."""
     from pilot.multijob.node.warden import guard
 
-    bundle = os.path.abspath(options["bundle"])
+    bundle = os.path.abspath(options.bundle)
     manifest = read_manifest(bundle)
-    local = options.get("local-dir") or expand_local_dir(manifest.local_dir, dict(os.environ))
-    node, nonce, uid = int(options["node"]), draw_nonce(), os.getuid()
+    local = options.local_dir or expand_local_dir(manifest.local_dir, dict(os.environ))
+    node, nonce, uid = options.node, draw_nonce(), os.getuid()
     own = os.path.join(local, "ep-%d-%s-%d-%s" % (uid, manifest.bundle_id, node, nonce))
     database = os.path.join(local, "ep-%d-%s.db" % (uid, nonce))
 
@@ -101,7 +90,7 @@ def agent(options: Dict[str, str], started_mono: float) -> None:
 
 def _run_agent(
     manifest: Manifest,
-    options: Dict[str, str],
+    options: argparse.Namespace,
     bundle: str,
     nonce: str,
     directories: Tuple[str, str],
@@ -109,17 +98,17 @@ def _run_agent(
 ) -> None:
     from pilot.multijob.node.journal import JournalWriter
 
-    node, left = int(options["node"]), float(options["seconds-left"])
+    node, left = options.node, options.seconds_left
     path = "%s/node.%d.%s.journal" % (bundle, node, nonce)
     journal = JournalWriter(path, time.time, lambda: time.monotonic() - started_mono)
     wanted = any(job.kind.needs_caldb for job in manifest.jobs.get(node, ()))
     body = {
         "schema": 1,
-        "round": int(options["round"]),
+        "round": options.round,
         "node": node,
         "host": os.uname().nodename,
         "pid": os.getpid(),
-        "batch_id": options["batch-id"],
+        "batch_id": options.batch_id,
         "slots": manifest.slots,
         "seconds_left": left,
         "caldb": manifest.caldb.identity if manifest.caldb is not None and wanted else None,
@@ -131,10 +120,10 @@ def _run_agent(
 
     post = Post(
         bundle,
-        int(options["round"]),
+        options.round,
         node,
         left,
-        options["batch-id"],
+        options.batch_id,
         nonce,
         *directories,
         agent_file=manifest.agent_file,
@@ -142,7 +131,7 @@ def _run_agent(
     Agent(manifest, post, journal, started_mono).run()
 
 
-def keeper(options: Dict[str, str], started_mono: float) -> int:
+def keeper(options: argparse.Namespace) -> int:
     """The keeper of a node's calibration server."""
     import signal
 
@@ -150,7 +139,7 @@ def keeper(options: Dict[str, str], started_mono: float) -> int:
     from pilot.caldb.prctl import die_with_parent
     from pilot.caldb.server import keep
 
-    manifest = read_manifest(options["bundle"])
+    manifest = read_manifest(options.bundle)
     caldb = manifest.caldb
     if caldb is None:
         raise BadManifest("caldb: the bundle has none")
@@ -163,7 +152,7 @@ def keeper(options: Dict[str, str], started_mono: float) -> int:
         probe_expect=caldb.probe_expect,
         access=caldb.access,
         server=caldb.server,
-        directory=options["directory"],
+        directory=options.directory,
         ready_s=manifest.limits.caldb_ready_s,
         restarts=manifest.limits.caldb_restarts,
     )
@@ -184,20 +173,12 @@ def draw_nonce() -> str:
 def main(argv: Optional[List[str]] = None) -> int:
     """Exit code: 0; 2 for wrong usage. A keeper without a server: 1."""
     started_mono = time.monotonic()
-    words = sys.argv[1:] if argv is None else argv
-    if words and words[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0
+    options = make_parser().parse_args(argv)
     try:
-        command, options = parse_options(words)
-    except BadUsage as error:
-        print("%s\n%s" % (error, USAGE), file=sys.stderr, end="")
-        return 2
-    try:
-        if command == "keeper":
-            return keeper(options, started_mono)
-        (gate if command == "gate" else agent)(options, started_mono)
+        if options.command == "keeper":
+            return keeper(options)
+        (gate if options.command == "gate" else agent)(options, started_mono)
     except (BadManifest, OSError) as error:
         # One node's or one batch job's fault must not look like the end of all others to the launcher.
-        print("%s: %s" % (command, error), file=sys.stderr)
+        print("%s: %s" % (options.command, error), file=sys.stderr)
     return 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
-import socket
 from typing import List, Sequence
 
 ASKS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -14,11 +14,11 @@ class Wake:
     """Signals become values: `asked_to_end` is set by SIGTERM, SIGINT or SIGHUP, and a wait returns at once."""
 
     def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
         self.asked_to_end = False
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in ASKS:
             signal.signal(number, self._ask)
@@ -31,15 +31,15 @@ class Wake:
     def call(self) -> None:
         """From any thread: end the wait."""
         try:
-            self._writer.send(b"c")
+            os.write(self._writer, b"c")
         except BlockingIOError:
             pass  # a full buffer wakes as well
 
     def wait(self, timeout_s: float, fds: Sequence[int] = ()) -> List[int]:
         """Sleep until something happens or the time is over; returns those of `fds` that can be read."""
-        ready, _, _ = select.select([self._reader.fileno(), *fds], [], [], max(0.0, timeout_s))
+        ready, _, _ = select.select([self._reader, *fds], [], [], max(0.0, timeout_s))
         try:
-            while self._reader.recv(4096):
+            while os.read(self._reader, 4096):
                 pass
         except BlockingIOError:
             pass

@@ -7,10 +7,8 @@ killed leaves behind, ends it, and removes the node-local directories. It decide
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
-import traceback
 from typing import Callable, Sequence
 
 from pilot.caldb.prctl import become_subreaper, die_with_parent
@@ -43,6 +41,8 @@ def guard(run: Callable[[], None], directories: Sequence[str]) -> None:
     while os.wait()[0] != pid:
         pass
     sweep(lambda: live_descendants(here), lambda: reap_all(lambda *_: None))
+    import shutil  # here and below: what only the end needs is not read at each start (docs/decisions/0101)
+
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -55,6 +55,8 @@ def _run_child(run: Callable[[], None], parent: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         run()
     except BaseException:
+        import traceback
+
         traceback.print_exc()
     finally:
         sys.stdout.flush()

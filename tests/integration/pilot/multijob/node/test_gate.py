@@ -147,5 +147,5 @@ def test_usage_error_names_the_option(bundle):
         check=False,
     )
     assert done.returncode == 2
-    assert "option --bundle needs a value" in done.stderr
+    assert "argument --bundle: expected one argument" in done.stderr
     assert "usage:" in done.stderr

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from pilot.multijob.node.entry import BadUsage, expand_local_dir, parse_options
+from pilot.multijob.node.entry import expand_local_dir, make_parser
 from pilot.multijob.node.journal import JournalWriter, escape, render_line, utc_text
 from pilot.multijob.node.launch import agent_argv, find_batch_id
 from pilot.multijob.node.manifest import BadManifest, Kind, Limits, Pattern, parse_manifest
@@ -128,23 +128,25 @@ def test_utc_and_escape():
 
 
 def test_options():
-    assert parse_options(["gate", "--round", "2", "--bundle", "d"]) == ("gate", {"round": "2", "bundle": "d"})
+    options = make_parser().parse_args(["gate", "--round", "2", "--bundle", "d"])
+    assert (options.command, options.round, options.bundle, options.batch_id) == ("gate", 2, "d", None)
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "a command is expected"),
-        (["run"], "a command is expected"),
-        (["gate", "--round"], "needs a value"),
-        (["gate", "--round", "1"], "missing: --bundle"),
-        (["gate", "--bundle", "d", "--round", "x"], "--round: a number is expected, found 'x'"),
-        (["gate", "--node", "1"], "unknown option '--node'"),
+        ([], "command"),
+        (["run"], "invalid choice: 'run'"),
+        (["gate", "--round", "1"], "required: --bundle"),
+        (["gate", "--bundle", "d", "--round", "x"], "--round: invalid int value: 'x'"),
+        (["agent", "--bundle", "d", "--round", "1"], "required: --batch-id, --node, --seconds-left"),
     ],
 )
-def test_wrong_usage_says_what(argv, words):
-    with pytest.raises(BadUsage, match=words):
-        parse_options(argv)
+def test_wrong_usage_says_what(argv, words, capsys):
+    with pytest.raises(SystemExit) as left:
+        make_parser().parse_args(argv)
+    assert left.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 def test_local_dir():

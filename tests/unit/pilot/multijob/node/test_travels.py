@@ -20,7 +20,6 @@ COSTLY = {
     "dataclasses",
     "tempfile",
     "logging",
-    "argparse",
     "asyncio",
 }
 SOURCES = sorted(node_sources().items())
