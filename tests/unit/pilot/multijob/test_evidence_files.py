@@ -1,0 +1,152 @@
+"""Evidence on real files: one maker per round, nothing half-built in place, damage is reported."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from pathlib import Path
+
+import pytest
+
+from pilot.multijob.evidence import FileEvidence
+from pilot.ports import BundleFiles, BundleId, ClaimMade, Done, EvidenceSeen, Unavailable
+
+ID = BundleId("abcdefgh2")
+NAME = "node.0.n1.journal"
+
+
+def make(root: Path, epoch: int = 1, nonce: str = "n") -> FileEvidence:
+    return FileEvidence(root, epoch, "edge", 1, nonce, lambda: "t")
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> FileEvidence:
+    made = make(tmp_path)
+    assert made.prepare(BundleFiles(ID, "{}", {1: "#!/bin/sh\n"})) == Done()
+    return made
+
+
+def line(kind: str, **body: object) -> bytes:
+    text = json.dumps({"n": 1, "kind": kind, **body}).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def read(evidence: FileEvidence, **offsets: int) -> EvidenceSeen:
+    seen = evidence.read(ID, {NAME: offsets.get("at", 0)})
+    assert isinstance(seen, EvidenceSeen)
+    return seen
+
+
+def test_a_bundle_is_in_place_whole_and_only_once(evidence: FileEvidence, tmp_path: Path) -> None:
+    assert sorted(path.name for path in (tmp_path / "bundles" / ID).iterdir()) == [
+        "manifest.json",
+        "script.1.sh",
+    ]
+    assert evidence.prepare(BundleFiles(ID, "other", {})) == Done()
+    assert (tmp_path / "bundles" / ID / "manifest.json").read_text() == "{}"
+    assert list((tmp_path / "making.1").iterdir()) == []
+
+
+def test_of_many_makers_exactly_one_wins_a_round(evidence: FileEvidence, tmp_path: Path) -> None:
+    wins: list[bool] = []
+
+    def gate(number: int) -> None:
+        private = tmp_path / "bundles" / ID / f"claim.1.{number}"
+        private.write_text("{}")
+        try:
+            private.with_name("claim.1").hardlink_to(private)
+            wins.append(True)
+        except FileExistsError:
+            wins.append(False)
+
+    threads = [threading.Thread(target=gate, args=(n,)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    made = evidence.make_claim(ID, 1)
+    for thread in threads:
+        thread.join()
+    assert isinstance(made, ClaimMade)
+    assert sum(wins) + made.won == 1
+
+
+def test_a_claim_made_before_a_crash_or_by_an_earlier_epoch_is_won(
+    evidence: FileEvidence, tmp_path: Path
+) -> None:
+    assert evidence.make_claim(ID, 1).won  # type: ignore[union-attr]
+    again = make(tmp_path, 2, "other").make_claim(ID, 1)
+    assert isinstance(again, ClaimMade)
+    assert again.won
+
+
+def test_a_gates_claim_is_lost_and_names_its_batch_job(evidence: FileEvidence, tmp_path: Path) -> None:
+    body = {"who": "gate", "round": 1, "batch_id": "7.sim", "host": "h", "pid": 1, "nonce": "x", "utc": "t"}
+    (tmp_path / "bundles" / ID / "claim.1").write_text(json.dumps(body))
+    made = evidence.make_claim(ID, 1)
+    assert isinstance(made, ClaimMade)
+    assert (made.won, made.claim.batch_id) == (False, "7.sim")
+    assert read(evidence).claims[1].who == "gate"
+
+
+def test_an_unreadable_claim_is_the_claim_of_an_unknown_batch_job(
+    evidence: FileEvidence, tmp_path: Path
+) -> None:
+    (tmp_path / "bundles" / ID / "claim.1").write_text("{")
+    made = evidence.make_claim(ID, 1)
+    assert isinstance(made, ClaimMade)
+    assert (made.won, made.claim.who, made.claim.batch_id) == (False, "unreadable", None)
+
+
+def test_the_door_never_goes_back(evidence: FileEvidence) -> None:
+    evidence.set_door(ID, 3)
+    evidence.set_door(ID, 2)
+    assert read(evidence).door == 3
+
+
+def test_a_line_being_written_is_not_looked_at(evidence: FileEvidence, tmp_path: Path) -> None:
+    path = tmp_path / "bundles" / ID / NAME
+    path.write_bytes(line("agent_started") + line("heartbeat")[:-5])
+    seen = read(evidence)
+    assert [item.kind for item in seen.lines] == ["agent_started"]
+    assert not seen.damaged
+    path.write_bytes(line("agent_started") + line("heartbeat"))
+    assert [item.kind for item in read(evidence, at=seen.lines[-1].end).lines] == ["heartbeat"]
+
+
+def test_a_damaged_line_is_reported_and_what_follows_is_read(evidence: FileEvidence, tmp_path: Path) -> None:
+    hole = b"\0" * 30 + b"\n"
+    (tmp_path / "bundles" / ID / NAME).write_bytes(line("a") + hole + line("b"))
+    seen = read(evidence)
+    assert [item.kind for item in seen.lines] == ["a", "b"]
+    assert len(seen.damaged) == 1
+
+
+def test_a_damaged_last_line_may_still_be_on_its_way(evidence: FileEvidence, tmp_path: Path) -> None:
+    (tmp_path / "bundles" / ID / NAME).write_bytes(line("a") + b"\0" * 30 + b"\n")
+    seen = read(evidence)
+    assert [item.kind for item in seen.lines] == ["a"]
+    assert not seen.damaged
+
+
+def test_a_directory_that_is_not_there_is_unavailable_not_empty(tmp_path: Path) -> None:
+    assert isinstance(make(tmp_path).read(ID, {}), Unavailable)
+
+
+@pytest.mark.parametrize("name", ["../../etc", "abc", "ABCDEFGHI", "abcdefgh1", "abcdefgh2/x"])
+def test_only_bundle_ids_become_paths(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="not a bundle id"):
+        make(tmp_path).remove(BundleId(name))
+
+
+def test_remove_takes_the_whole_directory_and_may_be_asked_again(
+    evidence: FileEvidence, tmp_path: Path
+) -> None:
+    assert evidence.remove(ID) == Done()
+    assert evidence.remove(ID) == Done()
+    assert not (tmp_path / "bundles" / ID).exists()
+
+
+def test_what_an_older_daemon_still_builds_never_gets_into_place(tmp_path: Path) -> None:
+    (tmp_path / "making.1" / ID).mkdir(parents=True)
+    make(tmp_path, 2).put_older_makings_away()
+    assert not (tmp_path / "making.1").exists()
