@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import secrets
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from pilot.caldb.server import find_server
+from pilot.caldb.server import find_server, find_share
 from simulators.demo.layout import Layout
 from simulators.demo.parts import PartError, Parts
 
@@ -20,38 +19,22 @@ READY_S = 60.0
 def start_mariadb(parts: Parts, layout: Layout) -> dict[str, Any]:
     """Make and start the server; returns prodsys' `database` section."""
     server = find_server(None)
-    install = shutil.which("mariadb-install-db")
-    if install is None:
-        raise PartError("DB=mariadb: mariadb-install-db is missing (Debian package mariadb-server-core)")
     home = layout.short / "db"
     home.mkdir(mode=0o700)
-    user = ["--user=nobody"] if os.geteuid() == 0 else []
-    if user:
+    (home / "d").mkdir()
+    user: list[str] = []
+    if os.geteuid() == 0:
         account = pwd.getpwnam("nobody")
-        os.chown(home, account.pw_uid, account.pw_gid)
-        os.chmod(layout.short, 0o711)  # noqa: S103
-    made = subprocess.run(
-        [
-            install,
-            "--no-defaults",
-            f"--datadir={home}/d",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-            *user,
-        ],
-        capture_output=True,
-        text=True,
-        env={**parts.environment, "TMPDIR": str(home)},
-        check=False,
-    )
-    if made.returncode != 0:
-        raise PartError(f"DB=mariadb: mariadb-install-db: {(made.stderr or made.stdout).strip()[-300:]}")
+        user = ["--user=nobody"]
+        for path in (home, home / "d"):
+            os.chown(path, account.pw_uid, account.pw_gid)
+    _bootstrap(server, home, user, parts.environment)
     password = secrets.token_hex(16)
     start = home / "start.sql"
     start.write_text(
-        "CREATE DATABASE prodsys CHARACTER SET utf8mb4;\n"
+        "CREATE DATABASE prodsys CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;\n"
         f"CREATE USER prodsys@localhost IDENTIFIED BY '{password}';\n"
-        "GRANT ALL ON prodsys.* TO prodsys@localhost;\nDROP USER root@localhost;\n"
+        "GRANT ALL ON prodsys.* TO prodsys@localhost;\n"
     )
     os.chmod(start, 0o600)
     if user:
@@ -78,6 +61,26 @@ def start_mariadb(parts: Parts, layout: Layout) -> dict[str, Any]:
         "password_file": str(secret),
         "socket": str(socket),
     }
+
+
+def _bootstrap(server: str, home: Path, user: list[str], environment: dict[str, str]) -> None:
+    """System tables by the server's own scripts; no account but the one that `--init-file` makes later."""
+    share = find_share(server) or "/usr/share/mysql"
+    scripts = ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
+    try:
+        text = "".join((Path(share) / name).read_text() for name in scripts)
+    except OSError as error:
+        raise PartError(f"DB=mariadb: {error.filename}: {error.strerror}") from error
+    made = subprocess.run(
+        [server, "--no-defaults", "--bootstrap", f"--datadir={home}/d", f"--tmpdir={home}", *user],
+        input=f"CREATE DATABASE mysql;\nUSE mysql;\n{text}\nDELETE FROM global_priv;\n",
+        capture_output=True,
+        text=True,
+        env={**environment, "TMPDIR": str(home)},
+        check=False,
+    )
+    if made.returncode != 0:
+        raise PartError(f"DB=mariadb: bootstrap: {(made.stderr or made.stdout).strip()[-300:]}")
 
 
 def _answers(socket: Path, password: str) -> bool:

@@ -65,19 +65,25 @@ def read_evidence(layout: Layout) -> Evidence:
     from simulators.payload.trace import read_traces, runs_twice
 
     traces = read_traces(layout.trace)
+    table = _panda_jobs(layout.table)
     bundles = layout.shared / "bundles"
     return Evidence(
         {path.name: read_header(path).events for path in sorted(layout.raw.glob("*.raw"))},
-        tuple(_panda_jobs(layout.table)),
+        tuple(table),
         tuple(_journals(bundles)),
         tuple(sorted(path.name for path in bundles.iterdir())) if bundles.exists() else (),
         tuple(_chunks(layout.kept)),
         tuple(_tape(layout.tape)),
         tuple(_intermediates(layout.outputs)),
         tuple(_json_lines(layout.torque / "events.jsonl", layout.out / "torque-events.jsonl")),
-        runs_twice(traces),
+        runs_twice(traces, accepted_attempts(table)),
         len(traces),
     )
+
+
+def accepted_attempts(table: list[dict[str, Any]]) -> frozenset[tuple[int, int]]:
+    """(PandaID, attemptNr) of what the server took as finished."""
+    return frozenset((job["panda_id"], job["attempt_nr"]) for job in table if job["status"] == "finished")
 
 
 def _panda_jobs(path: Path) -> list[dict[str, Any]]:

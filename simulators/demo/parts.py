@@ -1,4 +1,4 @@
-"""The processes of a demo: started with a log each, recorded before anything depends on them, ended in reverse order."""
+"""The processes of a demo: each with a log, recorded before anything depends on it, ended in reverse order."""
 
 from __future__ import annotations
 

@@ -56,9 +56,7 @@ def demo(root: Path, out: Path, fault: str, database: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stopped)
     mark = f"{PREFIX}{clone_mark(root)}"
-    layout = Layout(
-        out, Path("/dev/shm") / mark if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir()) / mark
-    )
+    layout = Layout(out, _short_directory(mark))
     backend = _backend()
     if backend == "sqlite":
         print("no MariaDB server here: the calibration database is the SQLite snapshot", flush=True)
@@ -85,12 +83,18 @@ def demo(root: Path, out: Path, fault: str, database: str) -> int:
     return code
 
 
+def _short_directory(mark: str) -> Path:
+    """A brief path in RAM (or the temp directory): sockets have short names, nodes have RAM file systems."""
+    ram = Path("/dev/shm")
+    return (ram if ram.is_dir() else Path(tempfile.gettempdir())) / mark
+
+
 def _backend() -> str:
     try:
         find_server(None)
     except OSError:
         return "sqlite"
-    return "mariadb" if shutil.which("mariadb-install-db") else "sqlite"
+    return "mariadb"
 
 
 def _run(root: Path, layout: Layout, options: Options) -> tuple[str | None, int | None]:
@@ -186,8 +190,8 @@ def _print_table(summary: Mapping[str, Any]) -> None:
 def clean(root: Path, out: Path) -> str | None:
     """End and remove what an earlier demo of this clone left. Returns why it cannot, None if all is gone."""
     run_file = out / "run.json"
-    short = Path("/dev/shm") / f"{PREFIX}{clone_mark(root)}"  # noqa: S108
-    directories = {str(short), str(Path(tempfile.gettempdir()) / short.name)}
+    mark = f"{PREFIX}{clone_mark(root)}"
+    directories = {str(Path("/dev/shm") / mark), str(Path(tempfile.gettempdir()) / mark)}
     if run_file.exists():
         try:
             recorded = json.loads(run_file.read_text())
@@ -200,8 +204,7 @@ def clean(root: Path, out: Path) -> str | None:
         for item in reversed(recorded["processes"]):
             _end_process(item)
     for name in sorted(directories):
-        if Path(name).name == short.name:
-            shutil.rmtree(name, ignore_errors=True)
+        shutil.rmtree(name, ignore_errors=True)
     shutil.rmtree(out, ignore_errors=True)
     return f"{out} cannot be removed" if out.exists() else None
 

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from simulators.demo.evidence import Evidence, NodeJournal
@@ -167,7 +168,7 @@ def node_killed(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def _rank(argv: list[str]) -> tuple[str, int]:
-    values = dict(zip(argv, argv[1:], strict=False))
+    values = dict(pairwise(argv))
     return str(values.get("--bundle", "")).rstrip("/").rpartition("/")[2], int(values.get("--node", -1))
 
 
