@@ -23,7 +23,6 @@ ENDED_BY: Mapping[str, str] = {
     "limit-rss": "out-of-memory",
     "limit-stdout": "stdout-too-large",
     "caldb-lost": "caldb",
-    "quick-failures": "lost",
 }
 
 # Signal that ended the payload -> code name.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from pilot.batch.cli import DIALECTS, BatchCli, BatchCommands, BatchTimeouts
+from pilot.caldb.snapshot import BadSnapshot, manifest_caldb, read_snapshot
 from pilot.config import CaldbSection, Config, ServerSection
 from pilot.experiments.words import BadExperiment, Experiment, parse_experiment
 from pilot.journal import FileStore
@@ -70,24 +71,15 @@ def load_caldb(section: CaldbSection | None) -> Mapping[str, Any] | None:
     """The manifest's `caldb` for the configured snapshot; its facts stand in `<snapshot>.json`."""
     if section is None:
         return None
-    path = Path(f"{section.snapshot}.json")
     try:
-        facts = json.loads(path.read_text())
-        return {
-            "backend": section.backend,
-            "snapshot": section.snapshot,
-            "sha256": facts["sha256"],
-            "identity": facts["identity"],
-            "probe": facts["probe"],
-            "access": section.access,
-            "server": section.server,
-        }
-    except OSError as error:
-        raise WiringError(f"caldb.snapshot: {path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+        snapshot = read_snapshot(section.snapshot)
+    except BadSnapshot as error:
+        raise WiringError(f"caldb.snapshot: {error}") from error
+    if snapshot.backend != section.backend:
         raise WiringError(
-            f"caldb.snapshot: {path} is not the description of a snapshot: {error!r}"
-        ) from error
+            f"caldb.backend: found {section.backend}, {section.snapshot} is for {snapshot.backend}"
+        )
+    return manifest_caldb(snapshot, section.access, section.server)
 
 
 def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:

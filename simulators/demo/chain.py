@@ -181,7 +181,7 @@ class Chain:
 
     def _look(self) -> bool:
         """Show progress from PanDA's table; ask prodsys only when tape has something, and end when archived."""
-        with urllib.request.urlopen(f"{self.url}/sim/table", timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{self.url}/sim/table", timeout=30) as answer:
             jobs = json.load(answer)["jobs"]
         merges = [job for job in jobs if str(job["attributes"]["transformation"]).startswith("merging")]
         works = {str(job["job_name"]).rpartition("-")[0] for job in jobs if job not in merges}

@@ -210,7 +210,8 @@ def prodsys_config(layout: Layout, url: str, database: dict[str, Any]) -> dict[s
                 "files": {"root": str(layout.outputs)},
                 "tape": {"kind": "dropbox", "root": str(layout.tape)},
                 "commands": {
-                    "reconstruct": f"{payload} reconstruct --raw {{raw}} --mdst {{mdst}} --hist {{hist}} --dump {{dump}}",
+                    "reconstruct": f"{payload} reconstruct --raw {{raw}} --mdst {{mdst}} --hist {{hist}}"
+                    " --dump {dump}",
                     "merge mdst": f"{payload} merge-mdst --inputs-from {{inputs}} --out {{out}}",
                     "merge hist": f"{payload} merge-hist --inputs-from {{inputs}} --out {{out}}",
                     "merge dump": f"{payload} merge-dump --inputs-from {{inputs}} --out {{out}}",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pilot.caldb.prctl import become_subreaper
 
-WATCHED = (Path("/tmp"), Path("/dev/shm"))  # noqa: S108
+WATCHED = (Path("/tmp"), Path("/dev/shm"))
 _LISTEN = "0A"
 
 
