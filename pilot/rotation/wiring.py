@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from pilot.batch.cli import DIALECTS, BatchCli, BatchCommands, BatchTimeouts
-from pilot.caldb.snapshot import BadSnapshot, manifest_caldb, read_snapshot
+from pilot.caldb.snapshot import manifest_caldb, read_snapshot
+from pilot.caldb.template import BadSnapshot
 from pilot.config import CaldbSection, Config, ServerSection
 from pilot.experiments.words import BadExperiment, Experiment, parse_experiment
 from pilot.journal import FileStore
