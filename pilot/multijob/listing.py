@@ -64,7 +64,7 @@ def recognise_listing(
     for item in expected:
         seen = present.get(item.batch_id)
         if seen is not None:
-            yield from _seen(memory, item, seen, utc)
+            yield from _seen(memory, item, seen, utc, later=asked_s >= _read_s(memory, item.bundle, item.round))
         elif item.batch_id in counted and asked_s >= _read_s(memory, item.bundle, item.round):
             memory.absences[item.batch_id] = memory.absences.get(item.batch_id, 0) + 1
             if memory.absences[item.batch_id] >= ABSENCES:
@@ -95,13 +95,14 @@ def _absent(
     return frozenset()
 
 
-def _seen(memory: Memory, item: Expected, seen: BatchJobSeen, utc: str) -> Iterator[Event]:
+def _seen(memory: Memory, item: Expected, seen: BatchJobSeen, utc: str, *, later: bool) -> Iterator[Event]:
+    """A batch job in the listing. `later`: asked for after its claim was read; an older one shows no requeue."""
     memory.absences.pop(item.batch_id, None)
     memory.ever_seen.add(item.batch_id)
     if seen.state is BatchState.OVER:
         memory.seen_live.pop(item.batch_id, None)
         yield BatchJobEnded(utc, item.bundle.bundle_id, item.round.number, item.batch_id, "over")
-    else:
+    elif later:
         memory.seen_live[item.batch_id] = seen
 
 

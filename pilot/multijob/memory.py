@@ -108,6 +108,7 @@ class Memory:
         self.name_absences.pop(key, None)
         if claim.batch_id is not None:
             self.absences.pop(claim.batch_id, None)
+            self.seen_live.pop(claim.batch_id, None)
 
     def raise_alarm(self, name: str, reason: str, now_s: float) -> None:
         """Raise or keep an alarm; its first time stays."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rig import Rig, Site, good_end, make_job
 
 from pilot.multijob import actions as a
 from pilot.multijob.model import BundleState, JobState
-from pilot.ports import Appended, BatchId, Fetched, JobStatus, Refused, Unavailable
+from pilot.ports import Appended, BatchId, BatchState, Fetched, JobStatus, Refused, Unavailable
 
 
 def walk(rig: Rig, site: Site, ticks: int = 60, after_s: float = 5.0) -> list[a.Action]:
@@ -243,3 +245,36 @@ def test_nothing_is_started_while_the_batch_system_cannot_be_seen() -> None:
         lambda x: Unavailable("111") if isinstance(x, a.ListBatchJobs) else site.respond(x), 50, 60.0
     )
     assert not any(isinstance(x, a.FetchJobs | a.SubmitBatchJob) for x in seen)
+
+
+def test_a_listing_older_than_the_claim_shows_no_requeue() -> None:
+    site = Site([make_job(n) for n in range(1, 5)])
+    rig = Rig()
+    held: list[tuple[a.Action, object, float]] = []
+    seen = []
+    for _ in range(40):
+        for action in rig.tick(2.0):
+            seen.append(action)
+            outcome = site.respond(action)
+            if isinstance(action, a.ListBatchJobs) and site.batch and not held:
+                held.append((action, outcome, rig.now_s))
+                for batch_id in list(site.batch):
+                    site.start(batch_id)
+            else:
+                rig.answer(action, outcome)
+        current = [b.current for b in rig.state.bundles.values() if b.current and b.current.claim]
+        if held and current:
+            action, outcome, asked_s = held.pop()
+            rig.answer(action, outcome, asked_s)
+            rig.run(site.respond, 3)
+            break
+    assert not any(isinstance(x, a.CancelBatchJob) for x in seen)
+    assert not rig.memory.cancels_asked
+
+
+def test_a_batch_job_that_waits_again_after_its_launch_is_cancelled() -> None:
+    site = Site([make_job(n) for n in range(1, 5)])
+    rig = _to_claimed(site)
+    site.batch = {i: replace(job, state=BatchState.WAITING) for i, job in site.batch.items()}
+    seen = rig.run(site.respond, 4, 60.0)
+    assert any(isinstance(x, a.CancelBatchJob) for x in seen)
