@@ -36,7 +36,7 @@ class Options:
     fault: str
     database: str
     backend: str
-    mdst_events: int = 12000
+    mdst_events: int = 14000
 
 
 @dataclass(slots=True)
@@ -196,8 +196,8 @@ class Chain:
         on_tape = len(list(receipts.rglob("*.json"))) if receipts.exists() else 0
         if on_tape:
             self.progress.stage("on tape", on_tape, max(on_tape, len(merges)))
-            return self._task_status() == "archived"
-        return False
+        merged = bool(merges) and all(job["status"] in ("finished", "failed", "cancelled") for job in jobs)
+        return (on_tape > 0 or merged) and self._task_status() == "archived"
 
     def _task_status(self) -> str:
         """The task's status; when every job is done the manager's part is done too: ask for the archive."""
@@ -209,6 +209,10 @@ class Chain:
         rows = json.loads(text[text.rindex("\n[") + 1 :] if "\n[" in text else text)
         status = str(rows[0]["status"])
         part.log.write_text("")
+        if rows[0]["runs"].get("suspicious"):
+            raise PartError(
+                f"cross-check: {rows[0]['runs']['suspicious']} run(s) suspicious (log: prodsys.log)"
+            )
         if status == "done":
             self.parts.run(
                 "prodsys-task", [self.python, "-m", "prodsys_core", "task", "set", demo.TASK, "archive"]

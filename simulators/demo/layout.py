@@ -102,9 +102,9 @@ class Layout:
         return self.out / "run.json"
 
 
-def clone_mark(root: Path) -> str:
-    """8 hex digits that tell two clones apart."""
-    return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+def clone_mark(out: Path) -> str:
+    """8 hex digits that tell the demos of two clones (two output directories) apart."""
+    return hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:8]
 
 
 def torque_config(layout: Layout) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def demo(root: Path, out: Path, fault: str, database: str) -> int:
     start_s = time.monotonic()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stopped)
-    mark = f"{PREFIX}{clone_mark(root)}"
+    mark = f"{PREFIX}{clone_mark(out)}"
     layout = Layout(out, _short_directory(mark))
     backend = _backend()
     if backend == "sqlite":
@@ -190,7 +190,7 @@ def _print_table(summary: Mapping[str, Any]) -> None:
 def clean(root: Path, out: Path) -> str | None:
     """End and remove what an earlier demo of this clone left. Returns why it cannot, None if all is gone."""
     run_file = out / "run.json"
-    mark = f"{PREFIX}{clone_mark(root)}"
+    mark = f"{PREFIX}{clone_mark(out)}"
     directories = {str(Path("/dev/shm") / mark), str(Path(tempfile.gettempdir()) / mark)}
     if run_file.exists():
         try:
