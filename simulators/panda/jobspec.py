@@ -32,9 +32,6 @@ FILE_ATTRIBUTES: tuple[str, ...] = tuple(
     """row_ID PandaID GUID lfn type dataset status prodDBlock prodDBlockToken dispatchDBlock dispatchDBlockToken
     destinationDBlock destinationDBlockToken destinationSE fsize md5sum checksum scope""".split()
 )
-ZERO_ATTRIBUTES = frozenset(name for name in ATTRIBUTES if name.endswith("ErrorCode")) | {
-    "cpuConsumptionTime"
-}
 
 
 class BadJobList(Exception):
@@ -43,7 +40,7 @@ class BadJobList(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SubmittedJob:
-    """One job as submitted: attributes by name (None: unset) and its files."""
+    """One job as submitted: its set attributes by name, and its files."""
 
     attributes: Mapping[str, Any]
     files: tuple[Mapping[str, Any], ...]
@@ -59,24 +56,23 @@ def parse_jobs(value: Any) -> list[SubmittedJob]:
 def _job(item: Any) -> SubmittedJob:
     if not isinstance(item, list) or len(item) < 2 or not isinstance(item[-1], list):
         raise BadJobList("a job is no positional list that ends in its files")
-    attributes = {name: _unset(value) for name, value in zip(ATTRIBUTES, item[:-1], strict=False)}
-    for name in ATTRIBUTES:
-        attributes.setdefault(name, None)
-        if attributes[name] is None and name in ZERO_ATTRIBUTES:
-            attributes[name] = 0
-    return SubmittedJob(attributes, tuple(_file(entry) for entry in item[-1]))
+    return SubmittedJob(_named(ATTRIBUTES, item[:-1]), tuple(_file(entry) for entry in item[-1]))
 
 
 def _file(entry: Any) -> Mapping[str, Any]:
     if not isinstance(entry, list):
         raise BadJobList("a file is no positional list")
-    return {name: _unset(value) for name, value in zip(FILE_ATTRIBUTES, entry, strict=False)}
+    named = _named(FILE_ATTRIBUTES, entry)
+    if not isinstance(named.get("lfn"), str):
+        raise BadJobList("a file has no lfn")
+    return named
 
 
-def _unset(value: Any) -> Any:
-    return None if value == "NULL" else value
-
-
-def describe_files(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Files as a description shows them."""
-    return [{name: entry.get(name) for name in FILE_ATTRIBUTES} for entry in files]
+def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """What is set. Datetimes ({"_datetime_object": ...}) are left out: the server sets its own."""
+    pairs = zip(names, values, strict=False)
+    return {
+        name: value
+        for name, value in pairs
+        if value is not None and value != "NULL" and not isinstance(value, dict)
+    }

@@ -3,192 +3,185 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from simulators.panda.job import job_dictionary
 from simulators.panda.jobspec import BadJobList, parse_jobs
-from simulators.panda.model import PILOT_STATES, PandaModel, job_dictionary
+from simulators.panda.model import PandaModel
+from simulators.panda.rules import PILOT_STATES, DatabaseTrouble, Wish
+from simulators.panda.settings import Caller
+from simulators.panda.updates import BY_LEGACY, kept_fields
+from simulators.panda.v1 import NO_PILOT_ROLE, statuses
 
-# updateJob parameter -> attribute ("" : taken and not stored).
-UPDATE_FIELDS: Mapping[str, str] = {
-    "attemptNr": "",
-    "timestamp": "",
-    "workdir": "",
-    "siteName": "",
-    "token": "",
-    "timeout": "",
-    "messageLevel": "",
-    "remainingSpace": "",
-    "pilotLog": "",
-    "stdout": "",
-    "node": "modificationHost",
-    "schedulerID": "schedulerID",
-    "pilotID": "pilotID",
-    "batchID": "batchID",
-    "startTime": "startTime",
-    "endTime": "endTime",
-    "pilotErrorCode": "pilotErrorCode",
-    "pilotErrorDiag": "pilotErrorDiag",
-    "transExitCode": "transExitCode",
-    "exeErrorCode": "exeErrorCode",
-    "exeErrorDiag": "exeErrorDiag",
-    "nEvents": "nEvents",
-    "nInputFiles": "nInputFiles",
-    "coreCount": "actualCoreCount",
-    "cpuConsumptionTime": "cpuConsumptionTime",
-    "cpuConsumptionUnit": "cpuConsumptionUnit",
-    "jobMetrics": "jobMetrics",
-    "jobSubStatus": "jobSubStatus",
-    "metaData": "metadata",
-    "maxRSS": "maxRSS",
-    "xml": "report",
-}
-NUMBERS = frozenset({"nEvents", "cpuConsumptionTime"})
-SOFT_NUMBERS = frozenset({"pilotErrorCode", "transExitCode"})
+GET_JOB = frozenset(
+    """siteName prodSourceLabel nJobs node mem diskSpace cpu computingElement timeout workingGroup countryGroup
+    allowOtherCountry AtlasRelease token prodUserID getProxyKey taskID background resourceType jobType harvester_id
+    worker_id schedulerID viaTopic remaining_time""".split()
+)
+_PICKLED_IDS = re.compile(r"\(lp0\n(?:I\d+\na)*\.")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """HTTP status and text."""
+    """HTTP status, text, and whether its header says JSON."""
 
     status: int
     text: str
+    is_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A legacy call: parameters as texts (or JSON values) and whether JSON is accepted."""
+    """A legacy call: parameters as texts (or JSON values), whether JSON is accepted, who calls."""
 
     parameters: Mapping[str, Any]
     json_wanted: bool
+    caller: Caller
 
 
 def render(call: Call, fields: Mapping[str, Any], dialog: str = "") -> Reply:
     """An answer in the encoding that was asked for; errorDialog stands only in JSON."""
     if call.json_wanted:
-        return Reply(200, json.dumps({**fields, "errorDialog": dialog} if dialog else dict(fields)))
-    flat = {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in fields.items()}
+        return Reply(200, json.dumps({**fields, "errorDialog": dialog} if dialog else dict(fields)), True)
+    flat = {
+        name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in fields.items()
+    }
     return Reply(200, urlencode(flat))
 
 
 def get_job(model: PandaModel, call: Call) -> Reply:
     """getJob: bulk form if nJobs is given, flat without."""
-    parameters = call.parameters
-    if "siteName" not in parameters:
-        return Reply(500, "getJob() missing 1 required positional argument: 'siteName'")
-    try:
-        timeout_s = float(int(parameters.get("timeout", 60)))
-    except ValueError as error:
-        return Reply(500, str(error))
-    bulk = "nJobs" in parameters
-    try:
-        count = int(parameters.get("nJobs", 1))
-    except ValueError:
-        count = 1
-    jobs = model.hand_out(
-        str(parameters["siteName"]), count, label=parameters.get("prodSourceLabel"), timeout_s=timeout_s
+    given = call.parameters
+    for name in given:
+        if name not in GET_JOB:
+            raise TypeError(f"getJob() got an unexpected keyword argument '{name}'")
+    if "siteName" not in given:
+        raise TypeError("getJob() missing 1 required positional argument: 'siteName'")
+    timeout_s = float(int(given.get("timeout", 60)))
+    if not call.caller.pilot:
+        return render(call, {"StatusCode": 60}, NO_PILOT_ROLE)
+    wish = Wish(
+        str(given["siteName"]),
+        _count(given.get("nJobs", 1)),
+        given.get("prodSourceLabel"),
+        timeout_s,
+        _number(given.get("taskID")),
+        float(given.get("mem") or 0),
+        float(given.get("diskSpace") or 0),
+        _number(given.get("remaining_time")),
+        given.get("node"),
+        given.get("computingElement"),
+        given.get("schedulerID"),
     )
+    jobs = model.hand_out(wish)
     if not jobs:
         return render(call, {"StatusCode": 20}, "no jobs in PanDA")
     dictionaries = [job_dictionary(job) for job in jobs]
+    bulk = "nJobs" in given
     return render(call, {"StatusCode": 0, "jobs": dictionaries} if bulk else dictionaries[0])
 
 
-def update_fields(model: PandaModel, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The work of updateJob: the fields of its answer. Raises TypeError, ValueError as the server does."""
-    for needed in ("jobId", "state"):
-        if needed not in parameters:
-            raise TypeError(f"updateJob() missing 1 required positional argument: '{needed}'")
-    for name in parameters:
-        if name not in UPDATE_FIELDS and name not in ("jobId", "state", "harvester_id"):
-            raise TypeError(f"updateJob() got an unexpected keyword argument '{name}'")
-    state = parameters["state"]
-    if state not in PILOT_STATES or parameters["jobId"] == "NULL":
-        return {"StatusCode": 0}
-    panda_id = int(parameters["jobId"])
-    fields: dict[str, Any] = {}
-    for name, target in UPDATE_FIELDS.items():
-        if not target or name not in parameters:
-            continue
-        value = parameters[name]
-        if name in NUMBERS:
-            try:
-                value = int(value)
-            except (TypeError, ValueError):
-                return {"StatusCode": 30}
-        elif name in SOFT_NUMBERS:
-            try:
-                value = abs(int(value))
-            except (TypeError, ValueError):
-                continue
-        fields[target] = value
+def _count(value: Any) -> int:
     try:
-        attempt_nr = int(parameters["attemptNr"])
+        return int(value)
+    except (TypeError, ValueError):
+        return 1
+
+
+def _number(value: Any) -> int | None:
+    return None if value in (None, "", "NULL") else int(value)
+
+
+def update_fields(model: PandaModel, given: Mapping[str, Any], caller: Caller) -> tuple[dict[str, Any], str]:
+    """The work of updateJob: fields of its answer and errorDialog. Raises TypeError, ValueError as the server does."""
+    for name in given:
+        if name not in BY_LEGACY and name not in ("jobId", "state", "harvester_id"):
+            raise TypeError(f"updateJob() got an unexpected keyword argument '{name}'")
+    for needed in ("jobId", "state"):
+        if needed not in given:
+            raise TypeError(f"updateJob() missing 1 required positional argument: '{needed}'")
+    if not caller.pilot:
+        return {"StatusCode": 60}, NO_PILOT_ROLE
+    if given["jobId"] == "NULL" or given["state"] not in PILOT_STATES:
+        return {"StatusCode": 0}, ""
+    panda_id = int(given["jobId"])
+    try:
+        attempt_nr = int(given["attemptNr"])
     except (KeyError, TypeError, ValueError):
         attempt_nr = None
-    return {"StatusCode": 0, "command": model.update(panda_id, state, attempt_nr, fields)}
+    try:
+        command = model.update(panda_id, given["state"], attempt_nr, kept_fields(BY_LEGACY, given))
+    except DatabaseTrouble:
+        return {"StatusCode": 30}, ""
+    return {"StatusCode": 0, "command": command}, ""
 
 
 def update_job(model: PandaModel, call: Call) -> Reply:
     """updateJob."""
-    try:
-        return render(call, update_fields(model, call.parameters))
-    except (TypeError, ValueError) as error:
-        return Reply(500, str(error))
+    fields, dialog = update_fields(model, call.parameters, call.caller)
+    return render(call, fields, dialog)
 
 
 def update_jobs_in_bulk(model: PandaModel, call: Call) -> Reply:
     """updateJobsInBulk: the first bad element stops it, with the earlier ones applied and no result told."""
-    panda_id: Any = None
     results: list[Any] = []
     try:
         for item in json.loads(call.parameters["jobList"]):
-            panda_id = item.get("jobId")
-            fields = update_fields(model, item)
-            if call.json_wanted:
-                results.append({"type": "json", "content": json.dumps(fields)})
-            else:
-                results.append(urlencode(fields))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        text = f"updateJobsInBulk {panda_id} failed with {type(error).__name__} {error}"
+            for needed in ("jobId", "state"):
+                if needed not in item:
+                    raise KeyError(needed)
+            reply = render(call, *update_fields(model, item, call.caller))
+            results.append({"type": "json", "content": reply.text} if reply.is_json else reply.text)
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        who = call.parameters.get("harvester_id")
+        text = f"updateJobsInBulk {who} failed with {type(error).__name__} {error}"
         return Reply(200, json.dumps([False, text]))
     return Reply(200, json.dumps([True, results]))
 
 
 def get_status(model: PandaModel, call: Call) -> Reply:
     """getStatus: ids separated by blanks, never JSON, defined jobs are not found."""
-    statuses, attempts = [], []
-    for text in str(call.parameters.get("ids", "")).split():
-        job = model.jobs.get(int(text)) if text.isdigit() else None
-        shown = job is not None and job.status != "defined"
-        statuses.append(job.status if job is not None and shown else "notfound")
-        attempts.append(str(job.attempt_nr) if job is not None and shown else "0")
-    return Reply(
-        200, urlencode({"StatusCode": 0, "status": "+".join(statuses), "attemptNr": "+".join(attempts)})
-    )
+    found = [
+        model.for_pilot(int(text)) if text.isascii() and text.isdigit() else None for text in _ids(call, None)
+    ]
+    words = "+".join("notfound" if job is None else job.status for job in found)
+    numbers = "+".join("0" if job is None else str(job.attempt_nr) for job in found)
+    return Reply(200, urlencode({"StatusCode": 0, "status": words, "attemptNr": numbers}))
 
 
 def check_job_status(model: PandaModel, call: Call) -> Reply:
     """checkJobStatus: ids separated by commas, always JSON."""
-    found = []
-    for text in str(call.parameters.get("ids", "")).split(","):
-        job = model.active(int(text)) if text.strip().isdigit() else None
-        if job is None:
-            found.append({"command": "tobekilled", "status": "unknown"})
-        else:
-            found.append({"command": job.command or "NULL", "status": job.status})
-    return Reply(200, json.dumps({"StatusCode": 0, "data": found}))
+    found = statuses(model, [int(text) for text in _ids(call, ",")])
+    return Reply(200, json.dumps({"StatusCode": 0, "data": found}), True)
+
+
+def _ids(call: Call, separator: str | None) -> list[str]:
+    return str(call.parameters.get("ids", "")).split(separator)
 
 
 def submit_jobs(model: PandaModel, call: Call) -> Reply:
-    """submitJobs with JSON text; answered as JSON (pickles are not served)."""
+    """submitJobs with JSON text; answered as JSON (pickled jobs are not served)."""
     try:
         jobs = parse_jobs(json.loads(str(call.parameters.get("jobs", ""))))
-    except (ValueError, BadJobList):
-        return Reply(200, json.dumps("ERROR: jobs cannot be read"))
-    return Reply(200, json.dumps([list(item) for item in model.submit(jobs)]))
+    except (ValueError, RecursionError, BadJobList):
+        return Reply(200, json.dumps("ERROR: jobs cannot be read"), True)
+    return Reply(200, json.dumps([list(item) for item in model.submit(jobs, call.caller.subject)]), True)
+
+
+def order_ends(model: PandaModel, call: Call) -> Reply:
+    """killJobs: pickled ids in the flavours that read nothing else (where it fails for all), else JSON."""
+    text = str(call.parameters.get("ids", ""))
+    code = call.parameters.get("code")
+    if model.flavour.pickled_ids:
+        if not _PICKLED_IDS.fullmatch(text):
+            return Reply(500, f"invalid load key, '{text[:1]}'.")
+        return Reply(200, "(lp0\n" + "I00\na" * text.count("I") + ".")
+    found = [isinstance(item, int) and model.order_end(item, code) for item in json.loads(text)]
+    return Reply(200, json.dumps(found), True)
 
 
 def is_alive(model: PandaModel, call: Call) -> Reply:
@@ -203,13 +196,17 @@ METHODS: Mapping[str, Callable[[PandaModel, Call], Reply]] = {
     "getStatus": get_status,
     "checkJobStatus": check_job_status,
     "submitJobs": submit_jobs,
+    "killJobs": order_ends,
     "isAlive": is_alive,
 }
 
 
-def answer(model: PandaModel, method: str, call: Call) -> Reply:
-    """The answer of one method; an unknown one is forbidden."""
+def answer(model: PandaModel, method: str, call: Call) -> Reply | None:
+    """The answer of one method, None if the server has no such method. Bad arguments: HTTP 500 with the text."""
     work = METHODS.get(method)
     if work is None:
-        return Reply(403, f"ERROR : method {method} is forbidden")
-    return work(model, call)
+        return None
+    try:
+        return work(model, call)
+    except (TypeError, ValueError, RecursionError) as error:
+        return Reply(500, str(error))

@@ -1,333 +1,393 @@
 """A PanDA server as a pure model: jobs, their states, the adder, the watcher. Time enters by `advance(now_s)`.
 
 Rules: panda-jobmodel sections 2 and 5, and what real servers were seen to do (panda-server-observed). Nothing here
-knows who asks; texts and encodings are in legacy.py and v1.py.
+knows who asks; texts and encodings are in legacy.py and v1.py. Times are seconds of any clock; `epoch_s` is the UTC
+epoch time of its zero, for what is shown and for times that pilots report.
+Not modelled: JEDI, brokerage, event service, transfers after the adder, merging.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from simulators.kernel import Timers
+from simulators.panda.adder import judge, store
+from simulators.panda.flavour import FLAVOURS, BatchIdRule, Flavour
+from simulators.panda.job import FINAL, PandaJob, guid_of, utc_text
 from simulators.panda.jobspec import SubmittedJob
-
-PILOT_STATES = frozenset({"running", "starting", "holding", "transferring", "finished", "failed"})
-FINAL = frozenset({"finished", "failed", "cancelled", "closed"})
-ACTIVE = frozenset({"activated", "sent", "starting", "running", "holding", "transferring"})
-CLOSING_CODES = frozenset({2, 4, 10, 51, 55, 60})
-LABELS: Mapping[str | None, frozenset[str] | None] = {
-    None: frozenset({"managed", "test", "prod_test", "install"}),
-    "managed": frozenset({"managed", "test", "prod_test", "install"}),
-    "user": frozenset({"user", "panda", "install"}),
-    "unified": None,
-}
-MIN_TIMEOUT_S = 10.0
-SUBMIT_MAX, DESCRIBE_MAX = 5000, 5500
-NULL_COMMAND = "NULL"
-NO_REPORT = "Could not get GUID/LFN/MD5/FSIZE/SURL from pilot JSON"
-
-
-@dataclass(frozen=True, slots=True)
-class PandaTimes:
-    """The server's own times in seconds (real ones by default; the demo shortens the adder's)."""
-
-    activate_s: float = 1.0
-    adder_s: float = 10.0
-    sent_max_s: float = 1800.0
-    heartbeat_max_s: float = 7200.0
-    holding_max_s: float = 10800.0
-    activated_max_s: float = 7 * 86400.0
-    archive_visible_s: float = 3600.0
-
-
-@dataclass(slots=True)
-class PandaJob:
-    """One PanDA job. `history` is every state with its time; `updates` counts accepted reports by state."""
-
-    panda_id: int
-    attributes: dict[str, Any]
-    files: tuple[dict[str, Any], ...]
-    status: str
-    since_s: float
-    heard_s: float
-    final_state: str | None = None
-    report: str | None = None
-    attempt_of_report: int = 0
-    command: str | None = None
-    archived_s: float | None = None
-    history: list[tuple[float, str]] = field(default_factory=list)
-    updates: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def attempt_nr(self) -> int:
-        """The attempt that updates must name."""
-        return int(self.attributes.get("attemptNr") or 0)
-
-    @property
-    def archived(self) -> bool:
-        """Whether it left the active table."""
-        return self.archived_s is not None
+from simulators.panda.rules import (
+    DEFINED,
+    END_CODES,
+    HIGH_PRIORITY,
+    INVALID_BATCH_ID,
+    LABELS,
+    MIN_TIMEOUT_S,
+    NULL_COMMAND,
+    NUMBER,
+    REWRITTEN,
+    SUBMIT_MAX,
+    DatabaseTrouble,
+    EndCode,
+    PandaTimes,
+    Wish,
+)
 
 
 @dataclass(slots=True)
 class PandaModel:
-    """All jobs of one server. Every method takes the time; `advance` must have been called up to it."""
+    """All jobs of one server. `advance` must have been called up to the time of a call."""
 
     times: PandaTimes = field(default_factory=PandaTimes)
+    flavour: Flavour = field(default_factory=lambda: FLAVOURS["both"])
+    queues: Mapping[str, str] = field(default_factory=dict)
     next_id: int = 1001
-    jobs: dict[int, PandaJob] = field(default_factory=dict)
     now_s: float = 0.0
+    epoch_s: float = 0.0
     updates_received: int = 0
-    by_queue: dict[str, set[int]] = field(default_factory=dict)
-    open_ids: set[int] = field(default_factory=set)
+    jobs: dict[int, PandaJob] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    _waiting: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    _tasks: dict[int, list[int]] = field(default_factory=dict)
+    _timers: Timers[int] = field(default_factory=Timers)
+
+    # --- the server's own daemons -----------------------------------------------------------------------------
 
     def advance(self, now_s: float) -> None:
-        """Let the server's own daemons work: activation, adder, watcher."""
+        """Let activation, adder and watcher work, each at its own time up to `now_s`."""
+        while (due := self._timers.pop_due(now_s)) is not None:
+            at_s, panda_id = due
+            job = self.jobs[panda_id]
+            if job.timer_s != at_s:
+                continue
+            job.timer_s = None
+            self.now_s = max(self.now_s, at_s)
+            due_s = self._due(job)
+            if due_s is not None and due_s <= at_s:
+                self._act(job)
+            self._arm(job)
         self.now_s = max(self.now_s, now_s)
-        for panda_id in sorted(self.open_ids):
-            self._daemon(self.jobs[panda_id])
 
-    def _daemon(self, job: PandaJob) -> None:
-        age_s, silent_s = self.now_s - job.since_s, self.now_s - job.heard_s
-        times = self.times
-        if job.status == "defined" and age_s >= times.activate_s:
-            self._move(job, "activated")
-            self.by_queue.setdefault(str(job.attributes["computingSite"]), set()).add(job.panda_id)
-        elif job.status == "holding" and job.final_state is not None:
-            if age_s >= times.adder_s and job.attempt_of_report == job.attempt_nr:
+    def _arm(self, job: PandaJob) -> None:
+        due_s = self._due(job)
+        if due_s is not None and (job.timer_s is None or due_s < job.timer_s):
+            job.timer_s = due_s
+            self._timers.set(due_s, job.panda_id)
+
+    def _due(self, job: PandaJob) -> float | None:
+        """When a daemon of the server takes this job next."""
+        if job.status == "defined":
+            return job.since_s + self.times.activate_s
+        if job.status == "activated":
+            return float(job.attributes["creationTime"]) + self.times.activated_max_s
+        if self._has_report(job):
+            return job.since_s + self.times.adder_s
+        limit_s = self._patience_s(job)
+        return None if limit_s is None else self._silent_s(job) + limit_s
+
+    @staticmethod
+    def _has_report(job: PandaJob) -> bool:
+        """Whether the adder finds the final report: not one that was stored under another attempt."""
+        return (
+            job.status == "holding" and job.final_state is not None and job.report_attempt == job.attempt_nr
+        )
+
+    @staticmethod
+    def _silent_s(job: PandaJob) -> float:
+        """Since when the watcher has heard nothing: the last update, or the reported end where that is earlier."""
+        ended_s: float | None = job.attributes.get("endTime")
+        return job.heard_s if ended_s is None else min(job.heard_s, ended_s)
+
+    def _patience_s(self, job: PandaJob) -> float | None:
+        """How long the watcher waits for an update. None: for ever."""
+        user = job.label in ("user", "panda")
+        match job.status:
+            case "sent":
+                return self.times.sent_max_s
+            case "starting" | "running":
+                return self.times.heartbeat_max_s
+            case "holding" if user or job.priority > HIGH_PRIORITY:
+                return self.times.holding_high_max_s
+            case "holding":
+                return self.times.holding_max_s
+            case "transferring" if user or job.attributes.get("jobSubStatus"):
+                return self.times.heartbeat_max_s
+            case _:
+                return None
+
+    def _act(self, job: PandaJob) -> None:
+        match job.status:
+            case "defined":
+                self._move(job, "activated")
+                heapq.heappush(self._waiting.setdefault(job.queue, []), (-job.priority, job.panda_id))
+            case "activated":
+                self.order_end(job.panda_id, "2", "watcher")
+            case "holding" if self._has_report(job):
                 self._add(job)
-        elif job.status == "sent" and silent_s >= times.sent_max_s:
-            self._give_up(job, 102, "Sent job didn't receive reply from pilot within 30 min")
-        elif job.status in ("starting", "running") and silent_s >= times.heartbeat_max_s:
-            self._give_up(job, 100, "lost heartbeat")
-        elif job.status == "holding" and silent_s >= times.holding_max_s:
-            self._give_up(job, 103, "not received final update")
-        elif job.status == "activated" and age_s >= times.activated_max_s:
-            self._archive(job, "closed")
+            case _:
+                self._give_up(job)
 
     def _add(self, job: PandaJob) -> None:
-        """The adder: judge the output report of a finished job; a killed one ends as cancelled."""
-        if job.command is not None and "tobekilled" in job.command:
-            self._archive(job, "cancelled")
-            return
-        problem = report_problem(job) if job.final_state == "finished" else None
-        if problem is not None:
-            job.attributes["ddmErrorCode"], job.attributes["ddmErrorDiag"] = 200, problem
-        elif job.final_state == "finished":
-            self._store_report(job)
-        self._archive(job, "failed" if problem is not None else str(job.final_state))
+        """The adder; a job with the command to be killed that failed ends as cancelled."""
+        judgement = judge(job)
+        store(job, judgement)
+        job.attributes.setdefault("endTime", self.now_s)
+        cancelled = judgement.status == "failed" and job.command == "tobekilled"
+        self._archive(job, "cancelled" if cancelled else judgement.status)
 
-    def _store_report(self, job: PandaJob) -> None:
-        report = json.loads(job.report or "{}")
-        for entry in job.files:
-            facts = report.get(entry["lfn"], {})
-            entry["fsize"], entry["checksum"] = facts.get("fsize"), f"ad:{facts.get('adler32')}"
-            entry["GUID"], entry["status"] = facts.get("guid"), "ready"
-
-    def _give_up(self, job: PandaJob, code: int, text: str) -> None:
-        job.attributes["jobDispatcherErrorCode"], job.attributes["jobDispatcherErrorDiag"] = code, text
+    def _give_up(self, job: PandaJob) -> None:
+        """The watcher: no update for too long."""
+        ended_s = job.attributes.get("endTime")
+        explained = job.attributes.get("exeErrorDiag") or job.attributes.get("pilotErrorDiag")
+        if job.status == "sent":
+            code, diag = 102, "Sent job didn't receive reply from pilot within 30 min"
+        elif explained:
+            code, diag = 101, f"job recovery failed for {(self._patience_s(job) or 0) / 3600} hours"
+        elif ended_s is None:
+            code, diag = 100, f"lost heartbeat : {utc_text(job.heard_s + self.epoch_s).replace('T', ' ')}"
+        else:
+            code = {"holding": 103, "transferring": 104}.get(job.status, 105)
+            last = utc_text(ended_s + self.epoch_s).replace("T", " ")
+            diag = f"timeout in {job.status} : last heartbeat at {last}"
+        job.attributes |= {"jobDispatcherErrorCode": code, "jobDispatcherErrorDiag": diag}
+        job.attributes.setdefault("endTime", job.heard_s)
+        self._fail_files(job)
         self._archive(job, "failed")
+
+    @staticmethod
+    def _fail_files(job: PandaJob) -> None:
+        for entry in job.files:
+            if entry.get("type") in ("output", "log"):
+                entry["status"] = "failed"
 
     def _archive(self, job: PandaJob, status: str) -> None:
         self._move(job, status)
-        job.archived_s = self.now_s
-        self.open_ids.discard(job.panda_id)
+        job.heard_s = job.archived_s = self.now_s
 
     def _move(self, job: PandaJob, status: str) -> None:
-        if job.status == "activated":
-            self.by_queue.get(str(job.attributes["computingSite"]), set()).discard(job.panda_id)
+        site = self.counts.setdefault(job.queue, {})
+        if job.history:
+            site[job.status] -= 1
+        if status not in FINAL:
+            site[status] = site.get(status, 0) + 1
         job.status, job.since_s = status, self.now_s
         job.attributes["jobStatus"] = status
         job.history.append((self.now_s, status))
 
-    # --- submitter -------------------------------------------------------------------------------------------
+    # --- submitter ---------------------------------------------------------------------------------------------
 
-    def submit(self, jobs: Sequence[SubmittedJob]) -> list[tuple[int, int, str]]:
-        """Store jobs; more than 5,000 are cut silently."""
+    def submit(self, jobs: Sequence[SubmittedJob], user: str | None = None) -> list[tuple[int, int, str]]:
+        """Store jobs; more than 5,000 are cut silently. Gives (PandaID, jobDefinitionID, jobName) of each."""
         stored = []
         for item in jobs[:SUBMIT_MAX]:
-            panda_id = self.next_id
-            self.next_id += 1
-            attributes = dict(item.attributes)
-            attributes |= {"PandaID": panda_id, "jobStatus": "defined"}
-            if attributes.get("assignedPriority") is not None:
-                attributes["currentPriority"] = attributes["assignedPriority"]
-            files = tuple({**entry, "PandaID": panda_id} for entry in item.files)
-            job = PandaJob(panda_id, attributes, files, "defined", self.now_s, self.now_s)
-            job.history.append((self.now_s, "defined"))
-            self.jobs[panda_id] = job
-            self.open_ids.add(panda_id)
-            stored.append((panda_id, int(attributes.get("jobDefinitionID") or 0), str(attributes["jobName"])))
+            job = self._new_job(item, user)
+            self.jobs[job.panda_id] = job
+            self._move(job, "defined")
+            self._arm(job)
+            task = job.attributes.get("jediTaskID")
+            if isinstance(task, int):
+                self._tasks.setdefault(task, []).append(job.panda_id)
+            attributes = job.attributes
+            stored.append(
+                (job.panda_id, int(attributes.get("jobDefinitionID") or 0), str(attributes.get("jobName")))
+            )
         return stored
 
-    def order_end(self, panda_id: int, code: int | None = None) -> bool:
-        """job/kill: not running -> archived at once; running -> the pilot is told at its next report."""
+    def _new_job(self, item: SubmittedJob, user: str | None) -> PandaJob:
+        panda_id = self.next_id
+        self.next_id += 1
+        attributes = dict(item.attributes)
+        attributes |= {"PandaID": panda_id, "creationTime": self.now_s, "prodDBUpdateTime": self.now_s}
+        attributes.setdefault("attemptNr", 0)
+        if attributes.get("assignedPriority") is not None:
+            attributes["currentPriority"] = attributes["assignedPriority"]
+        if user is not None:
+            attributes.setdefault("prodUserID", user)
+        files: list[dict[str, Any]] = []
+        for number, entry in enumerate(item.files):
+            row: dict[str, Any] = {**entry, "PandaID": panda_id, "row_ID": panda_id * 100 + number}
+            row.setdefault("fsize", 0)
+            row.setdefault("status", "ready" if row.get("type") == "input" else "unknown")
+            if row.get("type") == "log":
+                row.setdefault("GUID", guid_of(panda_id, str(row["lfn"])))
+            files.append(row)
+        return PandaJob(panda_id, attributes, files, "defined", self.now_s, self.now_s)
+
+    def order_end(self, panda_id: int, code: str | None = None, user: str = "prodsys") -> bool:
+        """job/kill: a job that is not `running` is archived at once; a running one is told at its next report.
+
+        False: unknown, archived, or already ordered (some codes order again).
+        """
         job = self.jobs.get(panda_id)
         if job is None or job.archived:
             return False
-        job.command = "tobekilled"
-        job.attributes["commandToPilot"] = "tobekilled"
-        job.attributes["taskBufferErrorCode"] = 100
-        forced = code in (9, 52, 99)
-        if job.status not in ("running", "holding", "transferring") or forced:
-            self._archive(job, "closed" if code in CLOSING_CODES else "cancelled")
+        rule = END_CODES.get(code or "", EndCode())
+        if job.command == "tobekilled" and not rule.again:
+            return False
+        job.attributes |= {"commandToPilot": "tobekilled", "taskBufferErrorDiag": f"killed by {user}"}
+        label = job.label
+        production = label is None or label in ("managed",) or "test" in label
+        forced = (production and code in ("9", "52")) or code == "99"
+        if job.status != "running" or forced:
+            self._close(job, rule, user)
         return True
 
+    def _close(self, job: PandaJob, rule: EndCode, user: str) -> None:
+        since = utc_text(job.since_s + self.epoch_s).replace("T", " ")
+        diag = rule.diag.format(user=user, old=job.status, since=since)
+        job.attributes.setdefault("endTime", self.now_s)
+        if job.status == "starting":
+            job.attributes["startTime"] = job.attributes["endTime"]
+        job.attributes |= {"taskBufferErrorCode": rule.error, "taskBufferErrorDiag": diag}
+        if rule.sub_status is not None:
+            job.attributes["jobSubStatus"] = rule.sub_status
+        self._fail_files(job)
+        self._archive(job, rule.status)
+
     def set_command(self, panda_id: int, command: str) -> bool:
-        """job/set_command; refused if the job is already to be killed or not active."""
+        """job/set_command; refused if the job is not active or already to be killed."""
         job = self.jobs.get(panda_id)
         if job is None or job.archived or (job.command and "tobekilled" in job.command):
             return False
-        job.command = job.attributes["commandToPilot"] = command
+        job.attributes["commandToPilot"] = command
         return True
 
-    def with_task(self, number: int) -> Iterator[PandaJob]:
-        """Jobs whose submitter set this jediTaskID."""
-        return (job for job in self.jobs.values() if job.attributes.get("jediTaskID") == number)
+    def ids_of_task(self, number: int) -> list[int]:
+        """Jobs whose submitter set this jediTaskID, ascending."""
+        return list(self._tasks.get(number, ()))
 
-    # --- pilot -----------------------------------------------------------------------------------------------
+    # --- pilot -------------------------------------------------------------------------------------------------
 
-    def hand_out(
-        self,
-        queue: str,
-        count: int,
-        *,
-        label: str | None = None,
-        timeout_s: float = 60.0,
-        task: int | None = None,
-    ) -> list[PandaJob]:
+    def hand_out(self, wish: Wish) -> list[PandaJob]:
         """getJob: best priority first, then lowest PandaID. A time-out of 10 s and less never gives a job."""
-        if count <= 0 or timeout_s <= MIN_TIMEOUT_S:
+        if wish.count <= 0 or wish.timeout_s <= MIN_TIMEOUT_S:
             return []
+        heap = self._waiting.get(wish.queue, [])
+        taken: list[PandaJob] = []
+        passed: list[tuple[int, int]] = []
+        while heap and len(taken) < wish.count:
+            entry = heapq.heappop(heap)
+            job = self.jobs[entry[1]]
+            if job.status != "activated":
+                continue
+            if self._fits(job, wish):
+                taken.append(job)
+                self._send(job, wish)
+            else:
+                passed.append(entry)
+        for entry in passed:
+            heapq.heappush(heap, entry)
+        return taken
+
+    def _fits(self, job: PandaJob, wish: Wish) -> bool:
+        label = wish.label
+        if self.queues.get(wish.queue) == "test" and label in REWRITTEN:
+            label = "test"
         wanted = LABELS.get(label, frozenset({label} if label else ()))
-        candidates = [self.jobs[panda_id] for panda_id in self.by_queue.get(queue, ())]
-        fitting = [
-            job
-            for job in candidates
-            if (wanted is None or job.attributes.get("prodSourceLabel") in wanted)
-            and (task is None or job.attributes.get("jediTaskID") == task)
-        ]
-        fitting.sort(key=lambda job: (-int(job.attributes.get("currentPriority") or 0), job.panda_id))
-        for job in fitting[:count]:
-            self._move(job, "sent")
-            job.heard_s = self.now_s
-        return fitting[:count]
+        value = job.attributes.get
+        walltime_s = value("maxWalltime")
+        return (
+            (wanted is None or job.label in wanted)
+            and (wish.task is None or value("jediTaskID") == wish.task)
+            and (wish.memory_mb <= 0 or float(value("minRamCount") or 0) <= wish.memory_mb)
+            and (wish.disk_mb <= 0 or float(value("maxDiskCount") or 0) <= wish.disk_mb)
+            and (wish.remaining_s is None or walltime_s is None or int(walltime_s) <= wish.remaining_s)
+        )
+
+    def _send(self, job: PandaJob, wish: Wish) -> None:
+        self._move(job, "sent")
+        job.heard_s = job.attributes["startTime"] = self.now_s
+        for name, value in (
+            ("modificationHost", wish.node),
+            ("computingElement", wish.computing_element),
+            ("schedulerID", wish.scheduler),
+        ):
+            if value:
+                job.attributes[name] = value
+        self._arm(job)
 
     def update(self, panda_id: int, state: str, attempt_nr: int | None, fields: Mapping[str, Any]) -> str:
-        """One report of a pilot (state is one of PILOT_STATES). Returns the command for the pilot."""
+        """One report of a pilot (state is one of PILOT_STATES; `fields` by attribute, "report" apart).
+
+        Returns the command for the pilot. Raises DatabaseTrouble: nothing stored.
+        """
         self.updates_received += 1
         job = self.jobs.get(panda_id)
-        if job is None or job.archived or job.status == "defined":
+        if job is None or job.archived or job.status in DEFINED:
             return "tobekilled"
         if attempt_nr is not None and attempt_nr != job.attempt_nr:
             return "tobekilled"
-        job.updates[state] = job.updates.get(state, 0) + 1
-        if job.final_state is not None and state in ("finished", "failed"):
+        final = state in ("finished", "failed")
+        stored = "holding" if final else state
+        if job.status == "holding" and job.final_state is not None and final:
+            return "alreadydone"
+        if job.status == "transferring" and stored == "holding":
             return "alreadydone"
         command = job.command or NULL_COMMAND
-        if job.status == "holding" and (job.final_state is not None or state not in ("finished", "failed")):
+        if job.status in ("holding", "transferring") and stored in ("starting", "running"):
             return command
-        self._store(job, fields)
-        job.heard_s = self.now_s
-        if state in ("finished", "failed"):
+        if job.status == "holding" and not final:
+            return command
+        if self._impostor(job, fields.get("batchID")):
+            return "tobekilled"
+        self._store(job, stored, fields)
+        if final:
             job.final_state, job.report = state, fields.get("report")
-            job.attempt_of_report = attempt_nr if attempt_nr is not None else 0
-            self._move(job, "holding")
-        elif not (job.status == "running" and state == "starting") and job.status != state:
-            self._move(job, state)
+            job.report_attempt = 0 if attempt_nr is None else attempt_nr
+        job.updates[state] = job.updates.get(state, 0) + 1
+        self._arm(job)
         return command
 
-    def _store(self, job: PandaJob, fields: Mapping[str, Any]) -> None:
+    def _impostor(self, job: PandaJob, new: str | None) -> bool:
+        """Another batchID, and neither is a number (two digits and more) as the server sees it."""
+        old = job.attributes.get("batchID")
+        if not old or not new or old == new or NUMBER.fullmatch(str(old)) or NUMBER.fullmatch(str(new)):
+            return False
+        match self.flavour.batch_id:
+            case BatchIdRule.ABSENT:
+                return False
+            case BatchIdRule.FAILS:
+                raise DatabaseTrouble("batchID")
+            case BatchIdRule.ENDS:
+                job.attributes |= {
+                    "supErrorCode": INVALID_BATCH_ID,
+                    "supErrorDiag": f"got an update request with invalid batchID={new}",
+                }
+                return True
+
+    def _store(self, job: PandaJob, stored: str, fields: Mapping[str, Any]) -> None:
+        old = job.status
         for name, value in fields.items():
-            if name != "report" and value is not None:
+            if name in ("startTime", "endTime") and value is not None:
+                job.attributes[name] = value - self.epoch_s
+            elif name != "report" and value is not None:
                 job.attributes[name] = value
+        job.heard_s = self.now_s
+        if stored == "holding" or (stored == "transferring" and old == "running"):
+            job.attributes.setdefault("endTime", self.now_s)
+        if old in ("sent", "starting") and stored == "running" and fields.get("startTime") is None:
+            job.attributes["startTime"] = self.now_s
+        if stored != old and not (old == "running" and stored == "starting"):
+            self._move(job, stored)
+        elif stored == "holding":
+            job.since_s = self.now_s
 
-    # --- what is asked ---------------------------------------------------------------------------------------
+    # --- what is asked -----------------------------------------------------------------------------------------
 
-    def active(self, panda_id: int) -> PandaJob | None:
-        """A job that `get_status` still shows: active, or archived during the last hour."""
+    def shown(self, panda_id: int) -> PandaJob | None:
+        """A job that job/get_status still shows: active, or archived during the last hour."""
         job = self.jobs.get(panda_id)
-        if job is None:
-            return None
-        recent = job.archived_s is None or self.now_s - job.archived_s <= self.times.archive_visible_s
-        return job if recent else None
+        if job is None or job.archived_s is None:
+            return job
+        return job if self.now_s - job.archived_s <= self.times.archive_visible_s else None
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Active jobs by queue and status."""
-        found: dict[str, dict[str, int]] = {}
-        for panda_id in self.open_ids:
-            job = self.jobs[panda_id]
-            site = found.setdefault(str(job.attributes["computingSite"]), {})
-            site[job.status] = site.get(job.status, 0) + 1
-        return found
+    def for_pilot(self, panda_id: int) -> PandaJob | None:
+        """A job that pilot/get_job_status shows: active or archived, not a defined one."""
+        job = self.jobs.get(panda_id)
+        return None if job is None or job.status in DEFINED else job
 
-
-def report_problem(job: PandaJob) -> str | None:
-    """Why the adder fails a finished job: every output and the log must stand in the JSON report, and nothing else."""
-    try:
-        report = json.loads(job.report or "")
-    except ValueError:
-        return NO_REPORT
-    if not isinstance(report, dict):
-        return NO_REPORT
-    for facts in report.values():
-        has_sum = isinstance(facts, dict) and (facts.get("adler32") or facts.get("md5sum"))
-        if not has_sum or facts.get("fsize") is None:
-            return NO_REPORT
-    expected = {str(entry["lfn"]) for entry in job.files if entry.get("type") in ("output", "log")}
-    for lfn in sorted(expected - report.keys()):
-        return f"expected output {lfn} is missing in pilot JSON"
-    for lfn in sorted(report.keys() - expected):
-        return f"pilot produced {lfn} inconsistently with jobdef"
-    return None
-
-
-def job_dictionary(job: PandaJob) -> dict[str, Any]:
-    """What a pilot receives of a job: no event count, absent values as the string "NULL"."""
-    outputs = [entry for entry in job.files if entry.get("type") in ("output", "log")]
-    inputs = [entry for entry in job.files if entry.get("type") == "input"]
-    log = next((str(entry["lfn"]) for entry in outputs if entry.get("type") == "log"), "NULL")
-    attributes = job.attributes
-
-    def value(name: str, default: Any = "NULL") -> Any:
-        found = attributes.get(name)
-        return default if found is None else found
-
-    def column(name: str, entries: list[dict[str, Any]]) -> str:
-        return ",".join("NULL" if entry.get(name) is None else str(entry[name]) for entry in entries)
-
-    return {
-        "StatusCode": 0,
-        "PandaID": job.panda_id,
-        "prodSourceLabel": value("prodSourceLabel"),
-        "swRelease": value("AtlasRelease"),
-        "homepackage": value("homepackage"),
-        "transformation": value("transformation"),
-        "jobName": value("jobName"),
-        "jobDefinitionID": value("jobDefinitionID", 0),
-        "cloud": value("cloud"),
-        "inFiles": column("lfn", inputs),
-        "outFiles": column("lfn", outputs),
-        "destinationDblock": column("destinationDBlock", outputs),
-        "fileDestinationSE": column("destinationSE", outputs),
-        "logFile": log,
-        "logGUID": "NULL",
-        "jobPars": value("jobParameters"),
-        "attemptNr": job.attempt_nr,
-        "destinationSE": value("destinationSE"),
-        "prodUserID": value("prodUserID"),
-        "maxCpuCount": value("maxCpuCount", 0),
-        "minRamCount": value("minRamCount", 0),
-        "maxDiskCount": value("maxDiskCount", 0),
-        "cmtConfig": value("cmtConfig"),
-        "processingType": value("processingType"),
-        "currentPriority": value("currentPriority", 0),
-        "taskID": value("taskID"),
-        "coreCount": value("coreCount", 1),
-        "jobsetID": value("jobsetID"),
-        "maxWalltime": value("maxWalltime"),
-        "resource_type": value("resource_type"),
-        "nSent": 1,
-    }
+    def depth(self, queue: str) -> int:
+        """Activated jobs of a queue."""
+        return self.counts.get(queue, {}).get("activated", 0)

@@ -1,0 +1,203 @@
+"""One PanDA job of the simulated server: what it holds, what a pilot is given of it, what a description shows. Pure.
+
+Shapes: captured answers of panda-server 0.8.1 and 1.0.4 (`tests/data/panda-samples`). Times are seconds of
+the model's clock; `epoch_s` is the UTC epoch time of its zero.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from simulators.panda.jobspec import ATTRIBUTES, FILE_ATTRIBUTES
+
+FINAL = frozenset({"finished", "failed", "cancelled", "closed"})
+TIMES = frozenset(
+    {"creationTime", "modificationTime", "startTime", "endTime", "stateChangeTime", "prodDBUpdateTime"}
+)
+ZEROS = frozenset(name for name in ATTRIBUTES if name.endswith("ErrorCode")) | {
+    "cpuConsumptionTime",
+    "nOutputDataFiles",
+    "outputFileBytes",
+    "jobExecutionID",
+}
+SERVER_FILE_ATTRIBUTES = (*FILE_ATTRIBUTES, "jediTaskID", "datasetID", "fileID", "attemptNr")
+_GUIDS = uuid.UUID("5b1c0d0e-2a55-5f0e-8f0e-6d2f60a1c1f7")
+
+
+@dataclass(slots=True)
+class PandaJob:
+    """`attributes` holds what is set. `heard_s` is modificationTime, `since_s` stateChangeTime.
+
+    `final_state` and `report` come with the final update; `report_attempt` is the attempt under which the report is
+    stored (0 if the update named none: the adder then drops it). `history`: every status with its time.
+    `updates`: accepted reports by the state that the pilot gave.
+    """
+
+    panda_id: int
+    attributes: dict[str, Any]
+    files: list[dict[str, Any]]
+    status: str
+    since_s: float
+    heard_s: float
+    timer_s: float | None = None
+    final_state: str | None = None
+    report: str | None = None
+    report_attempt: int = 0
+    archived_s: float | None = None
+    history: list[tuple[float, str]] = field(default_factory=list)
+    updates: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def attempt_nr(self) -> int:
+        """The attempt that updates must name."""
+        return int(self.attributes.get("attemptNr") or 0)
+
+    @property
+    def queue(self) -> str:
+        """PanDA queue (computingSite)."""
+        return str(self.attributes.get("computingSite"))
+
+    @property
+    def label(self) -> str | None:
+        """prodSourceLabel."""
+        found = self.attributes.get("prodSourceLabel")
+        return None if found is None else str(found)
+
+    @property
+    def priority(self) -> int:
+        """currentPriority."""
+        return int(self.attributes.get("currentPriority") or 0)
+
+    @property
+    def command(self) -> str | None:
+        """commandToPilot."""
+        found = self.attributes.get("commandToPilot")
+        return None if found is None else str(found)
+
+    @property
+    def archived(self) -> bool:
+        """Whether it left the active table."""
+        return self.archived_s is not None
+
+
+def guid_of(panda_id: int, lfn: str) -> str:
+    """The GUID that the server gives a log file: the same for the same job and name, so that a run is repeatable."""
+    return str(uuid.uuid5(_GUIDS, f"{panda_id}:{lfn}"))
+
+
+def utc_text(at_s: float) -> str:
+    """ISO text as the server renders a datetime (no zone, microseconds where there are any)."""
+    return datetime.fromtimestamp(at_s, UTC).replace(tzinfo=None).isoformat()
+
+
+def _column(entries: Sequence[Mapping[str, Any]], name: str, absent: str = "NULL") -> str:
+    return ",".join(absent if entry.get(name) is None else str(entry[name]) for entry in entries)
+
+
+def job_dictionary(job: PandaJob) -> dict[str, Any]:
+    """What a pilot receives of a job, in the server's order: no event count, absent values as the text "NULL"."""
+    outputs = [entry for entry in job.files if entry.get("type") in ("output", "log")]
+    inputs = [entry for entry in job.files if entry.get("type") == "input"]
+    logs = [entry for entry in outputs if entry.get("type") == "log"]
+    plain = [entry for entry in outputs if entry.get("type") == "output"]
+    attributes = job.attributes
+
+    def value(name: str, absent: Any = "NULL") -> Any:
+        found = attributes.get(name)
+        return absent if found is None else found
+
+    return {
+        "StatusCode": 0,
+        "PandaID": job.panda_id,
+        "prodSourceLabel": value("prodSourceLabel"),
+        "swRelease": value("AtlasRelease"),
+        "homepackage": value("homepackage"),
+        "transformation": value("transformation"),
+        "jobName": value("jobName"),
+        "jobDefinitionID": value("jobDefinitionID", 0),
+        "cloud": value("cloud"),
+        "inFiles": _column(inputs, "lfn"),
+        "dispatchDblock": _column(inputs, "dispatchDBlock"),
+        "dispatchDBlockToken": _column(inputs, "dispatchDBlockToken"),
+        "dispatchDBlockTokenForOut": _column(outputs, "dispatchDBlockToken"),
+        "outFiles": _column(outputs, "lfn"),
+        "destinationDblock": _column(outputs, "destinationDBlock"),
+        "destinationDBlockToken": _column(outputs, "destinationDBlockToken"),
+        "prodDBlocks": _column(inputs, "prodDBlock"),
+        "prodDBlockToken": _column(inputs, "prodDBlockToken"),
+        "realDatasets": _column(outputs, "dataset"),
+        "realDatasetsIn": _column(inputs, "dataset"),
+        "fileDestinationSE": _column(outputs, "destinationSE"),
+        "logFile": _column(logs, "lfn") or "NULL",
+        "logGUID": _column(logs, "GUID") or "NULL",
+        "jobPars": value("jobParameters"),
+        "attemptNr": job.attempt_nr,
+        "GUID": _column(inputs, "GUID"),
+        "checksum": _column(inputs, "checksum"),
+        "fsize": _column(inputs, "fsize"),
+        "scopeIn": _column(inputs, "scope"),
+        "scopeOut": _column(plain, "scope"),
+        "scopeLog": _column(logs, "scope"),
+        "ddmEndPointIn": ",".join("" for _ in inputs),
+        "ddmEndPointOut": ",".join("" for _ in outputs),
+        "destinationSE": value("destinationSE"),
+        "prodUserID": value("prodUserID"),
+        "maxCpuCount": value("maxCpuCount", 0),
+        "minRamCount": value("minRamCount", 0),
+        "maxDiskCount": value("maxDiskCount", 0),
+        "cmtConfig": value("cmtConfig"),
+        "processingType": value("processingType"),
+        "transferType": value("transferType"),
+        "sourceSite": value("sourceSite"),
+        "currentPriority": job.priority,
+        "taskID": value("taskID"),
+        "coreCount": value("coreCount", 1),
+        "jobsetID": value("jobsetID"),
+        "reqID": value("reqID"),
+        "nucleus": value("nucleus"),
+        "maxWalltime": value("maxWalltime"),
+        "resource_type": value("resource_type", "Undefined"),
+        "ioIntensity": None,
+        "ioIntensityUnit": None,
+        "nSent": 0,
+    }
+
+
+def describe(job: PandaJob, epoch_s: float) -> dict[str, Any]:
+    """All attributes by name, with the files, as job/get_description gives them."""
+    record = {name: _shown(name, job.attributes.get(name), epoch_s) for name in ATTRIBUTES}
+    record["modificationTime"] = _shown("modificationTime", job.heard_s, epoch_s)
+    record["stateChangeTime"] = _shown("stateChangeTime", job.since_s, epoch_s)
+    record["Files"] = [{name: entry.get(name) for name in SERVER_FILE_ATTRIBUTES} for entry in job.files]
+    return record
+
+
+def _shown(name: str, value: Any, epoch_s: float) -> Any:
+    if value is None:
+        return 0 if name in ZEROS else None
+    return {"__datetime__": utc_text(value + epoch_s)} if name in TIMES else value
+
+
+def table_row(job: PandaJob, epoch_s: float) -> dict[str, Any]:
+    """Everything that the server knows of a job, for readers of evidence. Times are epoch seconds."""
+    return {
+        "panda_id": job.panda_id,
+        "status": job.status,
+        "attempt_nr": job.attempt_nr,
+        "job_name": job.attributes.get("jobName"),
+        "queue": job.queue,
+        "command": job.command,
+        "attributes": {
+            name: round(value + epoch_s, 3) if name in TIMES else value
+            for name, value in job.attributes.items()
+        },
+        "files": job.files,
+        "final_state": job.final_state,
+        "report": job.report,
+        "updates": job.updates,
+        "history": [[round(at_s + epoch_s, 3), status] for at_s, status in job.history],
+    }

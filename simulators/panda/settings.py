@@ -1,0 +1,114 @@
+"""Settings of a simulated server and who calls it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from simulators.panda.flavour import FLAVOURS, Flavour
+from simulators.panda.rules import PandaTimes
+
+QUEUE_STATUSES = ("online", "test")
+_PRODUCTION = re.compile(r"/[^/]+/Role=production")
+
+
+class BadSettings(Exception):
+    """A setting that makes no sense; the text says which, what was found and what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`require_role`: calls need an identity; over plain HTTP it comes in the headers X-Test-DN and X-Test-FQAN."""
+
+    times: PandaTimes = field(default_factory=PandaTimes)
+    flavour: Flavour = FLAVOURS["both"]
+    queues: Mapping[str, str] = field(default_factory=dict)
+    require_role: bool = False
+    pilot_owners: frozenset[str] = frozenset()
+
+
+def parse_settings(value: Any) -> Settings:
+    """Settings of one flat JSON object: names of PandaTimes (seconds), flavour, queues, require_role, pilot_owners."""
+    if not isinstance(value, Mapping):
+        raise BadSettings(f"found {type(value).__name__}, expected an object")
+    times = {item.name for item in fields(PandaTimes)}
+    others = {"flavour", "queues", "require_role", "pilot_owners"}
+    for name in value:
+        if name not in times | others:
+            raise BadSettings(f"{name}: unknown, expected one of {', '.join(sorted(times | others))}")
+    return Settings(
+        PandaTimes(**{name: _seconds(name, value[name]) for name in times & value.keys()}),
+        _flavour(value.get("flavour", "both")),
+        _queues(value.get("queues", {})),
+        _flag("require_role", value.get("require_role", False)),
+        frozenset(_texts("pilot_owners", value.get("pilot_owners", []))),
+    )
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        raise BadSettings(f"{name}: found {value!r:.60}, expected seconds from 0")
+    return float(value)
+
+
+def _flavour(value: Any) -> Flavour:
+    if value not in FLAVOURS:
+        raise BadSettings(f"flavour: found {value!r:.60}, expected one of {', '.join(FLAVOURS)}")
+    return FLAVOURS[value]
+
+
+def _queues(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, Mapping) or not all(status in QUEUE_STATUSES for status in value.values()):
+        raise BadSettings(f"queues: found {value!r:.60}, expected names with {' or '.join(QUEUE_STATUSES)}")
+    return {str(name): status for name, status in value.items()}
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadSettings(f"{name}: found {value!r:.60}, expected true or false")
+    return value
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BadSettings(f"{name}: found {value!r:.60}, expected a list of texts")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: subject of the certificate (None: no certificate) and VOMS attributes. `trusted`: not looked at."""
+
+    subject: str | None = None
+    attributes: tuple[str, ...] = ()
+    trusted: bool = False
+    owner: bool = False
+
+    @property
+    def secure(self) -> bool:
+        """Whether v1 takes the connection for secure: a subject that is no limited proxy."""
+        return self.trusted or (self.subject is not None and "/CN=limited proxy" not in self.subject)
+
+    @property
+    def production(self) -> bool:
+        """The production role, all that v1 takes."""
+        return self.trusted or any(_PRODUCTION.fullmatch(item) for item in self.attributes)
+
+    @property
+    def pilot(self) -> bool:
+        """What the legacy dialect takes: production, the pilot role of ATLAS, or an owner of pilots."""
+        return self.production or self.owner or "/atlas/Role=pilot" in self.attributes
+
+
+def caller_of(settings: Settings, headers: Mapping[str, str]) -> Caller:
+    """The caller by the headers of a request (names in lower case)."""
+    if not settings.require_role:
+        return Caller(trusted=True)
+    subject, attribute = headers.get("x-test-dn", "none"), headers.get("x-test-fqan", "none")
+    return Caller(
+        None if subject == "none" else subject,
+        () if attribute == "none" else (attribute,),
+        owner=subject in settings.pilot_owners,
+    )
