@@ -104,7 +104,9 @@ def _times() -> dict[str, str | int]:
 
 def read_traces(directory: Path | str) -> list[RunTrace]:
     """All traces of a directory, by start. Raises TraceError for a file that is none, OSError for the directory."""
-    paths = sorted(path for path in Path(directory).iterdir() if path.suffix == SUFFIX and path.name[0] != ".")
+    paths = sorted(
+        path for path in Path(directory).iterdir() if path.suffix == SUFFIX and path.name[0] != "."
+    )
     return sorted((_read_trace(path) for path in paths), key=lambda trace: trace.start_ns)
 
 
@@ -115,7 +117,9 @@ def parse_trace(text: str, name: str) -> RunTrace:
         raise TraceError(f"{name}: {len(lines)} lines, expected a start line and at most one end line")
     try:
         start = json.loads(lines[0])
-        end = json.loads(lines[1]) if len(lines) == 2 else {"event": "end", "mono_ns": None, "exit_code": None}
+        end = (
+            json.loads(lines[1]) if len(lines) == 2 else {"event": "end", "mono_ns": None, "exit_code": None}
+        )
         if (start["event"], end["event"]) != ("start", "end"):
             raise TraceError(f"{name}: events {start['event']!r}, {end['event']!r}, expected 'start', 'end'")
         return RunTrace(
@@ -170,13 +174,15 @@ def runs_twice(traces: Iterable[RunTrace], accepted: Collection[tuple[int, int]]
     A start without an end line whose process is gone was ended by a signal at an unknown time: starting again is right.
     """
     groups: dict[object, list[RunTrace]] = defaultdict(list)
-    for trace in sorted(traces, key=lambda one: one.start_ns):
-        groups[trace.work if trace.work is not None else (trace.panda_id, trace.attempt)].append(trace)
-    return sum(
-        any(_clash(earlier, later, accepted) for earlier in group[:index])
-        for group in groups.values()
-        for index, later in enumerate(group)
-    )
+    counted = 0
+    for later in sorted(traces, key=lambda one: one.start_ns):
+        keys: list[object] = [(later.panda_id, later.attempt)]
+        if later.work is not None:
+            keys.append(later.work)
+        counted += any(_clash(earlier, later, accepted) for key in keys for earlier in groups[key])
+        for key in keys:
+            groups[key].append(later)
+    return counted
 
 
 def _clash(earlier: RunTrace, later: RunTrace, accepted: Collection[tuple[int, int]] | None) -> bool:

@@ -18,7 +18,8 @@ WATCH = textwrap.dedent(
     planted = subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, text=True, check=True)
     watcher.reap()
     after = watcher.look()
-    lines = watcher.left_behind(before, after, watcher.held_sockets(after.descendants), "ep-test", frozenset({"pytest-"}))
+    held = watcher.held_sockets(after.descendants)
+    lines = watcher.left_behind(before, after, held, "ep-test", frozenset({"pytest-"}))
     for line in lines:
         print(line)
     for pid in after.descendants - before.descendants:
