@@ -99,4 +99,4 @@ def store(job: PandaJob, judgement: Judgement) -> None:
         entry["status"] = "ready" if kept and judgement.status == "finished" else "failed"
         if entry["type"] == "output":
             count, total = count + 1, total + int(entry.get("fsize") or 0)
-    job.attributes |= {"nOutputDataFiles": count, "outputFileBytes": min(total, 99_999_999_999)}
+    job.attributes |= {"nOutputDataFiles": count, "outputFileBytes": min(total, 99_999_999_999), "hs06sec": 0}

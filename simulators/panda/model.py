@@ -364,6 +364,7 @@ class PandaModel:
                 job.attributes[name] = value - self.epoch_s
             elif name != "report" and value is not None:
                 job.attributes[name] = value
+        job.attributes.pop("computingElement", None)
         job.heard_s = self.now_s
         if stored == "holding" or (stored == "transferring" and old == "running"):
             job.attributes.setdefault("endTime", self.now_s)

@@ -109,6 +109,6 @@ def caller_of(settings: Settings, headers: Mapping[str, str]) -> Caller:
     subject, attribute = headers.get("x-test-dn", "none"), headers.get("x-test-fqan", "none")
     return Caller(
         None if subject == "none" else subject,
-        () if attribute == "none" else (attribute,),
+        () if "none" in (subject, attribute) else (attribute,),
         owner=subject in settings.pilot_owners,
     )

@@ -103,7 +103,8 @@ def update_jobs_bulk(model: PandaModel, values: Mapping[str, Any], caller: Calle
         for name in ("job_id", "job_status"):
             if name not in item:
                 return envelope(False, f"failed with KeyError '{name}'", [])
-        results.append(update_item(model, item, caller))
+        told = {**item, "meta_data": str(item["meta_data"])} if "meta_data" in item else item
+        results.append(update_item(model, told, caller))
     return envelope(True, data=results)
 
 
