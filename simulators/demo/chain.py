@@ -122,12 +122,16 @@ class Chain:
         )  # fmt: skip
         config = lay.out / "torque.json"
         config.write_text(json.dumps(demo.torque_config(lay)))
-        with open(lay.logs / "torque.log", "a") as log:
+        with self.parts.interrupts.held(), open(lay.logs / "torque.log", "a") as log:
             self.torque = start_server(str(config), str(lay.torque), log)
-        self.parts.extra.append(
-            {"name": "torque", "pid": self.torque.ready["pid"], "start": self.torque.ready.get("pid_start")}
-        )
-        self.parts.record()
+            self.parts.extra.append(
+                {
+                    "name": "torque",
+                    "pid": self.torque.ready["pid"],
+                    "start": self.torque.ready.get("pid_start"),
+                }
+            )
+            self.parts.record()
         self.parts.start(
             "tape", [self.python, "-m", "simulators.storage", "--root", str(lay.tape), "--delay-s", "0.5"]
         )

@@ -7,13 +7,56 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from pilot.lease import process_start
 
 END_S = 20.0
+
+
+class Stopped(BaseException):
+    """A signal asked the demo to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Interrupts:
+    """Turns the first signal into `Stopped`, but never between a start and its record: there it waits."""
+
+    def __init__(self) -> None:
+        self._holding = 0
+        self._pending: int | None = None
+
+    def install(self) -> None:
+        """Take SIGINT, SIGTERM and SIGHUP."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._arrived)
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        if self._holding:
+            self._pending = number
+        else:
+            raise Stopped(number)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No `Stopped` inside; one that came is raised at the end."""
+        self._holding += 1
+        try:
+            yield
+        finally:
+            self._holding -= 1
+        if self._pending is not None and not self._holding:
+            number, self._pending = self._pending, None
+            raise Stopped(number)
 
 
 class PartError(Exception):
@@ -37,6 +80,7 @@ class Parts:
     logs: Path
     directories: list[str]
     environment: dict[str, str]
+    interrupts: Interrupts = field(default_factory=Interrupts)
     running: list[Part] = field(default_factory=list)
     extra: list[dict[str, int | str | None]] = field(default_factory=list)
 
@@ -57,7 +101,7 @@ class Parts:
     def start(self, name: str, argv: Sequence[str], more: Mapping[str, str] | None = None) -> Part:
         """Start a component in its own session; stdout and stderr go to its log."""
         log = self.logs / f"{name}.log"
-        with open(log, "ab") as sink:
+        with self.interrupts.held(), open(log, "ab") as sink:
             process = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.DEVNULL,
@@ -66,9 +110,9 @@ class Parts:
                 env={**self.environment, **(more or {})},
                 start_new_session=True,
             )
-        part = Part(name, process, log)
-        self.running.append(part)
-        self.record()
+            part = Part(name, process, log)
+            self.running.append(part)
+            self.record()
         return part
 
     def run(self, name: str, argv: Sequence[str], more: Mapping[str, str] | None = None) -> None:

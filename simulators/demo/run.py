@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -22,7 +21,7 @@ from simulators.demo import watcher
 from simulators.demo.chain import Chain, Options
 from simulators.demo.evidence import read_evidence
 from simulators.demo.layout import CHUNKS, RUNS, Layout, clone_mark
-from simulators.demo.parts import PartError, Parts
+from simulators.demo.parts import Interrupts, PartError, Parts, Stopped
 from simulators.demo.progress import make_progress
 from simulators.demo.report import render_report
 from simulators.demo.summary import broken_conditions, summarise
@@ -33,39 +32,25 @@ JOBS = len(RUNS) * CHUNKS
 BUNDLES_MIN = 5
 PREFIX = "ep-"
 # Prefixes of entries in /tmp and /dev/shm that other demos and test sessions make.
-NOT_OURS = frozenset({PREFIX, "pytest-of-", "pytest-", ".org.chromium", "playwright"})
-
-
-class Stopped(BaseException):
-    """A signal asked the demo to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _raise_stopped(number: int, frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
-    raise Stopped(number)
+NOT_OURS = frozenset({PREFIX, "pytest-of-", "pytest-", "mutant-", "simsite-", ".org.chromium", "playwright"})
 
 
 def demo(root: Path, out: Path, fault: str, database: str) -> int:
     """Run the demo of the clone at `root` into `out`. Returns the exit code."""
     start_s = time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _raise_stopped)
+    interrupts = Interrupts()
+    interrupts.install()
     mark = f"{PREFIX}{clone_mark(out)}"
     layout = Layout(out, _short_directory(mark))
     backend = _backend()
     if backend == "sqlite":
         print("no MariaDB server here: the calibration database is the SQLite snapshot", flush=True)
-    if (problem := clean(root, out)) is not None:
+    if (problem := clean(root, out) or _make_directories(layout)) is not None:
         print(f"demo: {problem}", file=sys.stderr)
         return EXIT_BROKEN
     watcher.become_watcher()
     before = watcher.look()
-    failure, stopped = _run(root, layout, Options(root, fault, database, backend))
+    failure, stopped = _run(root, layout, Options(root, fault, database, backend), interrupts)
     watcher.reap()
     shutil.rmtree(layout.short, ignore_errors=True)
     after = watcher.look()
@@ -83,6 +68,25 @@ def demo(root: Path, out: Path, fault: str, database: str) -> int:
     return code
 
 
+def _make_directories(layout: Layout) -> str | None:
+    """Make the output directories; one line if that is not possible."""
+    made = (
+        layout.logs,
+        layout.trace,
+        layout.kept,
+        layout.state,
+        layout.outputs,
+        layout.tape,
+        layout.out / "tmp",
+    )
+    try:
+        for path in made:
+            path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
 def _short_directory(mark: str) -> Path:
     """A brief path in RAM (or the temp directory): sockets have short names, nodes have RAM file systems."""
     ram = Path("/dev/shm")
@@ -97,22 +101,16 @@ def _backend() -> str:
     return "mariadb"
 
 
-def _run(root: Path, layout: Layout, options: Options) -> tuple[str | None, int | None]:
+def _run(
+    root: Path, layout: Layout, options: Options, interrupts: Interrupts
+) -> tuple[str | None, int | None]:
     """Run the chain; (what went wrong, signal that ended it)."""
     parts: Parts | None = None
     try:
-        for path in (
-            layout.logs,
-            layout.trace,
-            layout.kept,
-            layout.state,
-            layout.outputs,
-            layout.tape,
-            layout.out / "tmp",
-        ):
-            path.mkdir(parents=True, exist_ok=True)
         layout.short.mkdir(mode=0o711)
-        parts = Parts(layout.run_file, layout.logs, [str(layout.short)], _environment(root, layout))
+        parts = Parts(
+            layout.run_file, layout.logs, [str(layout.short)], _environment(root, layout), interrupts
+        )
         parts.record()
         with make_progress() as progress:
             Chain(options, layout, parts, progress).run()
