@@ -28,9 +28,12 @@ def gather(lanes: ThreadLanes, count: int) -> list[Answer]:
 
 
 def test_a_stuck_lane_does_not_stop_the_others() -> None:
-    release = threading.Event()
-    lanes = lanes_of({"stuck": ("a", lambda: release.wait(30), 0), "quick": ("b", lambda: 7, 0)})
+    begun, release = threading.Event(), threading.Event()
+    lanes = lanes_of(
+        {"stuck": ("a", lambda: (begun.set(), release.wait(30)), 0), "quick": ("b", lambda: 7, 0)}
+    )
     lanes.ask("stuck")
+    begun.wait(30)
     lanes.ask("quick")
     assert gather(lanes, 1)[0].outcome == 7
     ages = {age.lane: age for age in lanes.ages()}
