@@ -29,7 +29,7 @@ def parse_report(text: str | None, inputs: frozenset[str]) -> dict[str, dict[str
     try:
         entries = json.loads(text or "")
         return {str(lfn): _entry(entries[lfn], str(lfn) in inputs) for lfn in entries}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
 
 

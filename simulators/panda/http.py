@@ -125,7 +125,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write by temp name, fsync and rename."""
     private = path.with_name(f".{path.name}.{os.getpid()}")
     with open(private, "w") as file:
-        json.dump(value, file)
+        file.write(json.dumps(value))
         file.flush()
         os.fsync(file.fileno())
     os.rename(private, path)
