@@ -29,6 +29,7 @@ lint: $(STAMP)  ## format, style, types, directions of imports
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/purity.py
 
 format: $(STAMP)  ## format the code
 	$(BIN)/ruff format -q .
