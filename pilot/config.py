@@ -89,7 +89,7 @@ class NodeSection(Section):
     """The compute node."""
 
     python: AbsolutePath = "/usr/bin/python3"
-    local_dir: LocalDir = "/dev/shm"  # noqa: S108
+    local_dir: LocalDir = "/dev/shm"
     environment: dict[str, str] = {}
     usable_memory_mib: Annotated[int, Field(gt=0)] | None = None
     quick_failures: Annotated[int, Field(ge=1, le=1000)] = 3

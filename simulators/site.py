@@ -60,7 +60,9 @@ def _serve(site: dict[str, Any], runtime: Path, stop: threading.Event) -> int:
     try:
         runtime.mkdir(parents=True, exist_ok=True)
         (runtime / "panda-times.json").write_text(json.dumps(site["panda"]))
-        (runtime / "torque.json").write_text(json.dumps({"local_root": str(runtime / "nodes"), **site["torque"]}))
+        (runtime / "torque.json").write_text(
+            json.dumps({"local_root": str(runtime / "nodes"), **site["torque"]})
+        )
         ready = runtime / "panda-ready.json"
         argv = [sys.executable, "-m", "simulators.panda.http", "--ready", str(ready)]
         panda = parts.start("panda", [*argv, "--config", str(runtime / "panda-times.json")])

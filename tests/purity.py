@@ -60,7 +60,9 @@ def main() -> int:
         is_pure = any(fnmatch(str(path), pattern) for pattern in lists["pure"])
         is_shell = any(fnmatch(str(path), pattern) for pattern in lists["shell"])
         if is_pure == is_shell:
-            problems.append(f"{path}: stands in {'both lists' if is_pure else 'no list'} of [tool.edge-pilot]")
+            problems.append(
+                f"{path}: stands in {'both lists' if is_pure else 'no list'} of [tool.edge-pilot]"
+            )
         elif is_pure:
             pure += 1
             problems += violations(path)

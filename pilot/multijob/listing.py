@@ -64,7 +64,9 @@ def recognise_listing(
     for item in expected:
         seen = present.get(item.batch_id)
         if seen is not None:
-            yield from _seen(memory, item, seen, utc, later=asked_s >= _read_s(memory, item.bundle, item.round))
+            yield from _seen(
+                memory, item, seen, utc, later=asked_s >= _read_s(memory, item.bundle, item.round)
+            )
         elif item.batch_id in counted and asked_s >= _read_s(memory, item.bundle, item.round):
             memory.absences[item.batch_id] = memory.absences.get(item.batch_id, 0) + 1
             if memory.absences[item.batch_id] >= ABSENCES:

@@ -153,7 +153,7 @@ def node_killed(evidence: Evidence) -> dict[str, Any] | None:
         if event.get("event") == "rank_started" and event.get("node") == died.get("node")
     ]
     last = started[-1] if started else {}
-    bundle, index = _rank(last.get("argv", []))
+    bundle, index = rank_of(last.get("argv", []))
     journals = [item for item in evidence.journals if item.bundle == bundle and item.node == index]
     first = next((event for event in evidence.batch_events if event.get("event") == "server_started"), {})
     at_s = round(float(died["t"]) - float(first.get("t", died["t"])), 1)
@@ -167,7 +167,8 @@ def node_killed(evidence: Evidence) -> dict[str, Any] | None:
     }
 
 
-def _rank(argv: list[str]) -> tuple[str, int]:
+def rank_of(argv: list[str]) -> tuple[str, int]:
+    """Bundle and node index in the argv of an agent."""
     values = dict(pairwise(argv))
     return str(values.get("--bundle", "")).rstrip("/").rpartition("/")[2], int(values.get("--node", -1))
 

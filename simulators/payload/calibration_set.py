@@ -11,6 +11,7 @@ is right, the lower ones are earlier and wrong.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sqlite3
 import zlib
@@ -76,11 +77,15 @@ def make_rows(first_run: int, runs: int, seed: int, size_bytes: int) -> list[Row
     tracking = list(_tracking_rows(first_run, runs, seed))
     used = sum(len(row.content) for row in tracking)
     if used >= size_bytes:
-        raise TooSmall(f"{runs} runs need more than {used / MIB:.1f} MiB, {size_bytes / MIB:.1f} MiB were asked for")
+        raise TooSmall(
+            f"{runs} runs need more than {used / MIB:.1f} MiB, {size_bytes / MIB:.1f} MiB were asked for"
+        )
     return tracking + list(_other_rows(first_run, seed, size_bytes - used, len(tracking) + 1))
 
 
-def write_calibration_set(directory: Path, first_run: int, runs: int, seed: int, size_bytes: int) -> dict[str, Any]:
+def write_calibration_set(
+    directory: Path, first_run: int, runs: int, seed: int, size_bytes: int
+) -> dict[str, Any]:
     """Write calibrations.sql, calibrations.sqlite and, last, calibrations.json. Returns the content of the latter."""
     rows = make_rows(first_run, runs, seed, size_bytes)
     sha256 = {}
@@ -117,10 +122,10 @@ def render_sql(rows: Iterable[Row]) -> Iterator[str]:
             pending.append(values(row))
             pending_bytes += len(pending[-1])
             if pending_bytes >= STATEMENT_BYTES:
-                yield f"INSERT INTO {table} VALUES {','.join(pending)};\n"
+                yield f"INSERT INTO {table} VALUES {','.join(pending)};\n"  # noqa: S608
                 pending, pending_bytes = [], 0
         if pending:
-            yield f"INSERT INTO {table} VALUES {','.join(pending)};\n"
+            yield f"INSERT INTO {table} VALUES {','.join(pending)};\n"  # noqa: S608
 
 
 def _iov_values(row: Row) -> str:
@@ -149,7 +154,8 @@ def _write_sqlite(path: Path, rows: list[Row]) -> None:
             ((r.detector, r.ctype, r.t_from, r.t_to, r.version, r.ctime, r.payload_id) for r in rows),
         )
         connection.executemany(
-            "INSERT INTO calib_payload VALUES (?, ?, ?)", ((r.payload_id, len(r.content), r.content) for r in rows)
+            "INSERT INTO calib_payload VALUES (?, ?, ?)",
+            ((r.payload_id, len(r.content), r.content) for r in rows),
         )
         connection.commit()
     finally:
@@ -213,14 +219,15 @@ def _other_rows(first_run: int, seed: int, size_bytes: int, first_id: int) -> It
         intervals = int(random.triangular(1, 3, 9))
         inner = np.sort(random.choice(PERIOD_DAYS - 1, intervals - 1, replace=False) + 1)
         borders = [start + int(day) * DAY_S for day in (0, *inner, PERIOD_DAYS)]
-        for t_from, t_to in zip(borders, borders[1:], strict=False):
+        for t_from, t_to in itertools.pairwise(borders):
             places += [(detector, ctype, t_from, t_to, version + 1) for version in range(_versions(random))]
     sizes = random.lognormal(0, 0.7, len(places)).clip(0.2, 7)
     # a whole number between -999 and 999 and its blank take about BYTES_PER_VALUE
     counts = np.maximum(1, sizes / sizes.sum() * size_bytes / BYTES_PER_VALUE).astype("i8")
-    for offset, ((detector, ctype, t_from, t_to, version), count) in enumerate(zip(places, counts, strict=True)):
+    for offset, ((detector, ctype, t_from, t_to, version), count) in enumerate(
+        zip(places, counts, strict=True)
+    ):
         numbers = {name: float(random.normal()) for name in FIELDS[ctype][0]}
         values = random.integers(-999, 1000, int(count))
         content = render_payload(detector, ctype, version, numbers, FIELDS[ctype][1], values)
         yield Row(detector, ctype, t_from, t_to, version, t_to + version * DAY_S, first_id + offset, content)
-

@@ -43,7 +43,10 @@ class Connection(Protocol):
 
 
 def fetch_constants(
-    planes: Sequence[Plane], run: int, environment: Mapping[str, str], pauses_s: Sequence[float] = RETRY_PAUSES_S
+    planes: Sequence[Plane],
+    run: int,
+    environment: Mapping[str, str],
+    pauses_s: Sequence[float] = RETRY_PAUSES_S,
 ) -> tuple[dict[str, PlaneConstants], int]:
     """Constants of each plane (by name) for the time of a run, and how many payloads were fetched.
 

@@ -38,12 +38,22 @@ def render_constants(detector: str, ctype: str, version: int, constants: PlaneCo
     """Payload of one calibration type of a plane's constants."""
     numbers, array = FIELDS[ctype]
     return render_payload(
-        detector, ctype, version, {name: getattr(constants, name) for name in numbers}, array, getattr(constants, array)
+        detector,
+        ctype,
+        version,
+        {name: getattr(constants, name) for name in numbers},
+        array,
+        getattr(constants, array),
     )
 
 
 def render_payload(
-    detector: str, ctype: str, version: int, numbers: Mapping[str, float], array: str, values: NDArray[np.int64]
+    detector: str,
+    ctype: str,
+    version: int,
+    numbers: Mapping[str, float],
+    array: str,
+    values: NDArray[np.int64],
 ) -> bytes:
     """Payload of any key."""
     lines = [f"detector {detector}", f"type {ctype}", f"version {version}"]

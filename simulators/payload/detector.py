@@ -63,7 +63,9 @@ OTHERS_WITH_TWO_TYPES = 25
 
 
 def _names(family: Family) -> list[str]:
-    return [f"{family.prefix}{s:02d}{view}1__" for s in range(1, family.stations + 1) for view in family.views]
+    return [
+        f"{family.prefix}{s:02d}{view}1__" for s in range(1, family.stations + 1) for view in family.views
+    ]
 
 
 @cache

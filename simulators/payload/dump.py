@@ -70,7 +70,9 @@ def count_events(path: Path | str) -> int:
     with open(path, "rb") as stream:
         while head := stream.read(RECORD.size):
             if len(head) < RECORD.size:
-                raise DumpError(f"{name}: truncated: {len(head)} bytes of a record head, expected {RECORD.size}")
+                raise DumpError(
+                    f"{name}: truncated: {len(head)} bytes of a record head, expected {RECORD.size}"
+                )
             magic, size, _, _, number, stored = RECORD.unpack(head)
             if magic == RECORD_MAGIC:
                 body = stream.read(size)

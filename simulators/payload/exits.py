@@ -1,4 +1,4 @@
-"""Exit codes of `python -m simulators.payload`, one per cause. The table of docs/facts/payload.md is drawn from here."""
+"""Exit codes of `python -m simulators.payload`, one per cause."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _candidates(events: RawEvents, constants: Mapping[str, PlaneConstants]) -> t
 
     n_planes = len(events.header.planes)
     place, time_ns, quiet = _calibrated(events, constants)
-    event = np.repeat(np.arange(len(events.hit_counts)), events.hit_counts)
+    event: Ints = np.repeat(np.arange(len(events.hit_counts), dtype=np.int64), events.hit_counts)
     order = np.flatnonzero(quiet)
     order = order[np.lexsort((time_ns[order], event[order]))]
     place, time_ns, event, plane = place[order], time_ns[order], event[order], events.plane[order]
@@ -140,7 +140,7 @@ def _candidates(events: RawEvents, constants: Mapping[str, PlaneConstants]) -> t
     size = np.bincount(cluster, minlength=n_clusters)
     enough = size >= HITS_MIN
     mean_time = np.bincount(cluster, weights=time_ns, minlength=n_clusters)[enough] / size[enough]
-    return event[new][enough], places[enough], mean_time
+    return event[new][enough].astype(np.int64), places[enough].astype(np.float64), mean_time
 
 
 def _fit(design: Floats, sigma: Floats, place: Floats, used: NDArray[np.bool_]) -> Floats:
@@ -151,7 +151,8 @@ def _fit(design: Floats, sigma: Floats, place: Floats, used: NDArray[np.bool_]) 
     products = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
     matrix = (weight @ products).reshape(-1, PARAMETERS, PARAMETERS)
     vector = (weight * np.where(used, place, 0.0)) @ design
-    return np.linalg.solve(matrix, vector[:, :, None])[:, :, 0]
+    solved: Floats = np.linalg.solve(matrix, vector[:, :, None])[:, :, 0].astype(np.float64)
+    return solved
 
 
 def _pulls(design: Floats, sigma: Floats, place: Floats, used: NDArray[np.bool_], line: Floats) -> Floats:

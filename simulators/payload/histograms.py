@@ -87,7 +87,8 @@ def count_events(histograms: Histograms) -> int:
     """Events that went into a set of histograms: entries of `n_tracks`. Raises RootFileError when it is not there."""
     if N_TRACKS not in histograms:
         raise RootFileError(f"no histogram {N_TRACKS}")
-    return round(histograms[N_TRACKS].sum(flow=True))
+    entries: int = round(histograms[N_TRACKS].sum(flow=True))
+    return entries
 
 
 def residual_means(path: Path | str) -> dict[str, float]:
@@ -96,7 +97,9 @@ def residual_means(path: Path | str) -> dict[str, float]:
     for key, histogram in read_histograms(path).items():
         entries = float(histogram.sum())
         if key.startswith(PULL) and entries:
-            means[key.removeprefix(PULL)] = float((histogram.values() * histogram.axes[0].centers).sum() / entries)
+            means[key.removeprefix(PULL)] = float(
+                (histogram.values() * histogram.axes[0].centers).sum() / entries
+            )
     return means
 
 

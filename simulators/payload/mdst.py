@@ -1,9 +1,9 @@
 """mDST files: a ROOT tree `mDST`, one entry per event of the raw file, with or without tracks.
 
-    run, chunk, event   of the raw file; event counts from 0
-    n_tracks            and per track track_x, track_y (mm at z = 0), track_tx, track_ty (slopes), track_time (ns),
-                        track_chi2, track_ndf
-    pull                residual over resolution of the event's best track in each plane (NaN: no hit used or no track)
+run, chunk, event   of the raw file; event counts from 0
+n_tracks            and per track track_x, track_y (mm at z = 0), track_tx, track_ty (slopes), track_time (ns),
+                    track_chi2, track_ndf
+pull                residual over resolution of the event's best track in each plane (NaN: no hit used or no track)
 """
 
 from __future__ import annotations

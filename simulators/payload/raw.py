@@ -120,7 +120,9 @@ def read_events(path: Path | str) -> RawEvents:
         all_hits = np.concatenate(hits) if hits else np.empty(0, dtype=HIT_DTYPE)
         _check_trailer(stream, name, header, events, len(all_hits), zlib.crc32(crcs))
     if len(all_hits) and int(all_hits["plane"].max()) >= len(header.planes):
-        raise RawFileError(f"{name}: hit on plane {int(all_hits['plane'].max())}, header has {len(header.planes)}")
+        raise RawFileError(
+            f"{name}: hit on plane {int(all_hits['plane'].max())}, header has {len(header.planes)}"
+        )
     return RawEvents(
         header=header,
         hit_counts=np.concatenate(counts).astype(np.int64) if counts else np.empty(0, dtype=np.int64),
@@ -131,7 +133,12 @@ def read_events(path: Path | str) -> RawEvents:
 
 
 def render_raw(
-    run: int, chunk: int, seed: int, planes: Sequence[Plane], hit_counts: NDArray[np.int64], hits: NDArray[Any]
+    run: int,
+    chunk: int,
+    seed: int,
+    planes: Sequence[Plane],
+    hit_counts: NDArray[np.int64],
+    hits: NDArray[Any],
 ) -> bytes:
     """Content of a raw file. `hits` has HIT_DTYPE and is in event order; `hit_counts` says how many each event has.
 
@@ -198,7 +205,9 @@ def _read_block(
         raise RawFileError(f"{name}: damaged {where}: crc {crc:08x}, expected {stored:08x}")
     counts = np.frombuffer(body, dtype="<u2", count=events)
     if int(counts.sum()) != n_hits:
-        raise RawFileError(f"{name}: damaged {where}: {int(counts.sum())} hits in its events, expected {n_hits}")
+        raise RawFileError(
+            f"{name}: damaged {where}: {int(counts.sum())} hits in its events, expected {n_hits}"
+        )
     return counts, np.frombuffer(body, dtype=HIT_DTYPE, count=n_hits, offset=events * 2), crc
 
 

@@ -13,7 +13,7 @@ from simulators.payload.raw import RawEvents, RawFileError, read_events
 
 
 def run_reconstruction(arguments: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    """Reconstruct `arguments.raw` into mDST, histograms and event dump. Raises PayloadError; uses no default constant."""
+    """Reconstruct `arguments.raw` into mDST, histograms and event dump. Raises PayloadError; no default constants."""
     from simulators.payload.calibration_source import fetch_constants
     from simulators.payload.fit import fit_tracks
     from simulators.payload.histograms import fill_histograms, write_histograms

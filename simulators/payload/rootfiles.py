@@ -1,4 +1,4 @@
-"""What mDST and histogram files share: written whole, with a mark of completeness as the last object, read with one error.
+"""What mDST and histogram files share: written whole, a mark of completeness as last object, read with one error.
 
 A ROOT file whose writer has not closed it, or was cut short, may open and show entries. So the last object written is
 a string `complete` with the number of objects or entries, and readers insist on it.
@@ -38,7 +38,7 @@ class RootFileError(Exception):
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[Any]:
-    """Open a ROOT file with uproot. Whatever goes wrong with its bytes is a RootFileError; a missing file an OSError."""
+    """Open a ROOT file with uproot. Bad bytes are a RootFileError; a missing file is an OSError."""
     import uproot
 
     with open(path, "rb"):
@@ -57,4 +57,6 @@ def check_complete(opened: Any, path: Path | str, found: int) -> None:
     if COMPLETE not in keys:
         raise RootFileError(f"{path}: incomplete: no `{COMPLETE}` at its end")
     if str(opened[COMPLETE]) != str(found):
-        raise RootFileError(f"{path}: {found} found, its mark of completeness says {str(opened[COMPLETE])[:40]!r}")
+        raise RootFileError(
+            f"{path}: {found} found, its mark of completeness says {str(opened[COMPLETE])[:40]!r}"
+        )

@@ -13,9 +13,10 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from simulators.payload.exits import Exit, PayloadError
 
@@ -117,9 +118,8 @@ def parse_trace(text: str, name: str) -> RunTrace:
         raise TraceError(f"{name}: {len(lines)} lines, expected a start line and at most one end line")
     try:
         start = json.loads(lines[0])
-        end = (
-            json.loads(lines[1]) if len(lines) == 2 else {"event": "end", "mono_ns": None, "exit_code": None}
-        )
+        nothing: dict[str, Any] = {"event": "end", "mono_ns": None, "exit_code": None}
+        end: dict[str, Any] = json.loads(lines[1]) if len(lines) == 2 else nothing
         if (start["event"], end["event"]) != ("start", "end"):
             raise TraceError(f"{name}: events {start['event']!r}, {end['event']!r}, expected 'start', 'end'")
         return RunTrace(
@@ -141,12 +141,8 @@ def _read_trace(path: Path) -> RunTrace:
     if trace.end_ns is None and process_start(trace.pid) == trace.pid_start:
         # it may have ended between the two looks, with its line written: look again
         again = parse_trace(path.read_text(), str(path))
-        return again if again.end_ns is not None else RunTrace(**{**_fields(again), "alive": True})
+        return again if again.end_ns is not None else replace(again, alive=True)
     return trace
-
-
-def _fields(trace: RunTrace) -> dict[str, object]:
-    return {name: getattr(trace, name) for name in RunTrace.__slots__}
 
 
 def process_start(pid: int) -> int | None:
