@@ -5,16 +5,19 @@ Every error names file, line, key, what was found and what is expected; all are 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from pilot.yamlfile import NotYaml, Where, read_yaml
+
 CONFIG_MAX_BYTES = 1024 * 1024
+# The socket of the calibration server, <local_dir>/ep-<uid>-<nonce>.db/s.sock, must fit into 107 bytes.
+LOCAL_DIR_MAX_BYTES = 75
 
 
 class ConfigError(Exception):
@@ -33,7 +36,19 @@ def _absolute(text: str) -> str:
 
 
 def _local(text: str) -> str:
-    return text if text.startswith("$") and text[1:].isidentifier() else _absolute(text)
+    if text.startswith("$"):
+        variable, slash, below = text[1:].partition("/")
+        if not variable.isascii() or not variable.isidentifier():
+            raise ValueError("expected an absolute path, or $NAME or $NAME/below with a variable of the node")
+        if slash:
+            _absolute("/" + below)
+    else:
+        _absolute(text)
+    if len(os.fsencode(text)) > LOCAL_DIR_MAX_BYTES:
+        raise ValueError(
+            f"expected at most {LOCAL_DIR_MAX_BYTES} bytes: a socket's path below it is limited to 107"
+        )
+    return text
 
 
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
@@ -46,7 +61,7 @@ PositiveSeconds = Annotated[float, Field(gt=0, le=10_000_000)]
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, types are not converted."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class BatchCommandNames(Section):
@@ -196,123 +211,132 @@ class Config(Section):
     retention: RetentionSection = RetentionSection()
 
 
-@dataclass(frozen=True, slots=True)
-class _Marks:
-    """Line of every key and item, by its path."""
-
-    lines: Mapping[tuple[str | int, ...], int]
-
-    def line(self, path: tuple[str | int, ...]) -> int:
-        """Line of the deepest part of `path` that stands in the file."""
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.lines:
-                return self.lines[path[:length]]
-        return 1
-
-
 def load_config(path: Path) -> Config:
     """The configuration in `path`; raises ConfigError with every error, and nothing else has happened."""
     try:
-        text = path.read_bytes()
+        with open(path, "rb") as source:
+            content = source.read(CONFIG_MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
-    if len(text) > CONFIG_MAX_BYTES:
-        raise ConfigError([f"{path}: {len(text)} bytes, expected at most {CONFIG_MAX_BYTES}"])
-    return parse_config(text.decode("utf-8", "replace"), str(path))
+    if len(content) > CONFIG_MAX_BYTES:
+        raise ConfigError([f"{path}: more than {CONFIG_MAX_BYTES} bytes, the limit of a configuration"])
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        found = f"found byte 0x{content[error.start]:02x}, expected UTF-8"
+        raise ConfigError([f"{path}:{line}: {found}"]) from error
+    return parse_config(text, str(path))
 
 
 def parse_config(text: str, name: str) -> Config:
-    """The configuration of this text; `name` stands for the file in messages."""
-    lines: dict[tuple[str | int, ...], int] = {}
-    errors: list[str] = []
+    """The configuration of this text; `name` stands for the file in messages. Raises ConfigError."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError([f"{name}:{line}: not YAML: {problem}"]) from error
-    _mark(node, (), lines, errors, name)
-    if not isinstance(value, dict):
-        raise ConfigError([f"{name}:1: expected a mapping of keys, found {type(value).__name__}"])
-    marks = _Marks(lines)
+        marked = read_yaml(text, name)
+    except NotYaml as error:
+        raise ConfigError(error.lines) from error
+    found: list[tuple[int, str]] = [
+        (marked.line(where), marked.message(where, "key stands twice")) for where in marked.doubled
+    ]
     config: Config | None = None
     try:
-        config = Config.model_validate(value)
+        config = Config.model_validate(marked.value)
     except ValidationError as error:
-        errors.extend(_message(name, marks, item) for item in error.errors())
-    if config is not None:
-        errors.extend(f"{name}:{marks.line(where)}: {what}" for where, what in _cross_checks(config))
-    if errors or config is None:
-        raise ConfigError(errors)
+        for item in error.errors():
+            where = tuple(part for part in item["loc"] if isinstance(part, str | int))
+            found.append((marked.line(where), marked.explain(dict(item), _known_keys(where))))
+    found += [
+        (marked.line(where), marked.message(where, what)) for where, what in check_together(marked.value)
+    ]
+    if found or config is None:
+        raise ConfigError([message for _, message in sorted(found, key=lambda item: item[0])])
     return config
 
 
-def _mark(
-    node: Any,
-    path: tuple[str | int, ...],
-    lines: dict[tuple[str | int, ...], int],
-    errors: list[str],
-    name: str,
-) -> None:
-    if node is None:
+def _known_keys(where: Where) -> Sequence[str]:
+    """Keys of the section that holds `where`."""
+    section: Any = Config
+    for part in where[:-1]:
+        if isinstance(part, str) and section is not None:
+            section = (
+                _section(section.model_fields[part].annotation) if part in section.model_fields else None
+            )
+    return sorted(section.model_fields) if section is not None else ()
+
+
+def _section(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _section(arg)) is not None), None)
+
+
+def check_together(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
+    """What several keys must hold together, as (key, what is wrong). `value` may still break rules of single keys:
+    what is not of its type is passed over here."""
+    servers, queues = _items(value, "servers"), _items(value, "queues")
+    for kind, items in (("servers", servers), ("queues", queues)):
+        counts = Counter(name for _, item in items if isinstance(name := item.get("name"), str))
+        for index, item in items:
+            if isinstance(name := item.get("name"), str) and counts[name] > 1:
+                yield (kind, index, "name"), f"found {name!a} twice, expected a name of its own"
+    names = sorted({name for _, item in servers if isinstance(name := item.get("name"), str)})
+    labels: dict[str, str] = {}
+    for index, queue in queues:
+        server = queue.get("server")
+        if not isinstance(server, str):
+            continue
+        if server not in names:
+            yield ("queues", index, "server"), f"found {server!a}, expected one of {', '.join(names)}"
+        label = queue.get("prod_source_label", QueueSection.model_fields["prod_source_label"].default)
+        if isinstance(label, str) and labels.setdefault(server, label) != label:
+            expected = f"{labels[server]!a} as for the other queues of server {server!a}"
+            yield ("queues", index, "prod_source_label"), f"found {label!a}, expected {expected}"
+        yield from _check_walltime(value, index, queue)
+    yield from _check_reporting(value)
+
+
+def _check_walltime(
+    value: Mapping[str, Any], index: int, queue: Mapping[str, Any]
+) -> Iterator[tuple[Where, str]]:
+    times = queue.get("walltime", {})
+    least, most = _number(times, "min_s", WalltimeSection), _number(times, "max_s", WalltimeSection)
+    kept = _number(value.get("protocol", {}), "margin_s", ProtocolSection)
+    if least is None or most is None:
         return
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                errors.append(
-                    f"{name}:{key.start_mark.line + 1}: {_dotted((*path, key.value))}: key stands twice"
-                )
-            seen.add(key.value)
-            lines[(*path, key.value)] = key.start_mark.line + 1
-            _mark(value, (*path, key.value), lines, errors, name)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _mark(item, (*path, index), lines, errors, name)
+    where: Where = ("queues", index, "walltime", "min_s")
+    if least > most:
+        yield where, f"found {least:g}, expected at most max_s, {most:g}"
+    if kept is not None and least <= kept:
+        yield (
+            where,
+            f"found {least:g}, expected more than protocol.margin_s, {kept:g}: no job would ever start",
+        )
 
 
-def _dotted(path: tuple[str | int, ...]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
-    return text
+def _check_reporting(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
+    times = value.get("reporting", {})
+    every = _number(times, "heartbeat_s", ReportingSection)
+    spread = _number(times, "heartbeat_spread_s", ReportingSection)
+    urgent = _number(times, "urgent_s", ReportingSection)
+    if every is None or spread is None or urgent is None:
+        return
+    if urgent < every + spread:
+        expected = (
+            f"at least heartbeat_s + heartbeat_spread_s, {every + spread:g}: every heartbeat would be urgent"
+        )
+        yield ("reporting", "urgent_s"), f"found {urgent:g}, expected {expected}"
 
 
-def _message(name: str, marks: _Marks, item: Any) -> str:
-    where = tuple(part for part in item["loc"] if isinstance(part, str | int))
-    key, line = _dotted(where), marks.line(where)
-    if item["type"] == "extra_forbidden":
-        return f"{name}:{line}: {key}: unknown key"
-    if item["type"] == "missing":
-        return f"{name}:{line}: {key}: missing"
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{name}:{line}: {key}: found {item['input']!r:.120}, {message[:1].lower()}{message[1:]}"
+def _items(value: Mapping[str, Any], key: str) -> list[tuple[int, Mapping[str, Any]]]:
+    items = value.get(key)
+    return (
+        [(n, item) for n, item in enumerate(items) if isinstance(item, dict)]
+        if isinstance(items, list)
+        else []
+    )
 
 
-def _cross_checks(config: Config) -> list[tuple[tuple[str | int, ...], str]]:
-    found: list[tuple[tuple[str | int, ...], str]] = []
-    named = {
-        "servers": [server.name for server in config.servers],
-        "queues": [queue.name for queue in config.queues],
-    }
-    for kind, names in named.items():
-        counts = Counter(names)
-        for index, name in enumerate(names):
-            if counts[name] > 1:
-                found.append(((kind, index, "name"), f"{kind}[{index}].name: {name!r} stands twice"))
-    servers = {server.name for server in config.servers}
-    for index, queue in enumerate(config.queues):
-        if queue.server not in servers:
-            expected = ", ".join(sorted(servers))
-            text = f"queues[{index}].server: found {queue.server!r}, expected one of {expected}"
-            found.append((("queues", index, "server"), text))
-        if queue.walltime.min_s > queue.walltime.max_s:
-            text = f"queues[{index}].walltime.min_s: found {queue.walltime.min_s}, expected at most max_s"
-            found.append((("queues", index, "walltime"), text))
-    if config.reporting.urgent_s < config.reporting.heartbeat_s:
-        text = "reporting.urgent_s: expected at least heartbeat_s"
-        found.append((("reporting", "urgent_s"), text))
-    return found
+def _number(section: Any, key: str, model: type[Section]) -> float | None:
+    """A number of a section, its default if it is not there, None if it is no number."""
+    found = section.get(key, model.model_fields[key].default) if isinstance(section, dict) else None
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else None

@@ -11,6 +11,7 @@ import os
 import socket
 import socketserver
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class _Request(socketserver.StreamRequestHandler):
 
 
 @contextlib.contextmanager
-def _short_path(state_dir: Path) -> Any:
+def _short_path(state_dir: Path) -> Iterator[str]:
     """A path below the length limit of unix sockets for any state directory."""
     fd = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -57,14 +58,19 @@ class ControlSocket:
     """Serves requests in a thread of its own. Only the holder of the lease opens it."""
 
     def __init__(self, state_dir: Path) -> None:
-        (state_dir / NAME).unlink(missing_ok=True)
-        mask = os.umask(0o177)
-        try:
-            with _short_path(state_dir) as path:
-                self._server = _Server(path, _Request)
-        finally:
-            os.umask(mask)
         self._path = state_dir / NAME
+        self._path.unlink(missing_ok=True)
+        with _short_path(state_dir) as path:
+            self._server = _Server(path, _Request, bind_and_activate=False)
+            try:
+                # Linux gives the name the mode of the socket; a umask would be that of all threads.
+                os.fchmod(self._server.fileno(), 0o600)
+                self._server.server_bind()
+                self._server.server_activate()
+            except OSError:
+                self._server.server_close()
+                raise
+        self._own = _identity(self._path)
         self._thread = threading.Thread(target=self._server.serve_forever, name="control", daemon=True)
         self._thread.start()
 
@@ -73,10 +79,17 @@ class ControlSocket:
         self._server.published = json.dumps(document).encode()
 
     def close(self) -> None:
-        """Stop serving and remove the socket."""
+        """Stop serving and remove the socket, unless a newer daemon has put its own in place."""
         self._server.shutdown()
         self._server.server_close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if _identity(self._path) == self._own:
+                self._path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 def ask_daemon(state_dir: Path, verb: str, timeout_s: float = 10.0) -> dict[str, Any]:
@@ -92,6 +105,10 @@ def ask_daemon(state_dir: Path, verb: str, timeout_s: float = 10.0) -> dict[str,
         raise ControlError(f"no daemon runs on {state_dir}: {NAME} is not there") from error
     except ConnectionRefusedError as error:
         raise ControlError(f"no daemon runs on {state_dir}: nobody answers at {NAME}") from error
+    except PermissionError as error:
+        raise ControlError(f"{state_dir}/{NAME}: only the user that started the daemon may ask it") from error
+    except TimeoutError as error:
+        raise ControlError(f"daemon on {state_dir} gave no answer within {timeout_s:.0f} s") from error
     except (OSError, ValueError) as error:
         raise ControlError(f"daemon on {state_dir} gave no answer: {error}") from error
     if not isinstance(answer, dict) or "error" in answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -16,13 +17,18 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def write_all(fd: int, content: bytes) -> None:
+    """Write all of it, however often the kernel takes only a part."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Create `path` (it must not exist), write and fsync it."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, content)
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -41,17 +47,15 @@ def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def link_new(private: Path, path: Path) -> bool:
-    """Make `path` by link(2) of the fsynced `private`; True for exactly one maker.
+    """Make `path` by link(2) of the fsynced `private`; True for exactly one maker, durable on return.
 
-    Decided by the link count of the own file, not by the error alone: an answer lost on a network filesystem
-    shows as EEXIST although the link was made.
+    Decided by the own file, not by the error: an answer lost on a network filesystem shows as EEXIST although the
+    link was made. The private file stays; the caller removes it.
     """
-    try:
+    with contextlib.suppress(FileExistsError):
         os.link(private, path)
-    except FileExistsError:
-        return os.stat(private).st_nlink == 2 and os.path.samefile(private, path)
     sync_directory(path.parent)
-    return True
+    return os.stat(private).st_nlink == 2 or os.path.samefile(private, path)
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:

@@ -1,13 +1,17 @@
 """The daemon's journal: one directory per epoch, segments of JSON lines with a crc, one fsync per commit.
 
-A line is `<crc32, 8 hex digits> <JSON>\\n`; the first line of a segment is its header {"journal": VERSION,
-"epoch", "segment"}. A torn tail of an epoch's last segment is the lost unsynced tail of a crash. Damage anywhere
-else is reported, never skipped. Facts: reference measurements in docs/facts/journal.md.
+A record is a line `<crc32, 8 hex digits> <JSON>`; a commit ends with the line `<crc32>=<commit>`, so that it counts
+as a whole or not at all. The first line of a segment is its header {"journal": VERSION, "epoch", "segment",
+"previous_bytes"}: so many bytes of the segment before count, what a failed append left behind them does not.
+A segment gets its name when its header is durable. What stands behind the last whole commit of an epoch is the
+unsynced tail of a crash. Damage anywhere else is reported, never passed over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
 import zlib
@@ -16,13 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pilot.files import sync_directory
+from pilot.files import sync_directory, write_all
 from pilot.lease import highest_epoch
 from pilot.ports import Appended, Failure, Unavailable
 
-VERSION = 1
+LOG = logging.getLogger("pilot")
+VERSION = 2
+# Large enough for hours of a full machine, small enough to be read whole into memory at a start.
 SEGMENT_MAX_BYTES = 64 * 1024 * 1024
 _EPOCH = re.compile(r"journal\.(\d{1,9})")
+_SEGMENT = re.compile(r"segment\.(\d{6,9})")
 
 
 class JournalError(Exception):
@@ -36,45 +43,129 @@ def render_record(record: Mapping[str, Any]) -> bytes:
 
 
 def parse_record(line: bytes) -> dict[str, Any] | None:
-    """The record of a complete line (without its line feed), None if it is damaged."""
+    """The record of a complete line (without its line feed), None if it is damaged or none."""
+    if line[:9] != b"%08x " % zlib.crc32(line[9:]):
+        return None
     try:
-        if line[8:9] != b" " or int(line[:8], 16) != zlib.crc32(line[9:]):
-            return None
         value = json.loads(line[9:])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _segments(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.name.startswith("segment."))
+def render_end(commit: int) -> bytes:
+    """The line that ends a commit."""
+    body = b"%d" % commit
+    return b"%08x=%s\n" % (zlib.crc32(body), body)
 
 
-def read_segment(path: Path, *, last: bool) -> Iterator[dict[str, Any]]:
-    """Records of one segment after its header. `last`: an incomplete or damaged tail is a crash's lost tail.
+def is_end(line: bytes) -> bool:
+    """Whether a complete line ends a commit."""
+    return line[:9] == b"%08x=" % zlib.crc32(line[9:])
 
-    Raises JournalError for damage that complete records follow, and for a newer version.
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """A segment taken apart: per line its record, True for the end of a commit, None for damage."""
+
+    path: Path
+    raw: list[bytes]
+    parsed: list[dict[str, Any] | bool | None]
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """The first line; empty if it is damaged or missing."""
+        first = self.parsed[0] if self.parsed else None
+        return first if isinstance(first, dict) and "journal" in first else {}
+
+    def last_end(self, before: int) -> int:
+        """Index of the last end of a commit before line index `before`; 0, the header, for none."""
+        return next(
+            (at for at in range(min(before, len(self.parsed)) - 1, 0, -1) if self.parsed[at] is True), 0
+        )
+
+
+def read_segment(path: Path, *, last: bool, counts_bytes: int | None = None) -> Iterator[dict[str, Any]]:
+    """Records of one segment after its header.
+
+    `last`: what stands behind the last whole commit is a crash's tail. `counts_bytes`: what the header of the next
+    segment says about this one. Raises JournalError for damage and for a newer version.
     """
     content = path.read_bytes()
-    lines = content.split(b"\n")
-    tail = lines.pop()
-    records = [parse_record(line) for line in lines]
-    whole = len(records)
-    while whole and records[whole - 1] is None:
-        whole -= 1
-    if not last and (tail or whole < len(records)):
+    if counts_bytes is not None and len(content) < counts_bytes:
+        raise JournalError(
+            f"{path}: {len(content)} bytes, {counts_bytes} were written and newer segments exist"
+        )
+    content = content[:counts_bytes]
+    *raw, tail = content.split(b"\n")
+    lines = _Lines(path, raw, [True if is_end(line) else parse_record(line) for line in raw])
+    whole = _whole(lines, last=last)
+    if not last and (tail or whole < len(raw)):
         raise JournalError(f"{path}: line {whole + 1} is damaged and newer segments exist")
-    for number, record in enumerate(records[:whole], 1):
-        if record is None:
-            raise JournalError(f"{path}: line {number} is damaged (crc) and whole records follow it")
-        if number > 1:
-            yield record
-        elif record.get("journal") != VERSION:
-            found = record.get("journal")
-            raise JournalError(
-                f"{path}: journal version {found!r}, this program reads {VERSION}: use the program that wrote it, "
-                "let it drain, then start with an empty state directory"
-            )
+    if whole < len(raw) or tail:
+        LOG.warning("%s: lines from %d on were never committed: left out", path, whole + 1)
+    if whole:
+        _check_version(path, lines.header)
+    for parsed in lines.parsed[1:whole]:
+        if isinstance(parsed, dict):
+            yield parsed
+
+
+def _whole(lines: _Lines, *, last: bool) -> int:
+    """Number of lines up to the last commit that counts. Raises JournalError."""
+    if not lines.header:
+        if any(parsed is not None for parsed in lines.parsed):
+            raise JournalError(f"{lines.path}: line 1 is damaged (crc) and whole records follow it")
+        return 0
+    end = lines.last_end(len(lines.parsed))
+    bad = next((at for at in range(end) if lines.parsed[at] is None), None)
+    if bad is None:
+        return end + 1
+    # Only bytes that a crash did not bring to the disk explain a whole end behind damage: in the last commit alone.
+    before = lines.last_end(bad)
+    lost_page = b"\0" in lines.raw[bad] and lines.last_end(end) == before
+    if last and lost_page:
+        return before + 1
+    raise JournalError(f"{lines.path}: line {bad + 1} is damaged (crc) and whole records follow it")
+
+
+def _check_version(path: Path, header: Mapping[str, Any]) -> None:
+    if header.get("journal") != VERSION:
+        raise JournalError(
+            f"{path}: journal version {header.get('journal')!r}, this program reads {VERSION}: use the program that "
+            "wrote it, let it drain, then start with an empty state directory"
+        )
+
+
+def read_epoch(directory: Path) -> Iterator[dict[str, Any]]:
+    """Records of all segments of one epoch, oldest first. Raises JournalError and OSError."""
+    found = sorted(int(m.group(1)) for name in os.listdir(directory) if (m := _SEGMENT.fullmatch(name)))
+    for number, there in enumerate(found, 1):
+        if number != there:
+            raise JournalError(f"{_segment(directory, number)} is missing and newer segments exist")
+    for number in found:
+        path = _segment(directory, number)
+        if number == found[-1]:
+            yield from read_segment(path, last=True)
+        else:
+            counts_bytes = _previous_bytes(_segment(directory, number + 1))
+            yield from read_segment(path, last=False, counts_bytes=counts_bytes)
+
+
+def _segment(directory: Path, number: int) -> Path:
+    return directory / f"segment.{number:06d}"
+
+
+def _previous_bytes(path: Path) -> int:
+    with open(path, "rb") as source:
+        header = parse_record(source.readline(4096).rstrip(b"\n")) or {}
+    if "journal" not in header:
+        raise JournalError(f"{path}: line 1 is damaged (crc): it says how much of the segment before counts")
+    _check_version(path, header)
+    found = header.get("previous_bytes")
+    if type(found) is not int:
+        raise JournalError(f"{path}: line 1: previous_bytes: expected an integer, found {found!r:.40}")
+    return found
 
 
 @dataclass(slots=True)
@@ -86,65 +177,87 @@ class FileStore:
     segment_max_bytes: int = SEGMENT_MAX_BYTES
     _fd: int | None = field(default=None, init=False)
     _segment: int = field(default=0, init=False)
+    # bytes that count: of the newest segment, of its header alone, and of the segment before it
     _size: int = field(default=0, init=False)
+    _header_bytes: int = field(default=0, init=False)
+    _previous_bytes: int = field(default=0, init=False)
 
     def load(self) -> Sequence[Mapping[str, Any]]:
-        """Every record of every epoch, oldest first. Raises JournalError and OSError."""
+        """Every committed record of every epoch, oldest first. Raises JournalError and OSError."""
         epochs = sorted(
             int(match.group(1)) for name in os.listdir(self.state_dir) if (match := _EPOCH.fullmatch(name))
         )
         records: list[Mapping[str, Any]] = []
         for epoch in epochs:
-            segments = _segments(self.state_dir / f"journal.{epoch}")
-            for path in segments:
-                records.extend(read_segment(path, last=path == segments[-1]))
+            records.extend(read_epoch(self._directory(epoch)))
         return records
 
     def append(self, commit: int, records: Sequence[Mapping[str, Any]]) -> Appended | Failure:
-        """Write and fsync the records in one go; then read which epoch is in charge."""
-        content = b"".join(render_record(record) for record in records)
+        """Write and fsync the records in one go; then read which epoch is in charge.
+
+        `Unavailable`: none of them counts, and the same records may be appended again.
+        """
+        content = b"".join(render_record(record) for record in records) + render_end(commit)
         try:
-            self._open_segment(len(content))
-            assert self._fd is not None
-            view = memoryview(content)
-            while view:
-                view = view[os.write(self._fd, view) :]
-            os.fdatasync(self._fd)
-            self._size += len(content)
-            return Appended(commit, highest_epoch(self.state_dir))
+            fd = self._open_segment(len(content))
+            write_all(fd, content)
+            os.fdatasync(fd)
+            appended = Appended(commit, highest_epoch(self.state_dir))
         except OSError as error:
-            self._abandon()
+            self._cut_back()
             return Unavailable(f"journal: {error.strerror or error}")
+        self._size += len(content)
+        return appended
 
     def close(self) -> None:
         """Close the open segment."""
         if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+            fd, self._fd = self._fd, None
+            os.close(fd)
 
-    def _open_segment(self, coming: int) -> None:
-        if self._fd is not None and self._size + coming <= self.segment_max_bytes:
-            return
+    def _directory(self, epoch: int) -> Path:
+        return self.state_dir / f"journal.{epoch}"
+
+    def _open_segment(self, coming_bytes: int) -> int:
+        if self._fd is not None and self._size + coming_bytes <= self.segment_max_bytes:
+            return self._fd
         self.close()
-        directory = self.state_dir / f"journal.{self.epoch}"
-        directory.mkdir(exist_ok=True)
-        path = directory / f"segment.{self._segment + 1:06d}"
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        self._segment += 1
-        header = render_record({"journal": VERSION, "epoch": self.epoch, "segment": self._segment})
-        os.write(self._fd, header)
-        self._size = len(header)
-        sync_directory(directory)
-        sync_directory(self.state_dir)
+        directory = self._directory(self.epoch)
+        if not directory.exists():
+            directory.mkdir()
+            sync_directory(self.state_dir)
+        number = self._segment + 1
+        header = render_record(
+            {"journal": VERSION, "epoch": self.epoch, "segment": number, "previous_bytes": self._size}
+        )
+        private = directory / f".segment.{number:06d}"
+        fd = os.open(private, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+        try:
+            write_all(fd, header)
+            os.fsync(fd)
+            os.rename(private, _segment(directory, number))
+            sync_directory(directory)
+        except OSError:
+            os.close(fd)
+            raise
+        self._fd, self._segment, self._previous_bytes = fd, number, self._size
+        self._size = self._header_bytes = len(header)
+        return fd
 
-    def _abandon(self) -> None:
-        """After a failed write nothing half-written may count later: cut back, else never write behind it."""
+    def _cut_back(self) -> None:
+        """After a failed append its bytes must never count: cut off, and the next segment's header says so too.
+
+        Nothing more is written to this file: after a failed fsync nobody knows what of it is on the disk.
+        """
         if self._fd is None:
             return
         try:
             os.ftruncate(self._fd, self._size)
             os.fsync(self._fd)
-        except OSError:
-            pass
-        finally:
+        except OSError as error:
+            LOG.warning("journal: segment %d is not cut back: %s", self._segment, error)
+        with contextlib.suppress(OSError):
             self.close()
+        if self._size == self._header_bytes:
+            # No commit in it: its name is used again, or a full disk would gather segments.
+            self._segment, self._size = self._segment - 1, self._previous_bytes

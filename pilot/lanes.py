@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilot.log import escaped
 from pilot.ports import Answer, Broken, LaneAge, Refused, Ticket, Unavailable
 
 LOG = logging.getLogger("pilot")
@@ -56,6 +57,7 @@ class ThreadLanes:
         self._came = threading.Condition()
         self._answers: list[Answer] = []
         self._closing = False
+        self._woken = False
         self._lanes: Mapping[str, _Lane] = {spec.name: _Lane(spec, queue.PriorityQueue()) for spec in specs}
         self._threads = [
             threading.Thread(
@@ -81,27 +83,20 @@ class ThreadLanes:
         return tuple(came)
 
     def ages(self) -> tuple[LaneAge, ...]:
-        """State of every lane."""
+        """State of every lane. One that does not answer in time says so as its last failure."""
         now_s = time.monotonic()
-        return tuple(
-            LaneAge(
-                name,
-                lane.queue.qsize(),
-                max((now_s - start for start in list(lane.under_way.values())), default=None),
-                lane.last_failure,
-            )
-            for name, lane in self._lanes.items()
-        )
+        return tuple(_age(lane, now_s) for lane in self._lanes.values())
 
     def wait(self, timeout_s: float) -> None:
-        """Sleep until an answer is there or the time is over."""
+        """Sleep until an answer is there, `wake` was called since the last `wait`, or the time is over."""
         with self._came:
-            if not self._answers:
-                self._came.wait(timeout_s)
+            self._came.wait_for(lambda: self._answers or self._woken, timeout_s)
+            self._woken = False
 
     def wake(self) -> None:
-        """End a `wait` early (a signal, a control request)."""
+        """End the `wait` that runs, or else the next one (a signal, a control request)."""
         with self._came:
+            self._woken = True
             self._came.notify_all()
 
     def close(self, timeout_s: float) -> None:
@@ -124,7 +119,7 @@ class ThreadLanes:
             outcome = _call(route, action)
             lane.under_way.pop(number, None)
             if isinstance(outcome, Unavailable | Refused | Broken):
-                lane.last_failure = outcome.reason[:200]
+                lane.last_failure = escaped(outcome.reason, at_most=200)
             else:
                 lane.last_failure = ""
             answer = Answer(ticket, action, outcome, asked_s, time.monotonic() - start_s)
@@ -133,9 +128,18 @@ class ThreadLanes:
                 self._came.notify_all()
 
 
+def _age(lane: _Lane, now_s: float) -> LaneAge:
+    starts = list(lane.under_way.values())
+    under_way_s = now_s - min(starts) if starts else None
+    failure = lane.last_failure
+    if under_way_s is not None and under_way_s > lane.spec.stuck_after_s:
+        failure = f"no answer for {under_way_s:.0f} s, expected within {lane.spec.stuck_after_s:.0f} s"
+    return LaneAge(lane.spec.name, lane.queue.qsize(), under_way_s, failure)
+
+
 def _call(route: Route, action: Any) -> Any:
     try:
         return route.call()
     except Exception as error:
         LOG.exception("lane %s: %s raised", route.lane, type(action).__name__)
-        return Broken(f"{type(error).__name__}: {error}"[:500])
+        return Broken(escaped(f"{type(error).__name__}: {error}", at_most=500))

@@ -1,17 +1,20 @@
-"""Who is in charge of a state directory: exclusive-create files `lease.<epoch>`, the highest epoch wins (DESIGN 3)."""
+"""Who is in charge of a state directory: files `lease.<epoch>`, each with one maker; the highest wins (DESIGN 3)."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilot.files import sync_directory, write_new
+from pilot.files import link_new, read_bounded, write_new
+from pilot.log import escaped
 
 _NAME = re.compile(r"lease\.(\d{1,9})")
+LEASE_MAX_BYTES = 4096  # own leases have about 200 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class LeaseRefused:
 def process_start(pid: int) -> int | None:
     """Start time of a live process in clock ticks since boot (field 22 of its stat), None if gone or defunct."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()
@@ -44,6 +47,14 @@ def boot_id() -> str:
     """Changes with every boot of this machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def pid_space() -> str:
+    """Name of the pid namespace: pids of two containers on one host say nothing about each other."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 
@@ -68,18 +79,32 @@ def take_lease(state_dir: Path, *, take_over: bool = False) -> Lease | LeaseRefu
         older_host = str(holder.get("host", "?"))
         if not take_over and (reason := _may_live(holder, host)) is not None:
             return LeaseRefused(reason)
-    content = {"host": host, "boot_id": boot_id(), "pid": os.getpid(), "start": process_start(os.getpid())}
-    try:
-        write_new(state_dir / f"lease.{epoch + 1}", json.dumps(content).encode())
-    except FileExistsError:
+    if not _make(state_dir / f"lease.{epoch + 1}", host):
         return LeaseRefused("another daemon started at the same moment")
-    sync_directory(state_dir)
     return Lease(epoch + 1, host, older_host)
+
+
+def _make(path: Path, host: str) -> bool:
+    """True for exactly one maker. By link(2) of a whole file: a lease that is there can be read."""
+    pid = os.getpid()
+    content = {
+        "host": host,
+        "boot_id": boot_id(),
+        "pid_space": pid_space(),
+        "pid": pid,
+        "start": process_start(pid),
+    }
+    private = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        write_new(private, json.dumps(content).encode())
+        return link_new(private, path)
+    finally:
+        private.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bounded(path, LEASE_MAX_BYTES))
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
@@ -87,15 +112,35 @@ def _read(path: Path) -> dict[str, object]:
 
 def _may_live(holder: dict[str, object], host: str) -> str | None:
     """Why the holder may still run, None if it is gone for certain."""
-    if not holder:
-        return "the newest lease cannot be read; if no other daemon runs, start with --take-over"
-    if holder.get("host") != host:
-        return (
-            f"the lease belongs to host {holder.get('host')}; if that daemon is gone, start with --take-over"
-        )
-    if holder.get("boot_id") != boot_id():
-        return None
     pid, start = holder.get("pid"), holder.get("start")
-    if isinstance(pid, int) and process_start(pid) == start:
-        return f"daemon {pid} on this host is running"
+    if type(pid) is not int or pid <= 0 or "host" not in holder:
+        return "the newest lease cannot be read; if no other daemon runs, start with --take-over"
+    if holder["host"] != host:
+        owner = escaped(holder["host"], at_most=100)
+        return f"the lease belongs to host {owner}; if that daemon is gone, start with --take-over"
+    boot = boot_id()
+    if not boot:
+        return "this machine tells no boot id; if no other daemon runs, start with --take-over"
+    if holder.get("boot_id") != boot:
+        return None
+    if holder.get("pid_space", pid_space()) != pid_space():
+        return f"daemon {pid} may run in another container of this host; if not, start with --take-over"
+    there = process_start(pid)
+    if there is not None:
+        return f"daemon {pid} on this host is running" if start in (there, None) else None
+    if _hidden(pid):
+        return f"daemon {pid} of another user may run on this host; if not, start with --take-over"
     return None
+
+
+def _hidden(pid: int) -> bool:
+    """Whether a process is there that /proc does not show (mounted with hidepid); a defunct one is shown."""
+    if Path(f"/proc/{pid}").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -6,18 +6,20 @@ called again after a lost answer.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from pilot.files import link_new, read_bounded, sync_directory, write_atomic, write_new
-from pilot.multijob.nodejournal import parse_lines
+from pilot.multijob.nodejournal import Lines, parse_lines
 from pilot.ports import (
     BatchId,
     BundleFiles,
@@ -35,8 +37,13 @@ BUNDLE_ID = re.compile(r"[a-z][a-z2-7]{8}")
 _NUMBERED = re.compile(r"(claim|launched|turned-away)\.(\d{1,6})")
 _JOURNAL = re.compile(r"node\.\d{1,6}\.[A-Za-z0-9_-]{1,64}\.journal")
 SMALL_MAX_BYTES = 65536
-# One reading takes at most this much of one node journal; the rest comes with the next one.
+# Read at a time: far more than one line can have, little enough to hold for several bundles.
 READ_MAX_BYTES = 16 * 1024 * 1024
+# A claim that cannot be read is looked at again so often: a write of another client is seen late.
+LOOKS = 5
+LOOK_AGAIN_S = 2.0
+# The claim is there and stays like this: not a matter of looking again later.
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,6 +73,9 @@ class FileEvidence:
     pid: int
     nonce: str
     utc: Callable[[], str]
+    look_again_s: float = LOOK_AGAIN_S
+    # `making.<epoch>` was made by this run: it is never made twice
+    _began: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def bundles(self) -> Path:
@@ -83,11 +93,14 @@ class FileEvidence:
         """Build the directory in `making.<epoch>/` and rename it into place."""
         final = self.directory(files.bundle_id)
         if (final / "manifest.json").exists():
+            sync_directory(self.bundles)
             return Done()
-        making = self.shared_dir / f"making.{self.epoch}" / files.bundle_id
+        if not self._began:
+            self._begin()
+        making = self._making(self.epoch) / files.bundle_id
         shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        self.bundles.mkdir(exist_ok=True)
+        # Not with its parent: a newer epoch has put that away, and nothing of this one may get into place any more.
+        making.mkdir()
         write_new(making / "manifest.json", files.manifest.encode())
         for number, text in files.scripts.items():
             write_new(making / f"script.{number}.sh", text.encode(), 0o755)
@@ -129,12 +142,28 @@ class FileEvidence:
             tuple(damaged),
         )
 
-    def _journal(self, path: Path, offset: int) -> Any:
+    def _journal(self, path: Path, offset: int) -> Lines:
+        """Everything behind the offset, up to the end: the last reading of a bundle must leave nothing behind."""
+        lines: list[JournalLine] = []
+        damaged: list[str] = []
+        if os.stat(path).st_size <= offset:
+            return Lines((), ())
         with open(path, "rb") as source:
-            if os.fstat(source.fileno()).st_size <= offset:
-                return parse_lines(path.name, offset, b"")
-            source.seek(offset)
-            return parse_lines(path.name, offset, source.read(READ_MAX_BYTES))
+            while True:
+                source.seek(offset)
+                content = source.read(READ_MAX_BYTES)
+                found = parse_lines(path.name, offset, content)
+                lines.extend(found.lines)
+                damaged.extend(found.damaged)
+                if len(content) < READ_MAX_BYTES:
+                    return Lines(tuple(lines), tuple(damaged))
+                if not found.lines:
+                    damaged.append(
+                        f"{path.name}: no whole line in {READ_MAX_BYTES} bytes from byte {offset} on"
+                    )
+                    offset += READ_MAX_BYTES
+                else:
+                    offset = found.lines[-1].end
 
     @_values
     def make_claim(self, bundle_id: BundleId, round_k: int) -> ClaimMade:
@@ -158,24 +187,31 @@ class FileEvidence:
         finally:
             private.unlink(missing_ok=True)
         found = self._claim(path, round_k)
+        for _ in range(LOOKS - 1):
+            if found.who != "unreadable":
+                break
+            time.sleep(self.look_again_s)
+            found = self._claim(path, round_k)
         return ClaimMade(found.who == "pilot", found)
 
     def _claim(self, path: Path, number: int) -> Claim:
         """The claim in a file; who is "unreadable" where its text makes no sense (yet)."""
         try:
-            body = json.loads(read_bounded(path, SMALL_MAX_BYTES))
-            if body["who"] not in ("gate", "pilot") or int(body["round"]) != number:
+            body = json.loads(_read_small(path))
+            if body["who"] not in ("gate", "pilot") or body["round"] != number:
                 raise ValueError("who or round")
+            if body["who"] == "gate" and not isinstance(body["batch_id"], str):
+                raise ValueError("a gate's claim names its batch job")
             batch_id = None if body["batch_id"] is None else BatchId(str(body["batch_id"]))
             host, pid, nonce = str(body["host"]), int(body["pid"]), str(body["nonce"])
             return Claim(body["who"], number, batch_id, host, pid, nonce, str(body["utc"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return Claim("unreadable", number, None, "", 0, "", "")
 
     def _door(self, path: Path) -> int | None:
         try:
-            return int(json.loads(read_bounded(path, SMALL_MAX_BYTES))["round"])
-        except (ValueError, KeyError, TypeError):
+            return int(json.loads(_read_small(path))["round"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     @_values
@@ -203,9 +239,9 @@ class FileEvidence:
 
     @_values
     def remove(self, bundle_id: BundleId) -> Done:
-        """Remove the bundle's directory; renamed out of sight first."""
+        """Remove the bundle's directory; renamed out of sight first, so that nobody finds half of one."""
         path = self.directory(bundle_id)
-        gone = self.shared_dir / f"removed.{self.epoch}" / bundle_id
+        gone = self.shared_dir / "removed" / bundle_id
         if path.exists():
             gone.parent.mkdir(exist_ok=True)
             os.rename(path, gone)
@@ -220,8 +256,35 @@ class FileEvidence:
         return tuple(BundleId(name) for name in sorted(os.listdir(self.bundles)) if BUNDLE_ID.fullmatch(name))
 
     def put_older_makings_away(self) -> None:
-        """Rename `making.*` of older epochs: what an older daemon still builds never gets into place."""
+        """Rename `making.*` of older epochs: what an older daemon still builds never gets into place. Make the own one.
+
+        Called once, before anything is built. Raises OSError.
+        """
         for path in self.shared_dir.glob("making.*"):
             number = path.name.partition(".")[2]
             if number.isdigit() and int(number) < self.epoch:
-                os.rename(path, path.with_name(f"abandoned.{number}.{secrets.token_hex(4)}"))
+                away = path.with_name(f"abandoned.{number}.{secrets.token_hex(4)}")
+                os.rename(path, away)
+                shutil.rmtree(away, ignore_errors=True)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.bundles.mkdir(exist_ok=True)
+        self._making(self.epoch).mkdir(exist_ok=True)
+        sync_directory(self.shared_dir)
+        self._began.append(True)
+
+    def _making(self, epoch: int) -> Path:
+        return self.shared_dir / f"making.{epoch}"
+
+
+def _read_small(path: Path) -> bytes:
+    """The text of a claim or door; ValueError where it is there and cannot be read at all. Raises OSError."""
+    try:
+        content = read_bounded(path, SMALL_MAX_BYTES)
+    except OSError as error:
+        # errno is None: too long.
+        if error.errno is None or error.errno in _UNREADABLE:
+            raise ValueError(str(error)) from error
+        raise
+    return content

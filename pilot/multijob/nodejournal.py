@@ -40,10 +40,12 @@ def parse_lines(file: str, offset: int, content: bytes) -> Lines:
 
 
 def _parse(file: str, end: int, raw: bytes) -> JournalLine | None:
-    try:
-        if raw[8:9] != b" " or int(raw[:8], 16) != zlib.crc32(raw[9:]):
-            return None
-        body = json.loads(raw[9:])
-        return JournalLine(file, end, int(body["n"]), str(body["kind"]), body)
-    except (ValueError, KeyError, TypeError):
+    if raw[:9] != b"%08x " % zlib.crc32(raw[9:]):
         return None
+    try:
+        body = json.loads(raw[9:])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict) or type(body.get("n")) is not int or not isinstance(body.get("kind"), str):
+        return None
+    return JournalLine(file, end, body["n"], body["kind"], body)

@@ -99,3 +99,12 @@ def test_the_socket_of_a_killed_daemon_is_nobody_and_the_next_daemon_replaces_it
 def test_a_daemon_that_never_answers_ends_by_time_out(tmp_path: Path) -> None:
     with listen(tmp_path, 1), pytest.raises(ControlError, match="gave no answer"):
         ask_daemon(tmp_path, "status", timeout_s=0.1)
+
+
+def test_an_overtaken_daemon_leaves_the_socket_of_the_newer_one(tmp_path: Path) -> None:
+    older = ControlSocket(tmp_path)
+    newer = ControlSocket(tmp_path)
+    newer.publish({"epoch": 2})
+    older.close()
+    assert ask_daemon(tmp_path, "status") == {"epoch": 2}
+    newer.close()

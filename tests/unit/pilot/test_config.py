@@ -42,7 +42,7 @@ def test_a_short_config_gets_safe_defaults() -> None:
     ("change", "line", "words"),
     [
         (("    nodes: 2", "    nodes: two"), 13, ["queues[0].nodes", "'two'", "integer"]),
-        (("    nodes: 2", "    nodes: 0"), 13, ["queues[0].nodes", "found 0", "greater than or equal to 1"]),
+        (("    nodes: 2", "    nodes: 0"), 13, ["queues[0].nodes", "found 0", "at least 1"]),
         (("    slots: 4", "    slots: 4\n    colour: red"), 15, ["queues[0].colour", "unknown key"]),
         (("state_dir: /s", "state_dir: s"), 2, ["state_dir", "'s'", "absolute"]),
         (("state_dir: /s", "state_dir: /a/../b"), 2, ["state_dir", "'..'"]),
@@ -94,3 +94,72 @@ def test_every_profile_loads_and_explains_its_limits(profile: str) -> None:
         key = line.strip().partition(":")[0]
         if key.endswith(("_s", "_h", "_d", "_mib")) and "{" not in line:
             assert "#" in line, line
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("slots: 4", "slots: 4\n    batch_que: x"),
+            "c.yaml:15: queues[0].batch_que: unknown key, expected batch_queue",
+        ),
+        (("slots: 4", "slots: 0"), "c.yaml:14: queues[0].slots: found 0, expected at least 1"),
+        (
+            ("dialect: v1", "dialect: v2"),
+            "c.yaml:7: servers[0].dialect: found 'v2', expected 'v1' or 'legacy'",
+        ),
+        (("site: demo", "site: no"), "c.yaml:1: site: found False, expected text"),
+        (("site: demo", "site: demo\ntick_s: .nan"), "c.yaml:2: tick_s: found nan, expected a finite number"),
+        (("site: demo", "site: demo\ntick_s: true"), "c.yaml:2: tick_s: found True, expected a number"),
+    ],
+)
+def test_a_message_says_what_was_found_and_what_is_expected(change: tuple[str, str], message: str) -> None:
+    assert errors(GOOD.replace(*change)) == [message]
+
+
+def test_rules_over_several_keys_are_looked_at_beside_other_errors() -> None:
+    text = GOOD.replace("    server: panda", "    server: other").replace("slots: 4", "slots: x")
+    assert [line.split(": ")[1] for line in errors(text)] == ["queues[0].server", "queues[0].slots"]
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ("    walltime: {min_s: 300}\n", "queues[0].walltime.min_s"),
+        ("    walltime: {min_s: 800, max_s: 700}\n", "queues[0].walltime.min_s"),
+        ("reporting: {urgent_s: 2800.0}\n", "reporting.urgent_s"),
+        (
+            "  - {name: b, server: panda, panda_queue: R, batch_queue: n, nodes: 1, slots: 1, "
+            "prod_source_label: test}\n",
+            "queues[1].prod_source_label",
+        ),
+        (
+            "  - {name: long, server: panda, panda_queue: R, batch_queue: n, nodes: 1, slots: 1}\n",
+            "queues[1].name",
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other_are_an_error(more: str, key: str) -> None:
+    assert any(f": {key}: found " in line for line in errors(GOOD + more)), errors(GOOD + more)
+
+
+@pytest.mark.parametrize("local_dir", ["/dev/shm", "$TMPDIR", "$TMPDIR/ep"])
+def test_node_local_directories(local_dir: str) -> None:
+    assert parse_config(GOOD + f"node: {{local_dir: {local_dir}}}\n", "c").node.local_dir == local_dir
+
+
+@pytest.mark.parametrize("local_dir", ["tmp", "$", "$A B", "$A/../b", "$(id)", "/" + "x" * 80])
+def test_what_is_no_node_local_directory(local_dir: str) -> None:
+    (line,) = errors(GOOD + f"node: {{local_dir: '{local_dir}'}}\n")
+    assert ": node.local_dir: found " in line
+
+
+@pytest.mark.parametrize(
+    "content", [b"site: \xff\n", b"site: a\0b\n", b"a: &a [*a]\n", b"[" * 5000, b"", b"- 1\n"]
+)
+def test_what_is_no_configuration_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "c.yaml")
+    (line,) = caught.value.lines
+    assert len(line.splitlines()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,28 @@ def test_the_last_failure_of_a_lane_is_shown_until_it_works_again() -> None:
     gather(lanes, 1)
     assert lanes.ages()[0].last_failure == "hung"
     lanes.ask("x")
+    gather(lanes, 1)
+    assert lanes.ages()[0].last_failure == ""
+    lanes.close(5.0)
+
+
+def test_a_wake_before_the_wait_is_not_lost() -> None:
+    lanes = lanes_of({"x": ("a", lambda: 1, 0)})
+    lanes.wake()
+    start_s = time.monotonic()
+    lanes.wait(30.0)
+    assert time.monotonic() - start_s < 10
+    lanes.close(5.0)
+
+
+def test_a_call_past_its_time_says_so() -> None:
+    release, begun = threading.Event(), threading.Event()
+    call = lambda: (begun.set(), release.wait(30))  # noqa: E731
+    lanes = ThreadLanes((LaneSpec("a", stuck_after_s=0.0),), lambda action: Route("a", call))
+    lanes.ask("x")
+    begun.wait(10)
+    assert "no answer for" in lanes.ages()[0].last_failure
+    release.set()
     gather(lanes, 1)
     assert lanes.ages()[0].last_failure == ""
     lanes.close(5.0)

@@ -80,3 +80,36 @@ def test_of_daemons_that_start_at_the_same_moment_one_gets_each_epoch(tmp_path: 
     for thread in threads:
         thread.join()
     assert sum(isinstance(item, Lease) for item in found) == 1
+
+
+def test_a_lease_without_a_start_time_of_a_process_that_is_gone_is_free(tmp_path: Path) -> None:
+    holder(tmp_path, start=None)
+    assert isinstance(take_lease(tmp_path), Lease)
+
+
+def test_a_pid_of_another_container_says_nothing(tmp_path: Path) -> None:
+    holder(tmp_path, pid_space="pid:[1]")
+    refused = take_lease(tmp_path)
+    assert isinstance(refused, LeaseRefused)
+    assert "container" in refused.reason
+
+
+def test_a_process_that_proc_hides_may_be_the_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def another_users(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", another_users)
+    holder(tmp_path)
+    assert isinstance(take_lease(tmp_path), LeaseRefused)
+
+
+def test_a_lease_is_whole_when_its_name_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, content: Any) -> int:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            take_lease(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert isinstance(take_lease(tmp_path), Lease)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilot.log import LineFormatter, escaped
+import pilot.log
+from pilot.log import LineFormatter, LineQueue, escaped
 
 
 @given(st.text(st.characters()))
@@ -36,3 +38,36 @@ def test_a_traceback_stays_on_its_line() -> None:
     text = LineFormatter("%(message)s").format(record)
     assert "\n" not in text
     assert text.startswith("failed: x\\ny\\nTraceback")
+
+
+class Hung(logging.Handler):
+    """A log that takes the first line and nothing more until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+        self.written: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.begun.set()
+        self.goes_on.wait(30)
+        self.written.append(record.getMessage())
+
+
+def line(text: str) -> logging.LogRecord:
+    return logging.LogRecord("pilot", logging.INFO, __file__, 1, "%s", (text,), None)
+
+
+def test_a_log_that_hangs_holds_nobody_up_and_what_is_missing_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pilot.log, "WAITING_MAX", 3)
+    hung = Hung()
+    lines = LineQueue(hung)
+    lines.handle(line("first"))
+    hung.begun.wait(10)
+    for number in range(10):
+        lines.handle(line(str(number)))
+    hung.goes_on.set()
+    lines.close()
+    assert hung.written == ["first", "7 lines are missing: the log could not be written", "0", "1", "2"]

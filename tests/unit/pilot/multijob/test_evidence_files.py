@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -17,7 +19,7 @@ NAME = "node.0.n1.journal"
 
 
 def make(root: Path, epoch: int = 1, nonce: str = "n") -> FileEvidence:
-    return FileEvidence(root, epoch, "edge", 1, nonce, lambda: "t")
+    return FileEvidence(root, epoch, "edge", 1, nonce, lambda: "t", look_again_s=0.0)
 
 
 @pytest.fixture
@@ -150,3 +152,62 @@ def test_what_an_older_daemon_still_builds_never_gets_into_place(tmp_path: Path)
     (tmp_path / "making.1" / ID).mkdir(parents=True)
     make(tmp_path, 2).put_older_makings_away()
     assert not (tmp_path / "making.1").exists()
+
+
+def test_a_claim_that_becomes_readable_while_it_is_looked_at_is_read(
+    evidence: FileEvidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bundles" / ID / "claim.1"
+    path.write_text("")
+    body = {"who": "gate", "round": 1, "batch_id": "7.sim", "host": "h", "pid": 1, "nonce": "x", "utc": "t"}
+    monkeypatch.setattr(time, "sleep", lambda seconds: path.write_text(json.dumps(body)))
+    made = evidence.make_claim(ID, 1)
+    assert isinstance(made, ClaimMade)
+    assert (made.won, made.claim.batch_id) == (False, "7.sim")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 70_000,
+        "[" * 20_000,
+        '{"who": "gate", "round": 1, "batch_id": null, "host": "", "pid": 1, "nonce": "", "utc": ""}',
+    ],
+)
+def test_a_strange_claim_does_not_hide_the_other_evidence(
+    evidence: FileEvidence, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "bundles" / ID / "claim.1").write_text(text)
+    (tmp_path / "bundles" / ID / NAME).write_bytes(line("a"))
+    seen = read(evidence)
+    assert seen.claims[1].who == "unreadable"
+    assert [item.kind for item in seen.lines] == ["a"]
+
+
+def test_a_daemon_whose_makings_were_put_away_puts_nothing_into_place_any_more(tmp_path: Path) -> None:
+    older = make(tmp_path)
+    older.put_older_makings_away()
+    make(tmp_path, 2).put_older_makings_away()
+    assert isinstance(older.prepare(BundleFiles(ID, "{}", {})), Unavailable)
+    assert not (tmp_path / "bundles" / ID).exists()
+
+
+def test_one_reading_reads_to_the_end(
+    evidence: FileEvidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilot.multijob.evidence.READ_MAX_BYTES", 100)
+    content = b"".join(line("a") for _ in range(20)) + b"\0" * 250 + b"\n" + line("b") + line("c")[:-3]
+    (tmp_path / "bundles" / ID / NAME).write_bytes(content)
+    seen = read(evidence)
+    assert [item.kind for item in seen.lines] == ["a"] * 20 + ["b"]
+    assert seen.damaged
+
+
+def test_the_rest_of_a_removal_that_a_crash_cut_off_is_removed_by_the_next_epoch(
+    evidence: FileEvidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as crashing:
+        crashing.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(OSError("killed")))
+        assert isinstance(evidence.remove(ID), Unavailable)
+    assert make(tmp_path, 2).remove(ID) == Done()
+    assert [path.name for path in tmp_path.rglob(ID)] == []
