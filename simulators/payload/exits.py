@@ -28,7 +28,7 @@ REASONS: dict[Exit, str] = {
     Exit.CALIBRATION_MISSING: "stderr says `calibration missing for` or `calibration unreadable for` a key and run",
     Exit.INPUT_DAMAGED: "an input of a merge is incomplete, unreadable or unlike the others",
     Exit.OUTPUT_FAILED: "an output cannot be written (directory, space, rights)",
-    Exit.TRACE_FAILED: "the trace of this run cannot be written, so the payload did not start",
+    Exit.TRACE_FAILED: "the trace of this run cannot be written: without its start line the payload does not run",
 }
 
 

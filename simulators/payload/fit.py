@@ -135,7 +135,9 @@ def _candidates(events: RawEvents, constants: Mapping[str, PlaneConstants]) -> t
     n_clusters = int(new.sum())
     cell = cluster * n_planes + plane
     hits = np.bincount(cell, minlength=n_clusters * n_planes).reshape(n_clusters, n_planes)
-    places = np.bincount(cell, weights=place, minlength=n_clusters * n_planes).reshape(n_clusters, n_planes)
+    # of no hit at all, bincount makes whole numbers
+    places = np.bincount(cell, weights=place, minlength=n_clusters * n_planes).astype(np.float64)
+    places = places.reshape(n_clusters, n_planes)
     places[hits != 1] = np.nan
     size = np.bincount(cluster, minlength=n_clusters)
     enough = size >= HITS_MIN

@@ -1,64 +1,72 @@
-"""The reconstruction of one raw file: raw events, calibrations of its run, tracks, three products, one end marker."""
+"""One reconstruction job: a raw file in, mDST, histograms and event dump out."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from simulators.payload import dump, histograms, mdst, raw
+from simulators.payload.calibration_source import fetch_constants
 from simulators.payload.exits import Exit, PayloadError
+from simulators.payload.fit import Tracks, fit_tracks
 from simulators.payload.placement import new_file
-from simulators.payload.raw import RawEvents, RawFileError, read_events
+
+END_MARKER = "End of Job"
 
 
-def run_reconstruction(arguments: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    """Reconstruct `arguments.raw` into mDST, histograms and event dump. Raises PayloadError; no default constants."""
-    from simulators.payload.calibration_source import fetch_constants
-    from simulators.payload.fit import fit_tracks
-    from simulators.payload.histograms import fill_histograms, write_histograms
-    from simulators.payload.mdst import columns_of, write_mdst
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """What to do. `calibrations_of_run` None: those of the raw file's own run, the only right ones."""
 
-    events = _read(arguments.raw)
+    raw_file: Path
+    mdst_file: Path
+    hist_file: Path
+    dump_file: Path
+    calibrations_of_run: int | None = None
+
+
+def reconstruct(job: Reconstruction, environment: Mapping[str, str]) -> None:
+    """Carry out a job, reporting on stdout; the last line is the end marker. Raises PayloadError.
+
+    The outputs become visible one after the other, each complete; none does when anything before it failed.
+    """
+    events = _read(job.raw_file)
     header = events.header
-    run = header.run if arguments.calibrations_of_run is None else arguments.calibrations_of_run
-    constants, fetched = fetch_constants(header.planes, run, environment)
-    print(f"run {header.run} chunk {header.chunk}: {fetched} calibrations of run {run}")
+    print(f"{job.raw_file}: run {header.run}, chunk {header.chunk}, {len(header.planes)} planes")
     print(f"{header.events} events had been read")
+    run = header.run if job.calibrations_of_run is None else job.calibrations_of_run
+    constants, fetched = fetch_constants(header.planes, run, environment)
+    print(f"{fetched} calibrations of run {run} had been fetched")
     tracks = fit_tracks(events, constants)
-    with new_file(Path(arguments.mdst)) as temp:
-        write_mdst(temp, columns_of(header, tracks))
-    with new_file(Path(arguments.hist)) as temp:
-        write_histograms(temp, fill_histograms(header, tracks))
-    with new_file(Path(arguments.dump)) as temp:
-        temp.write_bytes(_dump(events, tracks))
-    print(f"{header.events} events had been written to miniDST")
-    print("End of Job")
+    print(f"{len(tracks.event)} tracks had been fitted")
+    columns = mdst.columns_of(header, tracks)
+    with new_file(job.mdst_file) as temp:
+        mdst.write_mdst(temp, columns)
+    with new_file(job.hist_file) as temp:
+        histograms.write_histograms(temp, histograms.fill_histograms(header, tracks))
+    selected = list(_selected(header, tracks))
+    with new_file(job.dump_file) as temp:
+        temp.write_bytes(dump.render_dump(header.run, header.chunk, selected))
+    print(f"{len(selected)} events had been written to the event dump")
+    print(f"{len(columns['event'])} events had been written to miniDST")
+    print(END_MARKER)
 
 
-def _read(path: str) -> RawEvents:
+def _read(path: Path) -> raw.RawEvents:
     try:
-        return read_events(path)
-    except RawFileError as error:
+        return raw.read_events(path)
+    except raw.RawFileError as error:
         raise PayloadError(Exit.RAW_DAMAGED, str(error)) from error
     except OSError as error:
-        raise PayloadError(Exit.INPUT_MISSING, f"{path}: {error.strerror}") from error
+        raise PayloadError(Exit.INPUT_MISSING, f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _dump(events: RawEvents, tracks: Any) -> bytes:
-    """Events with at least three tracks, with their parameters."""
-    from simulators.payload.dump import render_dump
+def _selected(header: raw.RawHeader, tracks: Tracks) -> Iterator[tuple[int, list[tuple[float, ...]]]]:
+    """Events with at least TRACKS_MIN tracks, and what the dump says about each track."""
+    import numpy as np
 
-    return render_dump(events.header.run, events.header.chunk, _selected(tracks))
-
-
-def _selected(tracks: Any) -> Iterator[tuple[int, list[tuple[float, ...]]]]:
-    from simulators.payload.dump import TRACKS_MIN
-
-    found: dict[int, list[tuple[float, ...]]] = {}
-    columns = zip(
-        tracks.event, tracks.x, tracks.y, tracks.tx, tracks.ty, tracks.time, tracks.chi2, strict=True
-    )
-    for event, *values in columns:
-        found.setdefault(int(event), []).append(tuple(float(value) for value in values))
-    return ((event, rows) for event, rows in sorted(found.items()) if len(rows) >= TRACKS_MIN)
+    counts = np.bincount(tracks.event, minlength=header.events)
+    rows = np.stack([tracks.x, tracks.y, tracks.tx, tracks.ty, tracks.time, tracks.chi2], axis=1)
+    for event in np.flatnonzero(counts >= dump.TRACKS_MIN).tolist():
+        yield event, [tuple(row) for row in rows[tracks.event == event].tolist()]

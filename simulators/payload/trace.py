@@ -88,10 +88,14 @@ def start_trace(environment: Mapping[str, str]) -> Path | None:
 
 
 def end_trace(path: Path | None, exit_code: int) -> None:
-    """Append the end line. Raises OSError."""
-    if path is not None:
+    """Append the end line. Raises PayloadError(TRACE_FAILED)."""
+    if path is None:
+        return
+    try:
         with path.open("a") as stream:
             stream.write(json.dumps({"event": "end", "exit_code": exit_code, **_times()}) + "\n")
+    except OSError as error:
+        raise PayloadError(Exit.TRACE_FAILED, f"cannot write the trace {path}: {error.strerror}") from error
 
 
 def _times() -> dict[str, str | int]:
@@ -183,8 +187,8 @@ def runs_twice(traces: Iterable[RunTrace], accepted: Collection[tuple[int, int]]
 
 def _clash(earlier: RunTrace, later: RunTrace, accepted: Collection[tuple[int, int]] | None) -> bool:
     ended = earlier.end_ns is not None
-    if (earlier.panda_id, earlier.attempt) == (later.panda_id, later.attempt) and (ended or earlier.alive):
-        return True
+    if (earlier.panda_id, earlier.attempt) == (later.panda_id, later.attempt):
+        return ended or earlier.alive
     alive_then = earlier.alive or (earlier.end_ns is not None and earlier.end_ns > later.start_ns)
     return alive_then or (_accepted(earlier, accepted) and _accepted(later, accepted))
 
