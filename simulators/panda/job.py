@@ -94,77 +94,92 @@ def utc_text(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, UTC).replace(tzinfo=None).isoformat()
 
 
-def _column(entries: Sequence[Mapping[str, Any]], name: str, absent: str = "NULL") -> str:
-    return ",".join(absent if entry.get(name) is None else str(entry[name]) for entry in entries)
+# What a pilot receives, in the server's order: name, where it comes from (a constant, the job, an attribute, a column
+# of its inputs, outputs, plain outputs or logs; one without a name is empty), name there, value if absent.
+DICTIONARY: tuple[tuple[str, str, str, Any], ...] = (
+    ("StatusCode", "constant", "", 0),
+    ("PandaID", "job", "panda_id", None),
+    ("prodSourceLabel", "attributes", "prodSourceLabel", "NULL"),
+    ("swRelease", "attributes", "AtlasRelease", "NULL"),
+    ("homepackage", "attributes", "homepackage", "NULL"),
+    ("transformation", "attributes", "transformation", "NULL"),
+    ("jobName", "attributes", "jobName", "NULL"),
+    ("jobDefinitionID", "attributes", "jobDefinitionID", 0),
+    ("cloud", "attributes", "cloud", "NULL"),
+    ("inFiles", "inputs", "lfn", ""),
+    ("dispatchDblock", "inputs", "dispatchDBlock", ""),
+    ("dispatchDBlockToken", "inputs", "dispatchDBlockToken", ""),
+    ("dispatchDBlockTokenForOut", "outputs", "dispatchDBlockToken", ""),
+    ("outFiles", "outputs", "lfn", ""),
+    ("destinationDblock", "outputs", "destinationDBlock", ""),
+    ("destinationDBlockToken", "outputs", "destinationDBlockToken", ""),
+    ("prodDBlocks", "inputs", "prodDBlock", ""),
+    ("prodDBlockToken", "inputs", "prodDBlockToken", ""),
+    ("realDatasets", "outputs", "dataset", ""),
+    ("realDatasetsIn", "inputs", "dataset", ""),
+    ("fileDestinationSE", "outputs", "destinationSE", ""),
+    ("logFile", "logs", "lfn", "NULL"),
+    ("logGUID", "logs", "GUID", "NULL"),
+    ("jobPars", "attributes", "jobParameters", "NULL"),
+    ("attemptNr", "job", "attempt_nr", None),
+    ("GUID", "inputs", "GUID", ""),
+    ("checksum", "inputs", "checksum", ""),
+    ("fsize", "inputs", "fsize", ""),
+    ("scopeIn", "inputs", "scope", ""),
+    ("scopeOut", "plain", "scope", ""),
+    ("scopeLog", "logs", "scope", ""),
+    ("ddmEndPointIn", "inputs", "", ""),
+    ("ddmEndPointOut", "outputs", "", ""),
+    ("destinationSE", "attributes", "destinationSE", "NULL"),
+    ("prodUserID", "attributes", "prodUserID", "NULL"),
+    ("maxCpuCount", "attributes", "maxCpuCount", 0),
+    ("minRamCount", "attributes", "minRamCount", 0),
+    ("maxDiskCount", "attributes", "maxDiskCount", 0),
+    ("cmtConfig", "attributes", "cmtConfig", "NULL"),
+    ("processingType", "attributes", "processingType", "NULL"),
+    ("transferType", "attributes", "transferType", "NULL"),
+    ("sourceSite", "attributes", "sourceSite", "NULL"),
+    ("currentPriority", "job", "priority", None),
+    ("taskID", "attributes", "taskID", "NULL"),
+    ("coreCount", "attributes", "coreCount", 1),
+    ("jobsetID", "attributes", "jobsetID", "NULL"),
+    ("reqID", "attributes", "reqID", "NULL"),
+    ("nucleus", "attributes", "nucleus", "NULL"),
+    ("maxWalltime", "attributes", "maxWalltime", "NULL"),
+    ("resource_type", "attributes", "resource_type", "Undefined"),
+    ("ioIntensity", "constant", "", None),
+    ("ioIntensityUnit", "constant", "", None),
+    ("nSent", "constant", "", 0),
+)
 
 
 def job_dictionary(job: PandaJob) -> dict[str, Any]:
-    """What a pilot receives of a job, in the server's order: no event count, absent values as the text "NULL"."""
-    outputs = [entry for entry in job.files if entry.get("type") in ("output", "log")]
-    inputs = [entry for entry in job.files if entry.get("type") == "input"]
-    logs = [entry for entry in outputs if entry.get("type") == "log"]
-    plain = [entry for entry in outputs if entry.get("type") == "output"]
-    attributes = job.attributes
-
-    def value(name: str, absent: Any = "NULL") -> Any:
-        found = attributes.get(name)
-        return absent if found is None else found
-
-    return {
-        "StatusCode": 0,
-        "PandaID": job.panda_id,
-        "prodSourceLabel": value("prodSourceLabel"),
-        "swRelease": value("AtlasRelease"),
-        "homepackage": value("homepackage"),
-        "transformation": value("transformation"),
-        "jobName": value("jobName"),
-        "jobDefinitionID": value("jobDefinitionID", 0),
-        "cloud": value("cloud"),
-        "inFiles": _column(inputs, "lfn"),
-        "dispatchDblock": _column(inputs, "dispatchDBlock"),
-        "dispatchDBlockToken": _column(inputs, "dispatchDBlockToken"),
-        "dispatchDBlockTokenForOut": _column(outputs, "dispatchDBlockToken"),
-        "outFiles": _column(outputs, "lfn"),
-        "destinationDblock": _column(outputs, "destinationDBlock"),
-        "destinationDBlockToken": _column(outputs, "destinationDBlockToken"),
-        "prodDBlocks": _column(inputs, "prodDBlock"),
-        "prodDBlockToken": _column(inputs, "prodDBlockToken"),
-        "realDatasets": _column(outputs, "dataset"),
-        "realDatasetsIn": _column(inputs, "dataset"),
-        "fileDestinationSE": _column(outputs, "destinationSE"),
-        "logFile": _column(logs, "lfn") or "NULL",
-        "logGUID": _column(logs, "GUID") or "NULL",
-        "jobPars": value("jobParameters"),
-        "attemptNr": job.attempt_nr,
-        "GUID": _column(inputs, "GUID"),
-        "checksum": _column(inputs, "checksum"),
-        "fsize": _column(inputs, "fsize"),
-        "scopeIn": _column(inputs, "scope"),
-        "scopeOut": _column(plain, "scope"),
-        "scopeLog": _column(logs, "scope"),
-        "ddmEndPointIn": ",".join("" for _ in inputs),
-        "ddmEndPointOut": ",".join("" for _ in outputs),
-        "destinationSE": value("destinationSE"),
-        "prodUserID": value("prodUserID"),
-        "maxCpuCount": value("maxCpuCount", 0),
-        "minRamCount": value("minRamCount", 0),
-        "maxDiskCount": value("maxDiskCount", 0),
-        "cmtConfig": value("cmtConfig"),
-        "processingType": value("processingType"),
-        "transferType": value("transferType"),
-        "sourceSite": value("sourceSite"),
-        "currentPriority": job.priority,
-        "taskID": value("taskID"),
-        "coreCount": value("coreCount", 1),
-        "jobsetID": value("jobsetID"),
-        "reqID": value("reqID"),
-        "nucleus": value("nucleus"),
-        "maxWalltime": value("maxWalltime"),
-        "resource_type": value("resource_type", "Undefined"),
-        "ioIntensity": None,
-        "ioIntensityUnit": None,
-        "nSent": 0,
+    """What a pilot receives of a job: no event count, absent values as the text "NULL"."""
+    kinds = {"inputs": ("input",), "outputs": ("output", "log"), "plain": ("output",), "logs": ("log",)}
+    files = {
+        place: [entry for entry in job.files if entry.get("type") in kind] for place, kind in kinds.items()
     }
+    return {key: _value(job, files, place, name, absent) for key, place, name, absent in DICTIONARY}
+
+
+def _value(
+    job: PandaJob, files: Mapping[str, Sequence[Mapping[str, Any]]], place: str, name: str, absent: Any
+) -> Any:
+    match place:
+        case "constant":
+            return absent
+        case "job":
+            return getattr(job, name)
+        case "attributes":
+            found = job.attributes.get(name)
+            return absent if found is None else found
+        case _:
+            column = ("" if not name else _shown_in_column(entry.get(name)) for entry in files[place])
+            return ",".join(column) or absent
+
+
+def _shown_in_column(value: Any) -> str:
+    return "NULL" if value is None else str(value)
 
 
 def describe(job: PandaJob, epoch_s: float) -> dict[str, Any]:
