@@ -26,7 +26,8 @@ _TOKEN = re.compile(
 
 # Statements of a dump that mean nothing to a snapshot that is only read.
 _IGNORED = re.compile(
-    rb"(SET|LOCK|UNLOCK|DROP\s+TABLE|START|BEGIN|COMMIT|USE|ALTER\s+TABLE\s+\S+\s+(DIS|EN)ABLE)\b", re.I
+    rb"(SET|LOCK|UNLOCK|DROP\s+TABLE|CREATE\s+(DATABASE|SCHEMA)|START|BEGIN|COMMIT|USE|ALTER\s+TABLE\s+\S+\s+(DIS|EN)ABLE)\b",
+    re.I,
 )
 _HEX = re.compile(rb"\b0x([0-9A-Fa-f]*)\b")
 _ESCAPE = re.compile(rb"\\(.)|''|\"\"", re.DOTALL)

@@ -70,3 +70,8 @@ def test_what_sqlite_is_not_told_is_refused_or_meant_for_servers():
     assert run_sqlite("SET NAMES utf8;\nLOCK TABLES t WRITE;\n/*!40000 X */;\nUNLOCK TABLES;\n")
     with pytest.raises(BadDump, match="line 1: not understood"):
         run_sqlite("GRANT ALL ON x TO y;\n")
+
+
+def test_the_database_of_a_dump_is_no_table_for_sqlite():
+    statements = list(split_statements([b"CREATE DATABASE IF NOT EXISTS calib;\n", b"USE calib;\n"]))
+    assert [render_sqlite(statement) for statement in statements] == [None, None]
