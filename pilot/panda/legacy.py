@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from pilot.panda.transport import Transport, excerpt
-from pilot.panda.wire import parse_jobs, shared_fields
+from pilot.panda.wire import parse_jobs, parse_json, shared_fields
 from pilot.ports import (
     Ack,
     Broken,
@@ -26,6 +26,11 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON_WANTED = {**FORM, "Accept": "application/json"}
 # The server works on a bulk getJob for (timeout - 10) s; our own time-out must be longer than that.
 SERVER_MARGIN_S = 20.0
+
+STOPPED, NO_ROLE = "bulk update stopped", "StatusCode 60"
+NOT_TOLD = "not told"
+# Calls that isolate items at which a bulk update stops: enough for two of them in a chunk of 100.
+ISOLATE_MAX = 28
 
 # StatusCode -> what it means for a request (docs/facts/panda.md). 0 and 20 are answers, not failures.
 STATUS_CODES: Mapping[int, str] = {
@@ -57,7 +62,7 @@ def parse_fields(text: str) -> dict[str, Any] | Broken:
     """An answer's fields: a JSON object or an urlencoded text; values of the latter are text."""
     if text.lstrip().startswith("{"):
         try:
-            value = json.loads(text)
+            value = parse_json(text)
         except ValueError:
             return Broken("answer is not JSON", excerpt(text))
         return value if isinstance(value, dict) else Broken("answer is no object", excerpt(text))
@@ -89,7 +94,7 @@ def parse_fetch(text: str, panda_queue: str) -> Fetched | Failure:
     jobs = fields.get("jobs", [fields] if "PandaID" in fields else None)
     if isinstance(jobs, str):
         try:
-            jobs = json.loads(jobs)
+            jobs = parse_json(jobs)
         except ValueError:
             return Broken("jobs is not JSON", excerpt(jobs))
     if not isinstance(jobs, list):
@@ -107,7 +112,7 @@ def render_update(update: Update) -> dict[str, Any]:
 def parse_bulk(text: str, updates: Sequence[Update]) -> tuple[Ack, ...] | Failure:
     """Answer to updateJobsInBulk: `[true, [r...]]` in order; after `[false, text]` nothing is known of any item."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         fields = parse_fields(text)
         if isinstance(fields, Broken):
@@ -118,8 +123,11 @@ def parse_bulk(text: str, updates: Sequence[Update]) -> tuple[Ack, ...] | Failur
     if not isinstance(value, list) or len(value) != 2:
         return Broken("bulk answer is no pair", excerpt(text))
     if value[0] is not True or not isinstance(value[1], list):
-        return Unavailable(f"bulk update stopped: {excerpt(str(value[1]))}")
-    return tuple(parse_item(update, item) for update, item in zip(updates, value[1], strict=False))
+        return Unavailable(f"{STOPPED}: {excerpt(str(value[1]))}")
+    acks = tuple(parse_item(update, item) for update, item in zip(updates, value[1], strict=False))
+    if acks and all(ack.reason == NO_ROLE for ack in acks):
+        return Refused("60", "no pilot or production role")
+    return acks
 
 
 def parse_item(update: Update, item: Any) -> Ack:
@@ -159,7 +167,7 @@ def parse_check(text: str, ids: Sequence[PandaId]) -> tuple[ServerStatus, ...] |
     return tuple(
         ServerStatus(panda_id, 0, str(item.get("status")), _word(item.get("command")))
         for panda_id, item in zip(ids, items, strict=True)
-        if isinstance(item, Mapping)
+        if isinstance(item, Mapping) and isinstance(item.get("status"), str)
     )
 
 
@@ -186,7 +194,25 @@ class PandaLegacy:
         return parse_fetch(text, panda_queue) if isinstance(text, str) else text
 
     def report(self, updates: Sequence[Update]) -> tuple[Ack, ...] | Failure:
-        """One updateJobsInBulk."""
+        """One updateJobsInBulk. Where the server stops at a bad item, halves are sent until that item stands alone."""
+        answer = self._report(updates)
+        if not _stopped(answer) or len(updates) < 2:
+            return answer
+        acks: list[Ack] = []
+        waiting, calls = [updates], 0
+        while waiting and calls < ISOLATE_MAX:
+            part = waiting.pop()
+            half = (len(part) + 1) // 2
+            for piece in (part[:half], part[half:]):
+                calls += 1
+                found = self._report(piece)
+                if isinstance(found, tuple):
+                    acks.extend(found)
+                elif _stopped(found) and len(piece) > 1:
+                    waiting.append(piece)
+        return tuple(acks) if acks else answer
+
+    def _report(self, updates: Sequence[Update]) -> tuple[Ack, ...] | Failure:
         body = urlencode({"jobList": json.dumps([render_update(update) for update in updates])}).encode()
         text = self.transport.post("/server/panda/updateJobsInBulk", body, JSON_WANTED)
         return parse_bulk(text, updates) if isinstance(text, str) else text
@@ -198,8 +224,14 @@ class PandaLegacy:
         return parse_check(text, ids) if isinstance(text, str) else text
 
     def queue_depth(self, panda_queue: str) -> int | Failure:
-        """The legacy API has no such call for pilots; only whether the server lives can be asked."""
+        """The legacy API has no such call for pilots: Refused with the code NOT_TOLD where the server lives."""
         text = self.transport.get("/server/panda/isAlive", {})
         if not isinstance(text, str):
             return text
-        return 0 if text.strip() == "alive=yes" else Broken("isAlive gave another answer", excerpt(text))
+        if text.strip() != "alive=yes":
+            return Broken("isAlive gave another answer", excerpt(text))
+        return Refused(NOT_TOLD, "the server lives; the legacy dialect does not tell the depth of a queue")
+
+
+def _stopped(answer: object) -> bool:
+    return isinstance(answer, Unavailable) and answer.reason.startswith(STOPPED)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import requests
+import urllib3
 
 from pilot.ports import Broken, Failure, Refused, Unavailable
 
 # A bulk getJob answer is about 2 kB a job: room for 30,000 jobs; more is not a PanDA answer.
 ANSWER_MAX_BYTES = 64 * 1024 * 1024
 EXCERPT_MAX = 500
+PIECE_BYTES = 256 * 1024
 
 
 def excerpt(text: str) -> str:
@@ -22,7 +25,7 @@ def excerpt(text: str) -> str:
 
 @dataclass(slots=True)
 class Transport:
-    """POST and GET below one base URL. `timeout_s` bounds connecting and each wait for bytes."""
+    """POST and GET below one base URL. `timeout_s` bounds a whole call, the reading of its answer included."""
 
     url: str
     timeout_s: float
@@ -48,18 +51,35 @@ class Transport:
         return self._call("GET", path, None, headers)
 
     def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> str | Failure:
+        end_s = time.monotonic() + self.timeout_s
         try:
-            answer = self._session().request(
+            with self._session().request(
                 method,
                 self.url.rstrip("/") + path,
                 data=body,
                 headers=dict(headers),
                 timeout=(min(30.0, self.timeout_s), self.timeout_s),
                 allow_redirects=False,
-            )
-        except requests.RequestException as error:
+                stream=True,
+            ) as answer:
+                content = _read(answer, end_s)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return Unavailable(f"{path}: {type(error).__name__}: {excerpt(str(error))}")
-        return read_answer(path, answer.status_code, answer.content)
+        if content is None:
+            return Unavailable(f"{path.partition('?')[0]}: no whole answer within {self.timeout_s:g} s")
+        return read_answer(path.partition("?")[0], answer.status_code, content)
+
+
+def _read(answer: requests.Response, end_s: float) -> bytes | None:
+    """The body, at most one piece more than ANSWER_MAX_BYTES; None when time is over."""
+    content = bytearray()
+    while piece := answer.raw.read1(PIECE_BYTES, decode_content=True):
+        content += piece
+        if time.monotonic() > end_s:
+            return None
+        if len(content) > ANSWER_MAX_BYTES:
+            break
+    return bytes(content)
 
 
 def read_answer(path: str, status: int, content: bytes) -> str | Failure:

@@ -9,10 +9,12 @@ from typing import Any
 
 from pilot.panda.legacy import SERVER_MARGIN_S, failure_of, make_ack, status_code
 from pilot.panda.transport import Transport, excerpt
-from pilot.panda.wire import parse_jobs, shared_fields
+from pilot.panda.wire import parse_jobs, parse_json, shared_fields
 from pilot.ports import Ack, Broken, Failure, Fetched, PandaId, Refused, ServerStatus, Unavailable, Update
 
 JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+# Apache takes request lines of 8,190 bytes by default.
+QUERY_MAX_BYTES = 7500
 NO_JOBS = "No jobs in PanDA"
 # Messages of success=false that are no definite no: the server could not look.
 PASSING = ("Timed out", "Database error", "timeout")
@@ -21,7 +23,7 @@ PASSING = ("Timed out", "Database error", "timeout")
 def parse_envelope(text: str) -> dict[str, Any] | Broken:
     """The envelope; the header of a v1 answer says text/plain, so only the text counts."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return Broken("answer is not JSON", excerpt(text))
     if not isinstance(value, dict) or not isinstance(value.get("success"), bool):
@@ -96,8 +98,22 @@ def parse_status(text: str, ids: Sequence[PandaId]) -> tuple[ServerStatus, ...] 
     return tuple(
         ServerStatus(panda_id, 0, str(item.get("status")), _word(item.get("command")))
         for panda_id, item in zip(ids, items, strict=True)
-        if isinstance(item, Mapping)
+        if isinstance(item, Mapping) and isinstance(item.get("status"), str)
     )
+
+
+def query_parts(ids: Sequence[PandaId]) -> list[list[PandaId]]:
+    """Ids in parts whose query stays below QUERY_MAX_BYTES."""
+    parts: list[list[PandaId]] = [[]]
+    length = 0
+    for panda_id in ids:
+        size = len(f"job_ids={panda_id}&")
+        if parts[-1] and length + size > QUERY_MAX_BYTES:
+            parts.append([])
+            length = 0
+        parts[-1].append(panda_id)
+        length += size
+    return parts if ids else []
 
 
 def _word(command: Any) -> str:
@@ -146,10 +162,21 @@ class PandaV1:
         return parse_bulk(text, updates) if isinstance(text, str) else text
 
     def status(self, ids: Sequence[PandaId]) -> tuple[ServerStatus, ...] | Failure:
-        """job/get_status of these ids (repeated parameter)."""
-        query = "&".join(f"job_ids={panda_id}" for panda_id in ids)
-        text = self.transport.get(f"/api/v1/job/get_status?{query}", JSON)
-        return parse_status(text, ids) if isinstance(text, str) else text
+        """job/get_status of these ids (repeated parameter), in as many calls as their length needs.
+
+        Ids of a part that failed are left out once another part has been answered: nothing is known of them.
+        """
+        found: list[ServerStatus] = []
+        failure: Failure | None = None
+        for part in query_parts(ids):
+            query = "&".join(f"job_ids={panda_id}" for panda_id in part)
+            text = self.transport.get(f"/api/v1/job/get_status?{query}", JSON)
+            answer = parse_status(text, part) if isinstance(text, str) else text
+            if isinstance(answer, tuple):
+                found.extend(answer)
+            else:
+                failure = answer
+        return failure if failure is not None and not found else tuple(found)
 
     def queue_depth(self, panda_queue: str) -> int | Failure:
         """Activated jobs of the queue."""

@@ -14,7 +14,8 @@ from typing import Any
 from pilot.ports import Fetched, Job, JobStatus, MalformedJob, PandaId, Update
 
 DIAG_MAX, NODE_MAX, METRICS_MAX, SUB_STATUS_MAX = 250, 128, 500, 80
-_DIGITS = re.compile(r"\d+")
+# Servers take a batch id for a number from two digits on.
+_DIGITS = re.compile(r"[0-9]{2,}")
 
 
 def parse_jobs(items: Sequence[Any], panda_queue: str) -> Fetched:
@@ -87,14 +88,31 @@ def numeric_batch_id(update: Update) -> str | None:
     return match.group(0) if match else None
 
 
+def plain(text: str | None, limit: int) -> str | None:
+    """Text that every database takes (a NUL loses the whole update): printable ASCII, the rest escaped, cut."""
+    shown = "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in (text or "")[:limit])
+    return shown[:limit] or None
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; ValueError for what is none, too deep a nesting included."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def render_time(at: datetime) -> str:
     """The only form that the server reads; anything else is silently dropped."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def render_report(update: Update) -> str | None:
-    """Output report of a final update: every output and the log by name. None for others."""
-    if not is_final(update):
+    """Output report of a final update: every output and the log by name. None for others.
+
+    Of a failed job an empty one is not sent: the server would add ddmErrorCode 200 for the missing log.
+    """
+    if not is_final(update) or (update.status is JobStatus.FAILED and not update.report):
         return None
     files = {
         item.lfn: {"guid": item.guid, "fsize": item.size, "adler32": item.adler32} for item in update.report
@@ -113,11 +131,11 @@ def shared_fields(update: Update) -> dict[str, tuple[str, str, Any]]:
     fields: dict[str, tuple[str, str, Any]] = {
         "attempt_nr": ("attemptNr", "attempt_nr", update.attempt_nr),
         "site": ("siteName", "site_name", update.panda_queue),
-        "node": ("node", "node", update.node and update.node[:NODE_MAX]),
+        "node": ("node", "node", plain(update.node, NODE_MAX)),
         "batch_id": ("batchID", "batch_id", numeric_batch_id(update)),
         "start": ("startTime", "start_time", update.start_time and render_time(update.start_time)),
-        "sub_status": ("jobSubStatus", "job_sub_status", update.sub_status[:SUB_STATUS_MAX] or None),
-        "metrics": ("jobMetrics", "job_metrics", update.job_metrics[:METRICS_MAX] or None),
+        "sub_status": ("jobSubStatus", "job_sub_status", plain(update.sub_status, SUB_STATUS_MAX)),
+        "metrics": ("jobMetrics", "job_metrics", plain(update.job_metrics, METRICS_MAX)),
         "cpu": ("cpuConsumptionTime", "cpu_consumption_time", update.cpu_s),
         "rss": ("maxRSS", "max_rss", update.max_rss_kib),
     }
@@ -126,7 +144,7 @@ def shared_fields(update: Update) -> dict[str, tuple[str, str, Any]]:
             "end": ("endTime", "end_time", update.end_time and render_time(update.end_time)),
             "exit": ("transExitCode", "trans_exit_code", update.trans_exit_code),
             "code": ("pilotErrorCode", "pilot_error_code", update.pilot_error_code),
-            "diag": ("pilotErrorDiag", "pilot_error_diag", update.pilot_error_diag[:DIAG_MAX] or None),
+            "diag": ("pilotErrorDiag", "pilot_error_diag", plain(update.pilot_error_diag, DIAG_MAX)),
             "events": ("nEvents", "n_events", update.n_events),
             "report": ("xml", "job_output_report", render_report(update)),
         }

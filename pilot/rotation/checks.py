@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pilot.config import Config
 from pilot.files import link_new, write_new
-from pilot.ports import Failure, JobSource, Listing
+from pilot.panda.legacy import NOT_TOLD
+from pilot.ports import Failure, JobSource, Listing, Refused
 from pilot.rotation.wiring import WiringError, load_caldb, load_experiment, make_batch, make_sources
 
 FREE_MIN_MIB = 1024
@@ -108,4 +109,6 @@ def _server(name: str, source: JobSource, config: Config) -> Check:
     answer = source.queue_depth(queue)
     if isinstance(answer, int):
         return Check(f"server {name}", True, f"{answer} jobs activated in {queue}")
+    if isinstance(answer, Refused) and answer.code == NOT_TOLD:
+        return Check(f"server {name}", True, answer.reason)
     return Check(f"server {name}", False, _reason(answer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -257,3 +258,17 @@ def test_null_text_is_absent() -> None:
     job = parse_job(item, "Q")
     assert isinstance(job, Job)
     assert job.log_lfn is None
+
+
+def test_a_diag_has_no_control_characters() -> None:
+    found = legacy.render_update(replace(full_update(JobStatus.FAILED), pilot_error_diag="a\x00b\nc"))
+    assert found["pilotErrorDiag"].isprintable()
+
+
+def test_a_failed_job_without_files_sends_no_report() -> None:
+    assert "xml" not in legacy.render_update(Update(PandaId(1), 1, JobStatus.FAILED, "Q"))
+
+
+def test_nested_nonsense_is_broken_not_an_exception() -> None:
+    assert isinstance(v1.parse_fetch("[" * 100_000, "Q"), Broken)
+    assert isinstance(legacy.parse_fetch("{" * 100_000, "Q"), Broken)
