@@ -2,10 +2,10 @@
 
 The generator of raw files bends its hits with them, the calibration data set carries them; nothing else knows them.
 
-Runs differ so that wrong constants cannot pass for right ones: in units of the plane's resolution, the offsets of run r
-are `LEVEL_STEP * level(r)` times a sign pattern over the planes that no straight track can follow. Sixteen levels,
-in an order drawn from the seed; so of any sixteen consecutive runs no two share one, and residuals of another run's
-constants are off by more than five resolutions in every plane.
+Runs differ so that wrong constants cannot pass for right ones: in units of the plane's typical resolution, the
+offsets of run r are `LEVEL_STEP * level(r)` times a sign pattern over the planes that no straight track can follow.
+Sixteen levels, in an order drawn from the seed; so of any sixteen consecutive runs no two share one, and residuals
+with another run's constants are off by more than five resolutions in every plane.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def true_constants(seed: int, run: int, plane: Plane) -> PlaneConstants:
     strip_um = align.normal(0.0, 150.0 * sigma_mm, plane.strips).round().astype("i8")
     timing = _generator(seed, plane.name, "timing", run)
     return PlaneConstants(
-        offset_mm=round(shift * sigma_mm, 5),
+        offset_mm=round(shift * typical_sigma_mm(plane), 5),
         scale=scale,
         strip_um=strip_um,
         t0_ns=round(T0_NS + timing.uniform(-T0_SPREAD_NS, T0_SPREAD_NS), 3),

@@ -21,7 +21,7 @@ class Exit(IntEnum):
 
 REASONS: dict[Exit, str] = {
     Exit.OK: "everything was written; stdout of a job ends with `End of Job`",
-    Exit.USAGE: "wrong arguments or environment; nothing was read",
+    Exit.USAGE: "wrong arguments, environment or input list; nothing was written",
     Exit.INPUT_MISSING: "an input file or the input list cannot be opened",
     Exit.RAW_DAMAGED: "the raw file is truncated, damaged or not a raw file",
     Exit.NO_DATABASE: "stderr says `can't connect to CDB database`: none is named, none answers, or it went away",

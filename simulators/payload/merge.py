@@ -88,12 +88,10 @@ def _write_piece(columns: mdst.Columns, first: int, target: Path, limits: Limits
             size = temp.stat().st_size
             if limits.size_bytes is None or size <= limits.size_bytes:
                 break
-            fewer = min(int((last - first) * limits.size_bytes / size * SHRINK), last - first - 1)
-            if fewer < 1:
-                raise PayloadError(
-                    Exit.USAGE,
-                    f"{target}: {size} bytes with {last - first} events, expected {limits.size_bytes}",
-                )
+            if last - first == 1:
+                message = f"{target}: {size} bytes with a single event, expected at most {limits.size_bytes}"
+                raise PayloadError(Exit.USAGE, message)
+            fewer = max(1, min(int((last - first) * limits.size_bytes / size * SHRINK), last - first - 1))
             last = first + fewer
         written = _checked(temp, mdst.count_entries)
         if written != last - first:

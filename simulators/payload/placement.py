@@ -20,14 +20,17 @@ def new_file(target: Path) -> Iterator[Path]:
     """
     temp = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        yield temp
-        sync(temp)
-        os.replace(temp, target)
+        # made here: a writer of ROOT files would make missing directories too, and work for nothing
+        temp.touch(0o644)
+        try:
+            yield temp
+            sync(temp)
+            os.replace(temp, target)
+        finally:
+            temp.unlink(missing_ok=True)
         sync(target.parent)
     except OSError as error:
         raise PayloadError(Exit.OUTPUT_FAILED, f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

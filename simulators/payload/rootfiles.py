@@ -6,6 +6,7 @@ a string `complete` with the number of objects or entries, and readers insist on
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -41,12 +42,14 @@ def reading(path: Path | str) -> Iterator[Any]:
     """Open a ROOT file with uproot. Bad bytes are a RootFileError; a missing file is an OSError."""
     import uproot
 
-    with open(path, "rb"):
-        pass
+    with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
     try:
         with uproot.open(path) as opened:
+            if opened.file.fEND != size:
+                raise RootFileError(f"{path}: truncated: {size} bytes, its header says {opened.file.fEND}")
             yield opened
-    except PARSE_ERRORS as error:
+    except (*PARSE_ERRORS, uproot.DeserializationError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise RootFileError(f"{path}: not a readable ROOT file: {reason}") from error
 
