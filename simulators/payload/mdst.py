@@ -86,7 +86,11 @@ def read_mdst(path: Path | str) -> Columns:
 
 
 def join_columns(parts: Sequence[Columns]) -> Columns:
-    """One after the other. Raises ValueError when they were measured with different planes."""
+    """One after the other.
+
+    Raises ValueError when they were measured with different planes, or when an event is there twice: two attempts of
+    one chunk in a list would double it.
+    """
     import awkward as ak
     import numpy as np
 
@@ -94,6 +98,13 @@ def join_columns(parts: Sequence[Columns]) -> Columns:
     if len(planes) != 1:
         raise ValueError(f"different numbers of planes: {sorted(planes)}")
     joined = {name: np.concatenate([part[name] for part in parts]) for name in (*EVENT_FIELDS, "pull")}
+    names = np.rec.fromarrays([joined[name] for name in EVENT_FIELDS])
+    found, times = np.unique(names, return_counts=True)
+    if (times > 1).any():
+        run, chunk, event = found[times > 1][0].tolist()
+        raise ValueError(
+            f"{(times > 1).sum()} events are there twice: run {run}, chunk {chunk}, event {event} first"
+        )
     return joined | {"track": ak.concatenate([part["track"] for part in parts])}
 
 

@@ -61,7 +61,10 @@ def piece_path(out: Path, index: int) -> Path:
 
 
 def merge_mdst(inputs: list[Path], out: Path, limits: Limits) -> None:
-    """Join mDSTs. Events are conserved: checked by reading every piece again before it becomes visible."""
+    """Join mDSTs. Events are conserved: each piece is opened and counted before it becomes visible.
+
+    When a later piece fails, those before it stay; without the end marker they are no merged run.
+    """
     parts = [_checked(path, mdst.read_mdst) for path in inputs]
     try:
         columns = mdst.join_columns(parts)

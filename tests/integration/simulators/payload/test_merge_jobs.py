@@ -190,6 +190,18 @@ def test_mdsts_of_other_planes_are_not_joined(
     assert "different numbers of planes" in capsys.readouterr().err
 
 
+def test_two_attempts_of_one_chunk_are_not_merged(
+    products: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = next(iter(products.mdst.values()))
+    (tmp_path / "mDST.a2.root").write_bytes(first.read_bytes())
+    code, out = merge("merge-mdst", tmp_path, [first, tmp_path / "mDST.a2.root"])
+    events = mdst.count_entries(first)
+    assert code == Exit.INPUT_DAMAGED
+    assert f"{events} events are there twice: run 274495, chunk 11001, event 0" in capsys.readouterr().err
+    assert os.listdir(out.parent) == []
+
+
 def test_an_mdst_with_an_event_less_is_whole_and_merges_with_an_event_less(
     products: Any, tmp_path: Path
 ) -> None:
