@@ -11,7 +11,7 @@ import re
 import secrets
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from prodsys_core.config import Tape
@@ -30,6 +30,9 @@ from prodsys_core.ports import (
 BLOCK = 1 << 20
 RECEIPT_MAX = 4096
 """Bytes of a receipt that are read; a tape system's receipt is one short line."""
+
+
+_PART = re.compile(r"\.(\d{1,18})\.\d{1,9}\.[A-Za-z0-9_-]{1,64}\.\d{1,9}\.part")
 
 
 class OutsideRoot(Exception):
@@ -110,6 +113,23 @@ class SiteFilesystem:
             except OSError as error:
                 return Unavailable(f"{path}: {error.strerror}")
         return removed
+
+    def parts(self, directories: Iterable[str], panda_ids: Collection[int]) -> list[str] | Unavailable:
+        """Files on their way (`.<PandaID>.<attemptNr>.<nonce>.<n>.part`, docs/architecture/files.md) of these PanDA
+        jobs: a node that died while it placed an output leaves them."""
+        found = []
+        for directory in directories:
+            try:
+                names = os.listdir(below(self._root, directory))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                return Unavailable(f"{directory}: {error.strerror}")
+            for name in names:
+                match = _PART.fullmatch(name)
+                if match and int(match.group(1)) in panda_ids:
+                    found.append(f"{directory}/{name}")
+        return found
 
 
 class DirectoryTape:

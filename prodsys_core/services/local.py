@@ -18,7 +18,7 @@ from prodsys_core import tables
 from prodsys_core.config import Config, Site
 from prodsys_core.crosscheck import count_units
 from prodsys_core.lifecycle import MERGES, RunStatus, StepKind, StepStatus, TaskStatus
-from prodsys_core.models import AttemptEnd, GroupCheck, MergeGroup, MergeInput, Step, Transfer
+from prodsys_core.models import AttemptEnd, GroupCheck, MergeGroup, MergeInput, PandaAttempt, Step, Transfer
 from prodsys_core.naming import (
     chunk_path,
     final_name,
@@ -271,7 +271,14 @@ def clean(config: Config, site: Site, step: Step, mover: Mover) -> bool:
         raise NeedsPerson("not-confirmed", "a file of this run is not confirmed on tape; nothing removed")
     if site.tape is None:
         _check_merged(site, step)
-    removed = SiteFilesystem(site.files.root).remove(sorted(set(_intermediates(site, step))))
+    files = SiteFilesystem(site.files.root)
+    intermediates = set(_intermediates(site, step))
+    own = PandaAttempt.objects.filter(step__in=panda_steps(step), panda_id__isnull=False)
+    directories = sorted({path.rpartition("/")[0] for path in intermediates})
+    parts = files.parts(directories, set(own.values_list("panda_id", flat=True)))
+    if isinstance(parts, Unavailable):
+        raise NotYet(parts.reason)
+    removed = files.remove(sorted(intermediates.union(parts)))
     if isinstance(removed, Unavailable):
         raise NotYet(removed.reason)
     log.info("run %d of task %s: %d intermediate files removed", step.run.number, step.task.name, removed)

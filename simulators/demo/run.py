@@ -32,7 +32,9 @@ JOBS = len(RUNS) * CHUNKS
 BUNDLES_MIN = 5
 PREFIX = "ep-"
 # Prefixes of entries in /tmp and /dev/shm that other demos and test sessions make.
-NOT_OURS = frozenset({PREFIX, "pytest-of-", "pytest-", "mutant-", "simsite-", ".org.chromium", "playwright"})
+NOT_OURS = frozenset(
+    {PREFIX, "pytest-of-", "pytest-", "mutant-", "pip-", "simsite-", ".org.chromium", "playwright"}
+)
 
 
 def demo(root: Path, out: Path, fault: str, database: str) -> int:

@@ -102,11 +102,17 @@ def mounts() -> frozenset[str]:
 
 
 def entries(directories: Iterable[Path]) -> frozenset[tuple[str, int]]:
-    """Names and inodes in the watched directories."""
+    """Names and inodes in the watched directories, of this user and of the account that servers are dropped to."""
+    owners = {os.geteuid(), 65534}
     found: set[tuple[str, int]] = set()
     for directory in directories:
         with os.scandir(directory) as scan:
-            found.update((item.path, item.inode()) for item in scan)
+            for item in scan:
+                try:
+                    if item.stat(follow_symlinks=False).st_uid in owners:
+                        found.add((item.path, item.inode()))
+                except OSError:
+                    continue  # gone meanwhile
     return frozenset(found)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prodsys_rig import write_tree
 
-from prodsys_core.models import GroupCheck, MergeGroup, MergeInput, Run, Step, Transfer
+from prodsys_core.models import GroupCheck, MergeGroup, MergeInput, PandaAttempt, Run, Step, Transfer
 
 
 def ended(rig, chunks, **fields):
@@ -158,6 +158,21 @@ def test_archive_packs_logs_then_removes_intermediates(rig):
     assert files(rig, "mDST-*") == ["mDST-274495-3-8.a1.root"]
     assert files(rig, "*.tar") == [f"prod{rig.folder.name}.274495.tar"]
     assert all(row.confirmed_at for row in Transfer.objects.all())
+
+
+def test_files_that_a_dead_node_left_half_placed_are_removed_with_the_intermediates(rig):
+    merged(rig, {274495: [300, 200]})
+    for _ in range(3):
+        rig.tick()
+    panda_id = PandaAttempt.objects.order_by("pk").first().panda_id
+    directory = next(Path(rig.config.sites[0].files.root).rglob("mDST-274495-11*.root")).parent
+    (directory / f".{panda_id}.1.abc123.0.part").write_bytes(b"half")
+    (directory / ".999999.1.abc123.0.part").write_bytes(b"of another task")
+    rig.set("archive")
+    for _ in range(6):
+        rig.tick()
+    assert rig.task().status == "archived"
+    assert [path.name for path in directory.iterdir()] == [".999999.1.abc123.0.part"]
 
 
 def test_copy_that_differs_stops_the_archive(rig):
