@@ -165,11 +165,19 @@ MOMENTS = {
     "payloads run": (signal.SIGHUP, "trace/*.jsonl"),
     "first output": (signal.SIGTERM, "outputs/*/*/*/mDST.chunks/*.root"),
 }
+LONG_MOMENTS = {
+    "snapshot": (signal.SIGHUP, "calibrations/calibrations.json"),
+    "task": (signal.SIGTERM, "prodsys.yaml"),
+    "merging": (signal.SIGINT, "outputs/*/*/*/mDST/*.root"),
+    "on tape": (signal.SIGHUP, "tape/receipts/**/*.json"),
+}
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [*MOMENTS, *(pytest.param(name, marks=pytest.mark.long) for name in LONG_MOMENTS)]
+)
 def test_a_signal_leaves_nothing_and_says_so(moment: str, tmp_path: Path) -> None:
-    number, pattern = MOMENTS[moment]
+    number, pattern = {**MOMENTS, **LONG_MOMENTS}[moment]
     out = tmp_path / "demo-out"
     before = {path for directory in WATCHED for path in directory.iterdir() if path.name.startswith("ep-")}
     demo = start(out)
@@ -181,6 +189,18 @@ def test_a_signal_leaves_nothing_and_says_so(moment: str, tmp_path: Path) -> Non
     assert processes_naming(out) == []
     after = {path for directory in WATCHED for path in directory.iterdir() if path.name.startswith("ep-")}
     assert not [path for path in after - before if path.name == short_name(out)]
+
+
+@pytest.mark.long
+def test_after_a_signal_the_next_demo_passes(tmp_path: Path) -> None:
+    out = tmp_path / "demo-out"
+    demo = start(out)
+    _wait(lambda: next(iter(out.glob("trace/*.jsonl")), None), demo)
+    demo.send_signal(signal.SIGINT)
+    demo.communicate(timeout=120)
+    again = start(out)
+    text, _ = again.communicate(timeout=LIMIT_S)
+    assert again.returncode == 0, text
 
 
 def short_name(out: Path) -> str:
