@@ -165,7 +165,7 @@ def test_files_that_a_dead_node_left_half_placed_are_removed_with_the_intermedia
     for _ in range(3):
         rig.tick()
     panda_id = PandaAttempt.objects.order_by("pk").first().panda_id
-    directory = next(Path(rig.config.sites[0].files.root).rglob("mDST-274495-11*.root")).parent
+    directory = next(Path(rig.root, rig.folder.name).rglob("mDST-274495-11*.root")).parent
     (directory / f".{panda_id}.1.abc123.0.part").write_bytes(b"half")
     (directory / ".999999.1.abc123.0.part").write_bytes(b"of another task")
     rig.set("archive")
