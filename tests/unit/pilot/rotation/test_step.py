@@ -143,7 +143,7 @@ def test_refused_qsub_gives_the_round_up_and_tries_the_next() -> None:
 
 def _to_claimed(site: Site) -> Rig:
     rig = Rig()
-    for _ in range(30):
+    for _ in range(45):
         rig.run(site.respond, 1, 2.0)
         for batch_id, job in list(site.batch.items()):
             if job.state == "waiting":
