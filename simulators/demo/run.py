@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from pilot.caldb.server import find_server
+from pilot.caldb.unpack import KeeperFailed
 from pilot.lease import process_start
 from simulators.demo import watcher
 from simulators.demo.chain import Chain, Options
@@ -98,7 +99,7 @@ def _short_directory(mark: str) -> Path:
 def _backend() -> str:
     try:
         find_server(None)
-    except OSError:
+    except KeeperFailed:
         return "sqlite"
     return "mariadb"
 

@@ -206,7 +206,7 @@ def broken_conditions(
         *equals("crosscheck", "yes"),
         *equals("archived", True),
         *equals("payloads_run_twice", 0),
-        *equals("leftovers", 0),
+        *unless(summary["leftovers"] == 0, f"left behind: {', '.join(summary['left_behind'])}"),
         *equals("caldb_backend", backend),
         *unless(
             summary["bundles"] >= bundles_min,
