@@ -40,7 +40,7 @@ mutants: $(STAMP)  ## brings each known flaw back and wants its test to fail
 
 clean:          ## end and remove what a demo of this clone left
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m simulators.cli demo --out $(OUT) --clean; fi
-	@rm -rf $(OUT) build dist
+	@rm -rf build dist
 
 $(STAMP):
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: python3-venv is missing (apt-get install python3-venv)"; exit 1; }

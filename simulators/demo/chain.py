@@ -65,7 +65,8 @@ class Chain:
             self._task()
             self._production()
         finally:
-            self._end()
+            with self.parts.interrupts.held():
+                self._end()
 
     # --- input ------------------------------------------------------------------------------------------------
 

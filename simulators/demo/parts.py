@@ -54,9 +54,9 @@ class Interrupts:
             yield
         finally:
             self._holding -= 1
-        if self._pending is not None and not self._holding:
-            number, self._pending = self._pending, None
-            raise Stopped(number)
+            if self._pending is not None and not self._holding:
+                number, self._pending = self._pending, None
+                raise Stopped(number)
 
 
 class PartError(Exception):

@@ -32,6 +32,8 @@ EXIT_OK, EXIT_BROKEN = 0, 1
 JOBS = len(RUNS) * CHUNKS
 BUNDLES_MIN = 5
 PREFIX = "ep-"
+# Stands in every directory that a demo made; only such a directory is ever removed.
+OWN_MARK = ".edge-pilot-demo"
 # Prefixes of entries in /tmp and /dev/shm that other demos and test sessions make.
 NOT_OURS = frozenset(
     {PREFIX, "pytest-of-", "pytest-", "mutant-", "pip-", "simsite-", ".org.chromium", "playwright"}
@@ -40,11 +42,21 @@ NOT_OURS = frozenset(
 
 def demo(root: Path, out: Path, fault: str, database: str) -> int:
     """Run the demo of the clone at `root` into `out`. Returns the exit code."""
-    start_s = time.monotonic()
     interrupts = Interrupts()
     interrupts.install()
     mark = f"{PREFIX}{clone_mark(out)}"
     layout = Layout(out, _short_directory(mark))
+    try:
+        return _demo(root, layout, mark, interrupts, fault, database)
+    except Stopped as error:  # every part has ended: starts and ends are held
+        shutil.rmtree(layout.short, ignore_errors=True)
+        layout.run_file.unlink(missing_ok=True)
+        print(f"demo: ended by signal {error.number}", flush=True)
+        return 128 + error.number
+
+
+def _demo(root: Path, layout: Layout, mark: str, interrupts: Interrupts, fault: str, database: str) -> int:
+    start_s, out = time.monotonic(), layout.out
     backend = _backend()
     if backend == "sqlite":
         print("no MariaDB server here: the calibration database is the SQLite snapshot", flush=True)
@@ -83,6 +95,8 @@ def _make_directories(layout: Layout) -> str | None:
         layout.out / "tmp",
     )
     try:
+        layout.out.mkdir(parents=True, exist_ok=True)
+        (layout.out / OWN_MARK).touch()
         for path in made:
             path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -125,7 +139,8 @@ def _run(
         return f"{error.filename or layout.out}: {error.strerror}", None
     finally:
         if parts is not None:
-            parts.end_all()
+            with interrupts.held():
+                parts.end_all()
     return None, None
 
 
@@ -189,7 +204,12 @@ def _print_table(summary: Mapping[str, Any]) -> None:
 
 
 def clean(root: Path, out: Path) -> str | None:
-    """End and remove what an earlier demo of this clone left. Returns why it cannot, None if all is gone."""
+    """End and remove what an earlier demo of this clone left. Returns why it cannot, None if all is gone.
+
+    A directory that no demo made (it is not empty and has no mark) is never touched.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / OWN_MARK).exists())):
+        return f"{out} was not made by a demo: choose another directory, or remove it yourself"
     run_file = out / "run.json"
     mark = f"{PREFIX}{clone_mark(out)}"
     directories = {str(Path("/dev/shm") / mark), str(Path(tempfile.gettempdir()) / mark)}

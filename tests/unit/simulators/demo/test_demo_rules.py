@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pilot.caldb.unpack import KeeperFailed
 from simulators.demo import run
+from simulators.demo.parts import Interrupts, Stopped
 from simulators.demo.summary import broken_conditions
 from simulators.demo.watcher import Seen, left_behind
 
@@ -30,6 +34,15 @@ GOOD: dict[str, Any] = {
     "bundles": 5,
     "node_killed": {"node": "nid00001", "jobs_kept": 1, "jobs_returned": 1},
 }
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """The demo takes signals; a test gives them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def broken(**changes: Any) -> list[str]:
@@ -95,3 +108,58 @@ def test_sockets_of_others_and_files_of_other_demos_are_not_this_runs() -> None:
         "file /tmp/ep-mine",
         "file /tmp/strange",
     ]
+
+
+def test_a_directory_that_no_demo_made_is_never_removed(tmp_path: Path) -> None:
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "a.txt").write_text("years of work")
+    problem = run.clean(tmp_path, foreign)
+    assert problem is not None
+    assert "was not made by a demo" in problem
+    assert (foreign / "a.txt").read_text() == "years of work"
+    assert run.demo(tmp_path, foreign, "none", "sqlite") == 1
+    assert (foreign / "a.txt").exists()
+
+
+def test_a_directory_of_a_demo_is_removed(tmp_path: Path) -> None:
+    out = tmp_path / "demo-out"
+    out.mkdir()
+    assert run.clean(tmp_path, out) is None
+    out.mkdir()
+    (out / run.OWN_MARK).touch()
+    (out / "summary.json").touch()
+    assert run.clean(tmp_path, out) is None
+    assert not out.exists()
+
+
+def test_a_signal_in_a_held_part_that_fails_is_not_lost() -> None:
+    interrupts = Interrupts()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(Stopped) as caught, interrupts.held():
+            interrupts._arrived(signal.SIGTERM, None)
+            raise ValueError("a part failed")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert caught.value.number == signal.SIGTERM
+
+
+@pytest.mark.parametrize("place", ["clean", "watcher.reap", "_judge"])
+def test_a_signal_outside_the_chain_ends_the_demo_with_its_number(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any) -> None:
+        raise Stopped(signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(run, "_run", lambda *arguments: (None, None))
+    monkeypatch.setattr(run.watcher, "become_watcher", lambda: None)
+    monkeypatch.setattr(run.watcher, "reap", lambda: None)
+    monkeypatch.setattr(f"simulators.demo.run.{place}", stop)
+    try:
+        assert run.demo(tmp_path, tmp_path / "demo-out", "none", "sqlite") == 128 + signal.SIGTERM
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
