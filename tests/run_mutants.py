@@ -8,6 +8,7 @@ every survivor. The tree itself is never touched: each mutant runs in a copy.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,12 +58,18 @@ def problem(mutant: Mutant) -> str | None:
     count = path.read_text().count(mutant.find)
     if count != 1:
         return f"its text stands {count} times in {mutant.file}, expected once"
-    if not (ROOT / mutant.test.partition("::")[0]).exists():
+    file, *_, name = mutant.test.split("::")
+    if not (ROOT / file).exists():
         return f"{mutant.test} is not there"
+    if not re.search(
+        rf"^\s*def {re.escape(name.partition('[')[0])}\b", (ROOT / file).read_text(), re.MULTILINE
+    ):
+        return f"{file} has no test {name}"
     return None
 
 
-def _passes(tree: Path, test: str) -> tuple[bool, str]:
+def _run(tree: Path, test: str) -> tuple[int, str]:
+    """Exit code of pytest (0 passed, 1 a test failed, others: it could not run) and its last words."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test],
         cwd=tree,
@@ -72,7 +79,7 @@ def _passes(tree: Path, test: str) -> tuple[bool, str]:
         env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
         check=False,
     )
-    return done.returncode == 0, done.stdout[-2000:]
+    return done.returncode, done.stdout[-2000:]
 
 
 def judge(mutant: Mutant) -> str:
@@ -87,13 +94,17 @@ def judge(mutant: Mutant) -> str:
                 shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
             elif source.exists():
                 shutil.copy(source, tree / name)
-        passes, text = _passes(tree, mutant.test)
-        if not passes:
+        code, text = _run(tree, mutant.test)
+        if code != 0:
             return f"{mutant.test} fails without it:\n{text}"
         path = tree / mutant.file
         path.write_text(path.read_text().replace(mutant.find, mutant.replace))
-        passes, _ = _passes(tree, mutant.test)
-        return f"survives {mutant.test}" if passes else "caught"
+        code, text = _run(tree, mutant.test)
+        if code == 0:
+            return f"survives {mutant.test}"
+        return (
+            "caught" if code == 1 else f"no catch: pytest ended with {code}, not with a failed test:\n{text}"
+        )
 
 
 def main() -> int:
