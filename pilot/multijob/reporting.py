@@ -169,7 +169,9 @@ def recognise_statuses(
     many = len(orders) >= limits.tobekilled_floor and len(orders) > limits.tobekilled_share * live
     if len(orders) > limits.tobekilled_max or many:
         memory.kills_held.update(item.panda_id for item in orders)
-        memory.raise_alarm("mass-kill", f"{len(orders)} jobs ordered to end at once: confirm-kill", now_s)
+        memory.raise_alarm(
+            "mass-kill", f"{len(orders)} jobs ordered to end at once: none of them is ended", now_s
+        )
         orders = []
     for item in asked:
         memory.questioned.pop(item.panda_id, None)
