@@ -1,7 +1,8 @@
 """The wrong variants of the submission protocol, each as a directed scenario that the real protocol survives.
 
 The scenario is chosen so that the variant doubles or loses a bundle in it: tests/mutants/world-*.yaml brings each
-variant back into the production code and names the scenario that must then fail.
+variant back into the production code and names the scenario that must then fail. Cancel and the look of a running
+payload are bent in test_scenarios.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,165 @@
+"""Checkers: they compare what was said with what really happened. The truth is the world's own log and files.
+
+Each returns violations; none means clean. They share no code with what they check.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pilot.multijob.events import BundleSettled, JobJudged, JobReturned, RoundVoided
+from pilot.multijob.model import BundleState
+from pilot.ports import JobStatus
+from simulators.world.nodes import claim_owner
+from simulators.world.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A property that did not hold. `checker` is its name in `CHECKERS`."""
+
+    checker: str
+    story: str
+
+
+def run_twice(world: World) -> Iterator[str]:
+    """S1: one (PandaID, attemptNr) was started more than once."""
+    counts = Counter((run.panda_id, run.attempt_nr) for run in world.truth.payloads)
+    for key, count in counts.items():
+        if count > 1:
+            runs = [r for r in world.truth.payloads if (r.panda_id, r.attempt_nr) == key]
+            yield f"job {key} ran {count} times: {[(r.bundle_id, r.round, r.batch_id, r.start_s) for r in runs]}"
+
+
+def output_replaced(world: World) -> Iterator[str]:
+    """S2: another file took the place of an output."""
+    for path in world.shared.bindings:
+        if path.startswith(world.limits.site.output_root + "/") and not path.endswith(".part"):
+            if world.shared.contents(path) > 1:
+                yield f"{path} was {world.shared.contents(path)} different files"
+
+
+def void_round_launched(world: World) -> Iterator[str]:
+    """S3: a gate launched a round that was given up."""
+    void = {
+        (event.bundle_id, event.number)
+        for daemon in world.daemons
+        for _, event in daemon.events
+        if isinstance(event, RoundVoided)
+    }
+    for gate in world.truth.gates:
+        if gate.launch and (gate.bundle_id, gate.round) in void:
+            yield f"{gate.batch_id} launched {gate.bundle_id}.{gate.round}, which is void"
+
+
+def round_launched_twice(world: World) -> Iterator[str]:
+    """One round has one owner: two starts of the gate launched it."""
+    counts = Counter((gate.bundle_id, gate.round) for gate in world.truth.gates if gate.launch)
+    for (bundle_id, number), count in counts.items():
+        if count > 1:
+            yield f"{bundle_id}.{number} was launched {count} times"
+
+
+def returned_but_ran(world: World) -> Iterator[str]:
+    """S4: *not started* was said of a job that ran in that bundle, before or later."""
+    where: dict[int, str] = {}
+    for daemon in world.daemons:
+        for at_s, event in daemon.events:
+            if isinstance(event, BundleSettled):
+                bundle_jobs = {r.panda_id for r in world.truth.payloads if r.bundle_id == event.bundle_id}
+                back = {
+                    e.panda_id for t, e in daemon.events if isinstance(e, JobReturned) and t == at_s
+                } & bundle_jobs
+                where.update(dict.fromkeys(back, event.bundle_id))
+    for panda_id, bundle_id in where.items():
+        yield f"job {panda_id} went back as not started, and ran in {bundle_id}"
+
+
+def evidence_ignored(world: World) -> Iterator[str]:
+    """S4: a job was judged lost although its end line had been durable for longer than visible_s."""
+    lost = world.limits.experiment.codes["lost"].number
+    ends = {run.panda_id: run.end_line_s for run in world.truth.payloads if run.ended_by is None}
+    for daemon in world.daemons:
+        for at_s, event in daemon.events:
+            if isinstance(event, JobJudged) and event.verdict.code == lost:
+                end_s = ends.get(event.panda_id)
+                if end_s is not None and end_s <= at_s:
+                    yield f"job {event.panda_id} judged lost at {at_s:.0f} s, its end line is of {end_s:.0f} s"
+
+
+def closed_while_live(world: World) -> Iterator[str]:
+    """W1: `closed` was written while the claim's batch job lived."""
+    for at_s, bundle_id, batch_id in world.truth.closed_while_live:
+        yield f"{bundle_id} closed at {at_s:.0f} s while {batch_id} lived"
+
+
+def owner_dropped_claim(world: World) -> Iterator[str]:
+    """W2: a gate owned its claim, no door refused it, and it launched nothing."""
+    directory = world.limits.site.shared_dir + "/bundles"
+    for gate in world.truth.gates:
+        owner = claim_owner(world.shared.text(f"{directory}/{gate.bundle_id}/claim.{gate.round}"))
+        if gate.launch is False and owner == (gate.batch_id, gate.nonce) and "door" not in gate.reason:
+            yield f"{gate.batch_id} owns {gate.bundle_id}.{gate.round} and launched nothing: {gate.reason}"
+
+
+def payload_outlived(world: World) -> Iterator[str]:
+    """S1: a payload ran on, its agent not hanging, when its bundle was settled."""
+    for at_s, run in world.truth.outlived:
+        yield f"job {run.panda_id} still ran on {run.node} when {run.bundle_id} was settled at {at_s:.0f} s"
+
+
+def submitted_twice(world: World) -> Iterator[str]:
+    """One Intent, one qsub: a round's name was submitted more than once by the daemons."""
+    counts = Counter(name for _, name, _ in world.truth.submissions)
+    for name, count in counts.items():
+        if count > 1:
+            yield f"{name} was submitted {count} times"
+
+
+def finished_without_outputs(world: World) -> Iterator[str]:
+    """A job was reported finished whose outputs are not all in place."""
+    root = world.limits.site.output_root + "/"
+    names = {path.rpartition("/")[2] for path in world.shared.paths(root)}
+    for panda_id, reported in world.source.finals.items():
+        job = world.source.handed_out[panda_id]
+        missing = [lfn for lfn in (*job.outputs, job.log_lfn) if lfn and lfn not in names]
+        if reported.update.status is JobStatus.FINISHED and missing:
+            yield f"job {panda_id} finished without {missing}"
+
+
+def forgotten(world: World) -> Iterator[str]:
+    """L: at the end every job handed out has a final report, and every bundle is settled."""
+    for panda_id in world.source.handed_out:
+        if panda_id not in world.source.finals:
+            yield f"job {panda_id} was never reported as over"
+    for daemon in world.daemons:
+        if daemon.alive:
+            for bundle in daemon.state.bundles.values():
+                if bundle.state is not BundleState.SETTLED:
+                    yield f"{bundle.bundle_id} is still {bundle.state}"
+
+
+CHECKERS: Mapping[str, Callable[[World], Iterator[str]]] = {
+    check.__name__: check
+    for check in (
+        run_twice,
+        output_replaced,
+        void_round_launched,
+        round_launched_twice,
+        returned_but_ran,
+        evidence_ignored,
+        closed_while_live,
+        owner_dropped_claim,
+        payload_outlived,
+        submitted_twice,
+        finished_without_outputs,
+        forgotten,
+    )
+}
+
+
+def violations(world: World) -> list[Violation]:
+    """All violations of a world at its end."""
+    return [Violation(name, story) for name, check in CHECKERS.items() for story in check(world)]

@@ -1,0 +1,119 @@
+"""`ports.Lanes` on the virtual clock: each action is carried out by its port at its virtual time, with faults drawn.
+
+Lanes, their parallel workers and the way from an action to a port's call are production's own (`wiring`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pilot.lanes import LaneSpec, Route
+from pilot.ports import Answer, Failure, LaneAge, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What becomes of one call: the effect after `before_s`, the answer `after_s` later.
+
+    `effect`: whether it happens. `answer`: what comes back instead of the port's own value (None: that value).
+    `hangs`: no answer ever comes and its worker stays busy.
+    """
+
+    before_s: float
+    after_s: float
+    effect: bool = True
+    answer: Failure | None = None
+    hangs: bool = False
+
+
+@dataclass(slots=True)
+class _Lane:
+    spec: LaneSpec
+    queue: list[tuple[int, Ticket, Any, Route, float]] = field(default_factory=list)
+    under_way: dict[Ticket, float] = field(default_factory=dict)
+
+
+class VirtualLanes:
+    """Lanes of one run of a daemon. `at(time, call)` sets a timer; `fate_of(action)` draws what becomes of a call.
+
+    `came` is called when an answer is there. After `cut` nothing is answered and nothing new begins; `survives`
+    says whether a call under way then still has its effect (the child process of a dead daemon goes on).
+    """
+
+    def __init__(
+        self,
+        specs: tuple[LaneSpec, ...],
+        route: Callable[[Any], Route],
+        now: Callable[[], float],
+        at: Callable[[float, Callable[[], None]], None],
+        fate_of: Callable[[Any], Fate],
+        came: Callable[[], None],
+    ) -> None:
+        self._lanes = {spec.name: _Lane(spec) for spec in specs}
+        self._route, self._now, self._at, self._fate_of, self._came = route, now, at, fate_of, came
+        self._serial = 0
+        self._answers: list[Answer] = []
+        self._cut = False
+        self._survives = False
+
+    def ask(self, action: Any) -> Ticket:
+        """Put an action into its lane."""
+        self._serial += 1
+        ticket, route = Ticket(self._serial), self._route(action)
+        lane = self._lanes[route.lane]
+        heapq.heappush(lane.queue, (route.rank, ticket, action, route, self._now()))
+        self._begin(lane)
+        return ticket
+
+    def answers(self) -> tuple[Answer, ...]:
+        """Everything that came since the last call."""
+        came, self._answers = self._answers, []
+        return tuple(came)
+
+    def ages(self) -> tuple[LaneAge, ...]:
+        """State of every lane."""
+        return tuple(
+            LaneAge(
+                name,
+                len(lane.queue),
+                self._now() - min(lane.under_way.values()) if lane.under_way else None,
+            )
+            for name, lane in self._lanes.items()
+        )
+
+    def cut(self, survives: bool) -> None:
+        """The daemon's process is gone."""
+        self._cut, self._survives = True, survives
+
+    def _begin(self, lane: _Lane) -> None:
+        while not self._cut and lane.queue and len(lane.under_way) < lane.spec.workers:
+            _, ticket, action, route, asked_s = heapq.heappop(lane.queue)
+            lane.under_way[ticket] = self._now()
+            fate = self._fate_of(action)
+            effect = partial(self._effect, lane, ticket, action, route, asked_s, fate)
+            self._at(self._now() + fate.before_s, effect)
+
+    def _effect(
+        self, lane: _Lane, ticket: Ticket, action: Any, route: Route, asked_s: float, fate: Fate
+    ) -> None:
+        if self._cut and not self._survives:
+            return
+        outcome: Any = route.call() if fate.effect else fate.answer
+        outcome = fate.answer if fate.answer is not None else outcome
+        if self._cut or fate.hangs:
+            return
+        start_s = lane.under_way[ticket]
+
+        def answer() -> None:
+            if self._cut:
+                return
+            del lane.under_way[ticket]
+            self._answers.append(Answer(ticket, action, outcome, asked_s, self._now() - start_s))
+            self._begin(lane)
+            self._came()
+
+        self._at(self._now() + fate.after_s, answer)

@@ -1,0 +1,53 @@
+"""What really happened, written down by the world's own nodes, never taken from our journals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class PayloadRun:
+    """One payload that was spawned. `ended_by` None: by itself. `end_line_s`: when its end line was durable."""
+
+    panda_id: int
+    attempt_nr: int
+    bundle_id: str
+    round: int
+    batch_id: str
+    node: str
+    start_s: float
+    end_s: float | None = None
+    ended_by: str | None = None
+    end_line_s: float | None = None
+
+
+@dataclass(slots=True)
+class GateRun:
+    """One start of the gate. `launch` None: it has not decided, or was ended before it did."""
+
+    bundle_id: str
+    round: int
+    batch_id: str
+    nonce: str
+    start_s: float
+    launch: bool | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Truth:
+    """The world's own log. `submissions`: (time, name, batch id) of every qsub of a daemon.
+
+    `closed_while_live`: (time, bundle, batch id) of each `closed` written while the claim's batch job lived.
+    `outlived`: payloads that ran, with an agent that does not hang, when their bundle was taken for settled.
+    """
+
+    payloads: list[PayloadRun] = field(default_factory=list)
+    gates: list[GateRun] = field(default_factory=list)
+    submissions: list[tuple[float, str, str]] = field(default_factory=list)
+    closed_while_live: list[tuple[float, str, str]] = field(default_factory=list)
+    outlived: list[tuple[float, PayloadRun]] = field(default_factory=list)
+
+    def living(self, bundle_id: str) -> list[PayloadRun]:
+        """Payloads of a bundle that run now."""
+        return [run for run in self.payloads if run.bundle_id == bundle_id and run.end_s is None]

@@ -1,0 +1,334 @@
+"""The virtual world: production's own composition on a virtual clock in one process; ports are replaced, nothing else.
+
+A `World` holds one site: filesystem, batch server, nodes, workload server, the journal of one state directory, and
+any number of runs of the daemon over it. Everything that happens is a timer; equal inputs give equal histories.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from random import Random
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pilot.multijob.apply import apply, replay
+from pilot.multijob.codec import decode, encode
+from pilot.multijob.events import BundleCancelled, Event
+from pilot.multijob.memory import Memory
+from pilot.multijob.model import Bundle, Limits, State
+from pilot.multijob.node.manifest import Job as NodeJob
+from pilot.multijob.recognise import Now
+from pilot.ports import Appended, BundleId, Job
+from pilot.rotation.daemon import _claim_unknown
+from pilot.rotation.step import View, step
+from pilot.rotation.wiring import Ports, lane_specs, make_route
+from simulators.kernel import Timers
+from simulators.torque.model import TorqueModel
+from simulators.torque.port import TorquePort
+from simulators.torque.site import TorqueSite
+from simulators.world.edge import EdgeEvidence
+from simulators.world.files import VirtualFiles
+from simulators.world.lanes import Fate, VirtualLanes
+from simulators.world.nodes import Floor, Machine, claim_owner
+from simulators.world.source import Source
+from simulators.world.truth import Truth
+
+ZERO = datetime(2026, 1, 1, tzinfo=UTC)
+# A batch job starts so long after its qsub at the earliest (a scheduler's cycle): by then its directory is visible.
+START_DELAY_S = 12.0
+_TAG_REST = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+@dataclass(slots=True)
+class Daemon:
+    """One run of the daemon. `paused`: its process is stopped. `stopped`: why it ended itself."""
+
+    number: int
+    state: State
+    memory: Memory
+    lanes: VirtualLanes
+    evidence: EdgeEvidence
+    random: Random
+    events: list[tuple[float, Event]] = field(default_factory=list)
+    dead: bool = False
+    paused: bool = False
+    stopped: str | None = None
+    deferred: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it goes on."""
+        return not self.dead and self.stopped is None
+
+
+@dataclass(slots=True)
+class Journal:
+    """Durable records of one state directory, one list for each epoch; also the lease's epochs."""
+
+    epochs: dict[int, list[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def load(self) -> list[Mapping[str, Any]]:
+        """All records, older epochs first."""
+        return [record for epoch in sorted(self.epochs) for record in self.epochs[epoch]]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochStore:
+    """`ports.Store` of one run: its records become durable at once; the lease is read after that."""
+
+    journal: Journal
+    epoch: int
+
+    def load(self) -> Sequence[Mapping[str, Any]]:
+        """All records."""
+        return self.journal.load()
+
+    def append(self, commit: int, records: Sequence[Mapping[str, Any]]) -> Appended:
+        """Durable, then read the lease."""
+        self.journal.epochs[self.epoch].extend(records)
+        return Appended(commit, max(self.journal.epochs))
+
+
+class World:
+    """One site. Faults of a scenario: `fate_of`, `floor.hang_s`, `shared.before`, `shared.after` and `shown`.
+
+    `shown(listing)` changes what a listing brings, as a batch server that answers wrongly would.
+    """
+
+    def __init__(
+        self, limits: Limits, jobs: Sequence[Job], seed: int, run_s: Callable[[NodeJob], float]
+    ) -> None:
+        self.limits, self.seed, self.now_s = limits, seed, 0.0
+        self.timers: Timers[Callable[[], None]] = Timers()
+        self.truth = Truth()
+        self.daemons: list[Daemon] = []
+        self.journal = Journal()
+        self.trace: list[tuple[float, str]] = []
+        self._late: dict[tuple[str, str], float] = {}
+        self.random = Random(f"{seed}:world")
+        self.shared = VirtualFiles(self.now, self._late_s)
+        self.source = Source(self.now, list(jobs))
+        site = TorqueSite(
+            nodes=8,
+            slots=2,
+            server_name=limits.batch_server,
+            features=(),
+            keep_completed_s=0.0,
+            start_delay_s=START_DELAY_S,
+        )
+        self.torque = TorqueModel(site)
+        self.floor = Floor(self.shared, self.truth, self.now, self.timers.set, Random(f"{seed}:floor"), run_s)
+        self.machine = Machine(self.floor, self.torque)
+        self.fate_of: Callable[[Daemon, Any], Fate | None] = lambda daemon, action: None
+        self.shown: Callable[[Any], Any] = lambda listing: listing
+        self.shared.after = self._wrote
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Virtual seconds since the start."""
+        return self.now_s
+
+    def run(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.run_until(lambda: False, seconds)
+
+    def run_until(self, holds: Callable[[], bool], limit_s: float) -> bool:
+        """Let time pass until `holds`, at most `limit_s`; whether it held."""
+        ends_s = self.now_s + limit_s
+        while not holds():
+            self.machine.carry_out(self.torque.advance(self.now_s))
+            due = [at for at in (self.timers.next_at(), self.torque.next_at()) if at is not None]
+            if not due or min(due) > ends_s:
+                self.now_s = ends_s
+                return holds()
+            self.now_s = max(self.now_s, min(due))
+            while (item := self.timers.pop_due(self.now_s)) is not None:
+                item[1]()
+        return True
+
+    def _late_s(self, client: str, path: str) -> float:
+        """How late a client sees what others do to a name: drawn once for each pair, at most visible_s."""
+        key = (client, path)
+        if key not in self._late:
+            drawn = Random(f"{self.seed}:{client}:{path}")
+            self._late[key] = drawn.uniform(0.0, self.limits.protocol.visible_s)
+        return self._late[key]
+
+    # --- the daemon -------------------------------------------------------------------------------------------
+
+    def start_daemon(self) -> Daemon:
+        """A new run over what is durable: lease, replay, foreign bundle directories, then ticks."""
+        epoch = len(self.daemons) + 1
+        records = self.journal.load()
+        self.journal.epochs[epoch] = []
+        evidence = EdgeEvidence(self.shared, self.limits.site.shared_dir, "edge", epoch, f"pilot{epoch}")
+        state, memory = replay(decode(record) for record in records), Memory(epoch, self.now_s)
+        _claim_unknown(cast(Any, evidence), state, memory)
+        daemon = Daemon(epoch, state, memory, cast(Any, None), evidence, Random(f"{self.seed}:daemon{epoch}"))
+        daemon.lanes = self._lanes(daemon)
+        self.daemons.append(daemon)
+        self._again(daemon)
+        return daemon
+
+    def crash(self, daemon: Daemon, survives: bool = False) -> None:
+        """SIGKILL; `survives`: calls under way still have their effect."""
+        daemon.dead = True
+        daemon.lanes.cut(survives)
+
+    def pause(self, daemon: Daemon, seconds: float) -> None:
+        """SIGSTOP for so long: neither ticks nor calls."""
+        daemon.paused = True
+        self.timers.set(self.now_s + seconds, partial(self._resume, daemon))
+
+    def cancel(self, daemon: Daemon, bundle: Bundle, reason: str = "asked for") -> None:
+        """A person cancels a bundle: the event is recorded as every other one."""
+        event = BundleCancelled(self._utc(), bundle.bundle_id, reason)
+        apply(daemon.state, event)
+        daemon.memory.records.append(encode(event))
+        daemon.memory.recorded += 1
+        daemon.events.append((self.now_s, event))
+
+    def _resume(self, daemon: Daemon) -> None:
+        daemon.paused = False
+        waiting, daemon.deferred = daemon.deferred, []
+        for call in waiting:
+            call()
+        self.tick(daemon)
+
+    def _lanes(self, daemon: Daemon) -> VirtualLanes:
+        batch = TorquePort(self.torque, self.now, self._script, self.machine.carry_out)
+        ports = SimpleNamespace(
+            store=EpochStore(self.journal, daemon.number),
+            evidence=daemon.evidence,
+            batch=_Batch(batch, self),
+            sources=dict.fromkeys({queue.server for queue in self.limits.queues.values()}, self.source),
+        )
+        names = SimpleNamespace(
+            queues=[SimpleNamespace(name=name) for name in self.limits.queues],
+            servers=[SimpleNamespace(name=name) for name in ports.sources],
+        )
+        route = make_route(
+            cast(Ports, ports), lambda bundle_id: daemon.evidence.directory(BundleId(bundle_id))
+        )
+        return VirtualLanes(
+            lane_specs(cast(Any, names)),
+            route,
+            self.now,
+            partial(self._at, daemon),
+            partial(self._fate, daemon),
+            partial(self._soon, daemon),
+        )
+
+    def _at(self, daemon: Daemon, at_s: float, call: Callable[[], None]) -> None:
+        """A timer of this daemon's process."""
+
+        def due() -> None:
+            if daemon.paused:
+                daemon.deferred.append(call)
+            else:
+                call()
+
+        self.timers.set(at_s, due)
+
+    def _fate(self, daemon: Daemon, action: Any) -> Fate:
+        drawn = Fate(daemon.random.uniform(0.01, 0.5), daemon.random.uniform(0.01, 0.5))
+        return self.fate_of(daemon, action) or drawn
+
+    def _soon(self, daemon: Daemon) -> None:
+        """An answer ends the loop's wait."""
+        self.timers.set(self.now_s, partial(self.tick, daemon))
+
+    def _again(self, daemon: Daemon) -> None:
+        if daemon.alive:
+            self.tick(daemon)
+            self.timers.set(self.now_s + 1.0, partial(self._again, daemon))
+
+    def tick(self, daemon: Daemon) -> None:
+        """One tick, as `pilot.loop` has it."""
+        if not daemon.alive or daemon.paused:
+            return
+        tags = tuple(self._tag(daemon) for _ in self.limits.queues)
+        answers = daemon.lanes.answers()
+        self.trace.extend((self.now_s, f"{daemon.number} {answer!r}") for answer in answers)
+        view = View(answers, Now(self._utc(), self.now_s), tags)
+        result = step(daemon.state, daemon.memory, view, self.limits)
+        for event in result.events:
+            daemon.events.append((self.now_s, event))
+            self.trace.append((self.now_s, f"{daemon.number} {event!r}"))
+            self._watch(event)
+        for action in result.released:
+            self.trace.append((self.now_s, f"{daemon.number} {action!r}"))
+            daemon.lanes.ask(action)
+        if result.stop is not None:
+            daemon.stopped = result.stop
+            daemon.lanes.cut(survives=False)
+
+    def _tag(self, daemon: Daemon) -> BundleId:
+        first = "abcdefghijklmnopqrstuvwxyz"[daemon.number % 26]
+        return BundleId(first + "".join(daemon.random.choice(_TAG_REST) for _ in range(8)))
+
+    def _utc(self) -> str:
+        return (ZERO + timedelta(seconds=self.now_s)).isoformat()
+
+    # --- the truth --------------------------------------------------------------------------------------------
+
+    def trace_hash(self) -> str:
+        """SHA-256 over every event, action and answer with its time: equal inputs give an equal hash."""
+        lines = (f"{at_s!r} {what}\n" for at_s, what in self.trace)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _script(self, path: str) -> str:
+        text = self.shared.seen("edge", path)
+        assert text is not None
+        return text
+
+    def _wrote(self, client: str, operation: Any, reply: Any) -> Any:
+        """Look at what is written where the truth is needed at that moment."""
+        path = str(getattr(operation, "path", ""))
+        if type(operation).__name__ == "Put" and path.endswith("/closed"):
+            self._closed(path.rpartition("/")[0])
+        return reply
+
+    def _closed(self, directory: str) -> None:
+        for path in self.shared.paths(f"{directory}/claim."):
+            owner = claim_owner(self.shared.text(path)) if path.count(".") == 1 else None
+            job = self.torque.jobs.get(owner[0]) if owner else None
+            if owner and job is not None and job.completed_at is None:
+                self.truth.closed_while_live.append((self.now_s, directory.rpartition("/")[2], owner[0]))
+
+    def _watch(self, event: Event) -> None:
+        """Payloads that still run where the bundle is taken for settled."""
+        if type(event).__name__ == "BundleSettled":
+            bundle_id = cast(Any, event).bundle_id
+            hanging = {agent.task.client for agent in self.machine.agents() if agent.task.hanging}
+            self.truth.outlived.extend(
+                (self.now_s, run) for run in self.truth.living(bundle_id) if run.node not in hanging
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The batch port with the scenario's wrong listings, and every submission written down."""
+
+    port: TorquePort
+    world: World
+
+    def submit(self, script: str, name: str) -> Any:
+        """qsub."""
+        outcome = self.port.submit(script, name)
+        if isinstance(outcome, str):
+            self.world.truth.submissions.append((self.world.now_s, name, outcome))
+        return outcome
+
+    def list_jobs(self, ids: Any) -> Any:
+        """qstat."""
+        return self.world.shown(self.port.list_jobs(ids))
+
+    def cancel(self, batch_id: Any) -> Any:
+        """qdel."""
+        return self.port.cancel(batch_id)
