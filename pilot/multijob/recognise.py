@@ -80,7 +80,8 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
     if isinstance(outcome, Unavailable | Refused | Broken):
         yield from _failure(memory, action, outcome, now, limits)
         return
-    memory.succeeded(action.key)
+    if not (isinstance(outcome, Fetched) and _is_empty(outcome)):
+        memory.succeeded(action.key)
     match action:
         case AppendEvents():
             _appended(memory, outcome)
@@ -139,10 +140,15 @@ def _failure(
             pass
 
 
+def _is_empty(fetched: Fetched) -> bool:
+    """The server had no jobs: asked again later and later, like after a failure."""
+    return not fetched.jobs and not fetched.malformed
+
+
 def _fetched(
     state: State, memory: Memory, action: FetchJobs, outcome: Fetched, now: Now, limits: Limits
 ) -> Iterator[Event]:
-    if not outcome.jobs and not outcome.malformed:
+    if _is_empty(outcome):
         memory.failed(action.key, now.mono_s, limits.fetch_retry_s, limits.fetch_retry_max_s, "no jobs given")
     for job in outcome.jobs:
         if job.panda_id in state.jobs:

@@ -50,6 +50,8 @@ from pilot.ports import JobSource
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 CHUNK = {"v1": 400, "legacy": 100}
 REPORT_CONNECTIONS = 2
+# An empty queue is asked at most so many times more slowly than at first: 600 s where listings come every 60 s.
+FETCH_PAUSE_GROWTH = 10.0
 EVIDENCE_READERS = 2
 
 
@@ -86,6 +88,7 @@ def load_caldb(section: CaldbSection | None) -> Mapping[str, Any] | None:
 def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
     """Plain values for the pure core. Raises WiringError."""
     batch, node, times = config.batch, config.node, config.protocol
+    fetch_retry_s = min(60.0, max(config.tick_s, batch.listing_every_s))
     servers = {server.name: server for server in config.servers}
     queues = {}
     for queue in config.queues:
@@ -123,7 +126,8 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         batch_server=batch.server,
         listing_every_s=batch.listing_every_s,
         evidence_every_s=config.evidence_every_s,
-        fetch_retry_s=min(60.0, max(config.tick_s, batch.listing_every_s)),
+        fetch_retry_s=fetch_retry_s,
+        fetch_retry_max_s=FETCH_PAUSE_GROWTH * fetch_retry_s,
         blind_after_s=max(900.0, 3 * batch.listing_every_s),
         retain_ok_s=config.retention.ok_h * 3600,
         retain_failed_s=config.retention.failed_d * 86400,
