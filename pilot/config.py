@@ -106,7 +106,6 @@ class NodeSection(Section):
     python: AbsolutePath = "/usr/bin/python3"
     local_dir: LocalDir = "/dev/shm"
     environment: dict[str, str] = {}
-    usable_memory_mib: Annotated[int, Field(gt=0)] | None = None
     quick_failures: Annotated[int, Field(ge=1, le=1000)] = 3
     quick_failure_s: Seconds = 60.0
     heartbeat_s: PositiveSeconds = 300.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,11 +75,3 @@ class Loop:
             if code is not None:
                 return code
             self.lanes.wait(self.tick_s)
-
-
-def totals(state: State) -> Mapping[str, int]:
-    """Counts of open jobs by state, for logs and status."""
-    counts: dict[str, int] = {}
-    for record in state.jobs.values():
-        counts[record.state.value] = counts.get(record.state.value, 0) + 1
-    return counts

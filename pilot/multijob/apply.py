@@ -181,7 +181,6 @@ def _apply_job(
         case JobReturned():
             _expect(event, record.state is JobState.BUNDLED, f"job is {record.state}")
             record.state, record.bundle_id, record.node_index = JobState.POOLED, None, None
-            record.returns += 1
             state.pools.setdefault(record.queue, {})[event.panda_id] = None
             _totals(state, record.queue).returned += 1
         case KillOrdered():

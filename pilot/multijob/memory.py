@@ -70,7 +70,6 @@ class Memory:
     singles: tuple[BatchId, ...] = ()
     strays: dict[BatchId, BundleId] = field(default_factory=dict)
     # rounds and bundles
-    submit_unknown: set[RoundKey] = field(default_factory=set)
     round_since_s: dict[RoundKey, float] = field(default_factory=dict)
     claim_read_s: dict[RoundKey, float] = field(default_factory=dict)
     closed_s: dict[BundleId, float] = field(default_factory=dict)

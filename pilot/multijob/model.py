@@ -66,7 +66,6 @@ class JobRecord:
     outcome: Outcome = field(default_factory=Outcome)
     kill_ordered: bool = False
     orphaned: bool = False
-    returns: int = 0
 
 
 class RoundState(StrEnum):
@@ -175,7 +174,6 @@ class ProtocolTimes:
     kill_s: float
     grace_s: float
     margin_s: float
-    weak_fencing: bool = False
 
     @property
     def settle_s(self) -> float:

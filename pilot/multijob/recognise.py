@@ -127,8 +127,6 @@ def _failure(
                 yield SubmitRefused(
                     now.utc, action.bundle_id, action.number, f"{outcome.code}: {outcome.reason}"
                 )
-            else:
-                memory.submit_unknown.add((action.bundle_id, action.number))
         case ReportJobs():
             for update in action.updates:
                 record = memory.reported.get(update.panda_id)

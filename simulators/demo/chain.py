@@ -18,7 +18,7 @@ import yaml
 from simulators.demo import layout as demo
 from simulators.demo.database import start_mariadb, stop_mariadb
 from simulators.demo.layout import Layout
-from simulators.demo.parts import Part, PartError, Parts
+from simulators.demo.parts import PartError, Parts
 from simulators.demo.progress import Progress
 from simulators.torque.control import RunningServer, kill_node, start_server
 
@@ -276,8 +276,3 @@ class Chain:
                 shutil.copy(events, self.layout.out / "torque-events.jsonl")
         stop_mariadb(self.parts)
         self.parts.end_all()
-
-
-def part_named(parts: Parts, name: str) -> Part | None:
-    """The running part of this name."""
-    return next((part for part in parts.running if part.name == name), None)

@@ -30,10 +30,11 @@ from simulators.kernel import Timers
 from simulators.torque.model import TorqueModel
 from simulators.torque.port import TorquePort
 from simulators.torque.site import TorqueSite
+from simulators.world.agents import Floor
 from simulators.world.edge import EdgeEvidence
 from simulators.world.files import VirtualFiles
 from simulators.world.lanes import Fate, VirtualLanes
-from simulators.world.nodes import Floor, Machine, claim_owner
+from simulators.world.nodes import Machine, claim_owner
 from simulators.world.source import Source
 from simulators.world.truth import Truth
 

@@ -3,9 +3,9 @@
 tests/mutants/world-checked-*.yaml brings each wrong variant of DESIGN section 3 back into the production code and
 names the scenario in which a checker must then report it. Not among them:
 
-* *giving up only with no claim seen* (L): `decide.giving_up` asks the batch system only and never the claims, so no
-  patch of production code makes a claim that was seen stop it; a round found claimed by the pilot ends sooner only.
-* *rerunnable* and *no mark* bite with weak fencing only, which `ProtocolTimes.weak_fencing` does not carry yet.
+* *giving up only with no claim seen* (L) has a test of its own below: a claim of the pilot's earlier run is not
+  recognised, and the bundle waits as long as its batch job does.
+* *rerunnable* and *no mark* bite with weak fencing only, which the pilot does not know yet.
 * *lease read before the commit* is expressed in `step`: the reading that came with an earlier commit decides. That
   the file is read after the fsync is held by the mutant `lease-read-before-commit` on the real journal.
 """
@@ -19,8 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from pilot.multijob.model import RoundState
 from simulators.world.checkers import violations
 from simulators.world.scenarios import SCENARIOS
+from simulators.world.staging import heal, make_world, submitted
 
 SEEDS = range(3)
 
@@ -30,6 +32,18 @@ def test_no_checker_finds_a_violation(name: str) -> None:
     for seed in SEEDS:
         found = [f"seed {seed}: {item.checker}: {item.story}" for item in violations(SCENARIOS[name](seed))]
         assert not found, "\n".join(found)
+
+
+def test_a_pilots_claim_of_an_earlier_run_ends_the_wait() -> None:
+    world = make_world(1, run_s=60.0)
+    daemon, bundle, _ = submitted(world)
+    daemon.evidence.make_claim(bundle.bundle_id, 1)
+    world.crash(daemon)
+    again = world.start_daemon()
+    found = again.state.bundles[bundle.bundle_id]
+    assert world.run_until(lambda: found.rounds[1].state is RoundState.VOID, 120.0)
+    assert not world.truth.gates
+    assert not violations(heal(world))
 
 
 def test_the_same_seed_gives_the_same_history_and_another_seed_another() -> None:
