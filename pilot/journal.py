@@ -2,7 +2,9 @@
 
 A record is a line `<crc32, 8 hex digits> <JSON>`; a commit ends with the line `<crc32>=<commit>`, so that it counts
 as a whole or not at all. The first line of a segment is its header {"journal": VERSION, "epoch", "segment",
-"previous_bytes"}: so many bytes of the segment before count, what a failed append left behind them does not.
+"previous_bytes", "older"}: so many bytes of the segment before count, what a failed append left behind them does
+not. `older` says how much of every older epoch this one had read when it began, {epoch: [segment, bytes]}: what an
+older daemon, stopped or slow, commits after that never counts, for its actions were never released.
 A segment gets its name when its header is durable. What stands behind the last whole commit of an epoch is the
 unsynced tail of a crash. Damage anywhere else is reported, never passed over.
 """
@@ -25,11 +27,17 @@ from pilot.lease import highest_epoch
 from pilot.ports import Appended, Failure, Unavailable
 
 LOG = logging.getLogger("pilot")
-VERSION = 2
+VERSION = 3
 # Large enough for hours of a full machine, small enough to be read whole into memory at a start.
 SEGMENT_MAX_BYTES = 64 * 1024 * 1024
 _EPOCH = re.compile(r"journal\.(\d{1,9})")
 _SEGMENT = re.compile(r"segment\.(\d{6,9})")
+
+
+# A header names every older epoch: room for 10,000 restarts between two clean-ups.
+HEADER_MAX_BYTES = 1024 * 1024
+# How far an epoch was read: number of its newest segment, bytes of that.
+Reach = tuple[int, int]
 
 
 class JournalError(Exception):
@@ -137,13 +145,17 @@ def _check_version(path: Path, header: Mapping[str, Any]) -> None:
         )
 
 
-def read_epoch(directory: Path) -> Iterator[dict[str, Any]]:
-    """Records of all segments of one epoch, oldest first. Raises JournalError and OSError."""
+def read_epoch(directory: Path, until: Reach | None = None) -> Iterator[dict[str, Any]]:
+    """Records of all segments of one epoch, oldest first; `until`: what counts. Raises JournalError and OSError."""
     found = sorted(int(m.group(1)) for name in os.listdir(directory) if (m := _SEGMENT.fullmatch(name)))
     for number, there in enumerate(found, 1):
         if number != there:
             raise JournalError(f"{_segment(directory, number)} is missing and newer segments exist")
     for number in found:
+        if until is not None and number >= until[0]:
+            if number == until[0]:
+                yield from read_segment(_segment(directory, number), last=True, counts_bytes=until[1])
+            return
         path = _segment(directory, number)
         if number == found[-1]:
             yield from read_segment(path, last=True)
@@ -156,13 +168,28 @@ def _segment(directory: Path, number: int) -> Path:
     return directory / f"segment.{number:06d}"
 
 
-def _previous_bytes(path: Path) -> int:
+def _reach(directory: Path) -> Reach:
+    """How far an epoch goes now: its newest segment and the bytes of whole commits in it; (0, 0) for none."""
+    numbers = [int(m.group(1)) for name in os.listdir(directory) if (m := _SEGMENT.fullmatch(name))]
+    if not numbers:
+        return 0, 0
+    path = _segment(directory, max(numbers))
+    *raw, _ = path.read_bytes().split(b"\n")
+    lines = _Lines(path, raw, [True if is_end(line) else parse_record(line) for line in raw])
+    return max(numbers), sum(len(line) + 1 for line in raw[: _whole(lines, last=True)])
+
+
+def _header(path: Path) -> Mapping[str, Any]:
     with open(path, "rb") as source:
-        header = parse_record(source.readline(4096).rstrip(b"\n")) or {}
+        header = parse_record(source.readline(HEADER_MAX_BYTES).rstrip(b"\n")) or {}
     if "journal" not in header:
-        raise JournalError(f"{path}: line 1 is damaged (crc): it says how much of the segment before counts")
+        raise JournalError(f"{path}: line 1 is damaged (crc): it says how much of what is older counts")
     _check_version(path, header)
-    found = header.get("previous_bytes")
+    return header
+
+
+def _previous_bytes(path: Path) -> int:
+    found = _header(path).get("previous_bytes")
     if type(found) is not int:
         raise JournalError(f"{path}: line 1: previous_bytes: expected an integer, found {found!r:.40}")
     return found
@@ -181,16 +208,31 @@ class FileStore:
     _size: int = field(default=0, init=False)
     _header_bytes: int = field(default=0, init=False)
     _previous_bytes: int = field(default=0, init=False)
+    _older: dict[int, Reach] = field(default_factory=dict, init=False)
 
     def load(self) -> Sequence[Mapping[str, Any]]:
-        """Every committed record of every epoch, oldest first. Raises JournalError and OSError."""
-        epochs = sorted(
-            int(match.group(1)) for name in os.listdir(self.state_dir) if (match := _EPOCH.fullmatch(name))
-        )
+        """Every record that counts, oldest epoch first; what comes to an older epoch after this never will.
+
+        Raises JournalError and OSError.
+        """
+        epochs = self._epochs()
+        begun = [epoch for epoch in epochs if _segment(self._directory(epoch), 1).exists()]
+        counts: dict[int, Reach] = {}
+        if begun:
+            # The newest one that began says what of all older ones counts: it read them through the one before it.
+            newest = begun[-1]
+            older = _header(_segment(self._directory(newest), 1)).get("older", {})
+            counts = {int(epoch): (number, size) for epoch, (number, size) in older.items()}
+            counts[newest] = _reach(self._directory(newest))
+        self._older = {epoch: reach for epoch, reach in counts.items() if epoch < self.epoch}
         records: list[Mapping[str, Any]] = []
-        for epoch in epochs:
-            records.extend(read_epoch(self._directory(epoch)))
+        for epoch in sorted(counts):
+            records.extend(read_epoch(self._directory(epoch), counts[epoch]))
         return records
+
+    def _epochs(self) -> list[int]:
+        names = os.listdir(self.state_dir)
+        return sorted(int(match.group(1)) for name in names if (match := _EPOCH.fullmatch(name)))
 
     def append(self, commit: int, records: Sequence[Mapping[str, Any]]) -> Appended | Failure:
         """Write and fsync the records in one go; then read which epoch is in charge.
@@ -228,7 +270,13 @@ class FileStore:
             sync_directory(self.state_dir)
         number = self._segment + 1
         header = render_record(
-            {"journal": VERSION, "epoch": self.epoch, "segment": number, "previous_bytes": self._size}
+            {
+                "journal": VERSION,
+                "epoch": self.epoch,
+                "segment": number,
+                "previous_bytes": self._size,
+                "older": {str(epoch): reach for epoch, reach in self._older.items()} if number == 1 else {},
+            }
         )
         private = directory / f".segment.{number:06d}"
         fd = os.open(private, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)

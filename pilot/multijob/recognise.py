@@ -47,7 +47,7 @@ from pilot.multijob.lines import recognise_evidence
 from pilot.multijob.listing import recognise_listing
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, Outcome, RoundState, State
-from pilot.multijob.reporting import recognise_acks, recognise_statuses
+from pilot.multijob.reporting import recognise_acks, recognise_statuses, retry_reports
 from pilot.multijob.verdict import failed
 from pilot.ports import (
     Answer,
@@ -128,10 +128,7 @@ def _failure(
                     now.utc, action.bundle_id, action.number, f"{outcome.code}: {outcome.reason}"
                 )
         case ReportJobs():
-            for update in action.updates:
-                record = memory.reported.get(update.panda_id)
-                if record is not None:
-                    record.under_way = False
+            retry_reports(memory, action, now.mono_s, limits)
         case ReadEvidence():
             memory.evidence_failed[action.bundle_id] = outcome.reason
         case _:

@@ -133,9 +133,7 @@ def recognise_acks(
         if record is None:
             memory.reported.pop(update.panda_id, None)
         elif ack is None or not ack.accepted:
-            known.failures += 1
-            pause_s = limits.report.retry_s * 2.0 ** min(known.failures - 1, 8)
-            known.retry_s = now_s + min(pause_s, limits.report.retry_max_s)
+            _retry(known, now_s, limits)
         elif update.status in (JobStatus.FINISHED, JobStatus.FAILED):
             memory.reported.pop(update.panda_id, None)
             yield FinalAccepted(utc, update.panda_id, update.attempt_nr)
@@ -143,6 +141,21 @@ def recognise_acks(
             known.status, known.accepted_s, known.failures = update.status, now_s, 0
             if "tobekilled" in ack.command and not (record.kill_ordered or record.orphaned):
                 memory.questioned[update.panda_id] = record.queue
+
+
+def retry_reports(memory: Memory, action: ReportJobs, now_s: float, limits: Limits) -> None:
+    """No update of this report was accepted: each is due again after a pause that grows."""
+    for update in action.updates:
+        known = memory.reported.get(update.panda_id)
+        if known is not None:
+            known.under_way = False
+            _retry(known, now_s, limits)
+
+
+def _retry(known: Reported, now_s: float, limits: Limits) -> None:
+    known.failures += 1
+    pause_s = limits.report.retry_s * 2.0 ** min(known.failures - 1, 8)
+    known.retry_s = now_s + min(pause_s, limits.report.retry_max_s)
 
 
 def questions(memory: Memory, limits: Limits) -> list[AskStatus]:

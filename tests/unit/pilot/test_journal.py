@@ -142,3 +142,28 @@ def test_a_lease_of_another_host_needs_take_over(tmp_path: Path) -> None:
     (tmp_path / "lease.1").write_text('{"host": "elsewhere", "boot_id": "b", "pid": 1, "start": 1}')
     assert isinstance(take_lease(tmp_path), LeaseRefused)
     assert isinstance(take_lease(tmp_path, take_over=True), Lease)
+
+
+def test_what_an_older_daemon_commits_after_the_newer_one_has_read_never_counts(tmp_path: Path) -> None:
+    old = FileStore(tmp_path, 1)
+    old.append(1, [{"e": "x", "n": 1}])
+    new = FileStore(tmp_path, 2)
+    assert [record["n"] for record in new.load()] == [1]
+    old.append(2, [{"e": "x", "n": 2}])
+    new.append(3, [{"e": "x", "n": 3}])
+    for store in (FileStore(tmp_path, 2), FileStore(tmp_path, 3)):
+        assert [record["n"] for record in store.load()] == [1, 3]
+    third = FileStore(tmp_path, 3)
+    third.load()
+    old.append(4, [{"e": "x", "n": 4}])
+    new.append(5, [{"e": "x", "n": 5}])
+    third.append(6, [{"e": "x", "n": 6}])
+    assert [record["n"] for record in FileStore(tmp_path, 4).load()] == [1, 3, 6]
+
+
+def test_an_epoch_that_begins_to_write_after_a_newer_one_never_counts(tmp_path: Path) -> None:
+    slow, new = FileStore(tmp_path, 1), FileStore(tmp_path, 2)
+    assert not slow.load() and not new.load()
+    new.append(1, [{"e": "x", "n": 1}])
+    slow.append(1, [{"e": "x", "n": 2}])
+    assert [record["n"] for record in FileStore(tmp_path, 3).load()] == [1]
