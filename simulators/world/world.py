@@ -32,6 +32,7 @@ from simulators.torque.port import TorquePort
 from simulators.torque.site import TorqueSite
 from simulators.world.agents import Floor
 from simulators.world.edge import EdgeEvidence
+from simulators.world.filefaults import FileFaults
 from simulators.world.files import VirtualFiles
 from simulators.world.lanes import Fate, VirtualLanes
 from simulators.world.nodes import Machine, claim_owner
@@ -111,7 +112,8 @@ class World:
         self.trace: list[tuple[float, str]] = []
         self._late: dict[tuple[str, str], float] = {}
         self.random = Random(f"{seed}:world")
-        self.shared = VirtualFiles(self.now, self._late_s)
+        self.faults = FileFaults(self.now, seed)
+        self.shared = VirtualFiles(self.now, self._late_s, self.faults, limits.protocol.visible_s)
         self.source = Source(self.now, list(jobs))
         site = TorqueSite(
             nodes=8,
