@@ -126,14 +126,17 @@ class TorqueModel:
             self._stop(now, job, Stop.DELETED)
         return None
 
-    def requeue(self, now: float, batch_id: str) -> TorqueError | None:
-        """qrerun by an operator: a running rerunable job goes back to its queue when its script has ended."""
+    def requeue(self, now: float, batch_id: str, forced: bool = False) -> TorqueError | None:
+        """qrerun by an operator: a running rerunable job goes back to its queue when its script has ended.
+
+        `forced`: whether it is rerunable or not, as a server does that lost its MOM and found it again.
+        """
         job = self.jobs.get(batch_id)
         if job is None:
             return TorqueError(Pbse.UNKJOBID)
         if job.state is not Letter.RUNNING:
             return TorqueError(Pbse.BADSTATE)
-        if not job.submission.rerunable:
+        if not job.submission.rerunable and not forced:
             return TorqueError(Pbse.NORERUN)
         if job.stop is None and job.script_ended_at is None:
             job.stop = Stop.REQUEUED

@@ -51,6 +51,8 @@ class Floor:
     run_s: Callable[[Job], float]
     operation_s: tuple[float, float] = (0.01, 0.2)
     hang_s: Callable[[str, Any], float] = field(default=lambda client, operation: 0.0)
+    # counts faults of nodes that changed something
+    fired: Callable[[str], None] = field(default=lambda kind: None)
 
     def later(self, task: Task, delay_s: float, call: Callable[[], None]) -> None:
         """Let the task go on with `call`, unless it is dead then; if it hangs, once it is let go."""
@@ -125,7 +127,8 @@ class Agent:
         self.bundle_id, self.directory, self.round, self.index = place
         self.started_s = floor.now()
         self.state = plan.NodeState(pending=manifest.jobs.get(self.index, ()))
-        self.over = False
+        self.over = self.escaped = False
+        self.node = 0
         self.ended: Callable[[], None] = lambda: None
         self.nonce = nonce
         self._journal = f"{self.directory}/node.{self.index}.{nonce}.journal"

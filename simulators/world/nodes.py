@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 
 from pilot.multijob.node.gate import Outcome, Start, gate_steps
@@ -22,12 +23,27 @@ _GATE = re.compile(r" gate --bundle (\S+) --round (\d+)")
 
 @dataclass(slots=True)
 class Started:
-    """One start of a batch script: its gate and, if that launched, its agents. `escaped`: out of the server's reach."""
+    """One start of a batch script: its gate and, if that launched, its agents.
+
+    `escaped`: out of the server's reach. `stuck`: a launcher of it does not return, so its script does not end.
+    """
 
     batch_id: str
     gate: Task
     agents: list[Agent] = field(default_factory=list)
     escaped: bool = False
+    stuck: bool = False
+
+
+class NodeFault(StrEnum):
+    """What is counted when it changed something."""
+
+    NODE_DEATH = "node-death"
+    LAUNCHER_TOO = "launcher-took-its-ranks"
+    REQUEUE = "requeue"
+    REQUEUE_SURVIVED = "requeue-first-start-survives"
+    LOST_CONTACT = "lost-contact"
+    FROZEN = "agent-hangs-beyond-its-batch-job"
 
 
 @dataclass(slots=True)
@@ -49,12 +65,10 @@ class Machine:
                         for agent in started.agents:
                             agent.terminate()
                         if not started.agents:
-                            self._kill(started)
-                            self._over(started)
+                            self._end(started)
                 case KillJob(batch_id):
                     for started in self._of(batch_id):
-                        self._kill(started)
-                        self._over(started)
+                        self._end(started)
                 case JobOver(batch_id, _):
                     for started in self._of(batch_id):
                         self._kill(started)
@@ -81,11 +95,59 @@ class Machine:
         decided = partial(self._decided, started, run, directory)
         floor.drive(started.gate, gate_steps(directory, number, own, "link", 0.0), nothing_else, decided)
 
+    # --- faults -----------------------------------------------------------------------------------------------
+
     def lose_contact(self, batch_id: str) -> None:
         """The batch server takes the job for ended; its nodes go on, out of its reach."""
+        self._escape(batch_id, NodeFault.LOST_CONTACT)
+        self.model.job_ended(self.floor.now(), batch_id, 271)
+
+    def kill_node(self, number: int, *, all_ranks: bool = False, stays: bool = False) -> None:
+        """A node is gone with all that ran on it, until `model.node_back`.
+
+        `all_ranks`: one launcher had started all agents of the batch job, and ends them. `stays`: the launcher does
+        not return, and the batch job stays running until somebody ends it.
+        """
+        self.model.node_died(number)
+        for started in self.starts:
+            hit = [agent for agent in started.agents if agent.node == number and not agent.over]
+            if not hit:
+                continue
+            self.floor.fired(NodeFault.NODE_DEATH)
+            for agent in hit:
+                agent.die("node died")
+            others = [agent for agent in started.agents if not agent.over]
+            if all_ranks and others:
+                self.floor.fired(NodeFault.LAUNCHER_TOO)
+                for agent in others:
+                    agent.die("launcher ended")
+            started.stuck = started.stuck or stays
+            self._agent_ended(started)
+
+    def requeue(self, batch_id: str, *, survives: bool = False) -> None:
+        """The server puts a running batch job back into its queue, rerunable or not; it starts again later.
+
+        `survives`: what its first start runs goes on, out of the server's reach.
+        """
+        if self.model.requeue(self.floor.now(), batch_id, forced=True) is not None:
+            return
+        self.floor.fired(NodeFault.REQUEUE)
+        if survives:
+            self._escape(batch_id, NodeFault.REQUEUE_SURVIVED)
+            self.model.job_ended(self.floor.now(), batch_id, 271)
+
+    def freeze(self, agent: Agent, seconds: float) -> None:
+        """Nothing of this agent goes on for so long; nobody can end it, also when its batch job is over."""
+        if not agent.over:
+            agent.escaped = True
+            self.floor.fired(NodeFault.FROZEN)
+            self.floor.hang(agent.task, seconds)
+
+    def _escape(self, batch_id: str, kind: NodeFault) -> None:
         for started in self._of(batch_id):
             started.escaped = True
-        self.model.job_ended(self.floor.now(), batch_id, 271)
+            if any(not agent.over for agent in started.agents) or not started.gate.dead:
+                self.floor.fired(kind)
 
     def agents(self) -> list[Agent]:
         """All agents that were ever launched."""
@@ -106,6 +168,7 @@ class Machine:
                 continue
             place = (run.bundle_id, directory, run.round, index)
             agent = Agent(self.floor, task, place, manifest, f"{run.nonce}x{index}")
+            agent.node = node
             agent.ended = partial(self._agent_ended, started)
             started.agents.append(agent)
         self._agent_ended(started)
@@ -115,13 +178,19 @@ class Machine:
             self._over(started)
 
     def _over(self, started: Started) -> None:
-        if started.batch_id in self.model.jobs and not started.escaped:
+        if started.batch_id in self.model.jobs and not started.escaped and not started.stuck:
             self.model.job_ended(self.floor.now(), started.batch_id, 0)
+
+    def _end(self, started: Started) -> None:
+        """SIGKILL to the script and its launchers: the batch job is over, also where one did not return."""
+        self._kill(started)
+        started.stuck = False
+        self._over(started)
 
     def _kill(self, started: Started) -> None:
         started.gate.dead = True
         for agent in started.agents:
-            if not agent.over:
+            if not agent.over and not agent.escaped:
                 agent.die("batch system")
 
     def _of(self, batch_id: str) -> list[Started]:

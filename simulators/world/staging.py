@@ -129,6 +129,7 @@ def heal(world: World) -> World:
     world.fate_of = lambda daemon, action: None
     world.shown = lambda listing: listing
     world.floor.hang_s = lambda client, operation: 0.0
+    world.faults.rules.clear()
     let_start(world)
     world.run_until(lambda: _over(world), END_S)
     # What hangs comes back after all was judged: it may break nothing any more.

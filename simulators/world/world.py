@@ -7,6 +7,7 @@ any number of runs of the daemon over it. Everything that happens is a timer; eq
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -112,7 +113,8 @@ class World:
         self.trace: list[tuple[float, str]] = []
         self._late: dict[tuple[str, str], float] = {}
         self.random = Random(f"{seed}:world")
-        self.faults = FileFaults(self.now, seed)
+        self.counted: Counter[str] = Counter()
+        self.faults = FileFaults(self.now, seed, self.fired)
         self.shared = VirtualFiles(self.now, self._late_s, self.faults, limits.protocol.visible_s)
         self.source = Source(self.now, list(jobs))
         site = TorqueSite(
@@ -125,6 +127,7 @@ class World:
         )
         self.torque = TorqueModel(site)
         self.floor = Floor(self.shared, self.truth, self.now, self.timers.set, Random(f"{seed}:floor"), run_s)
+        self.floor.fired = self.fired
         self.machine = Machine(self.floor, self.torque)
         self.fate_of: Callable[[Daemon, Any], Fate | None] = lambda daemon, action: None
         self.shown: Callable[[Any], Any] = lambda listing: listing
@@ -135,6 +138,10 @@ class World:
     def now(self) -> float:
         """Virtual seconds since the start."""
         return self.now_s
+
+    def fired(self, kind: str) -> None:
+        """A fault of filesystem or nodes changed something."""
+        self.counted[kind] += 1
 
     def run(self, seconds: float) -> None:
         """Let so much time pass."""

@@ -1,0 +1,137 @@
+"""Directed scenarios of filesystem and nodes: a site that breaks in one way while the protocol is at work.
+
+As `scenarios`: each takes a seed and returns a healed world at its end. `MISHAPS` names the fault that each must have
+had: a scenario in which it changed nothing shows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from simulators.torque.job import Letter
+from simulators.world.filefaults import Rule, Wrong
+from simulators.world.nodes import NodeFault
+from simulators.world.staging import (
+    heal,
+    let_start,
+    make_limits,
+    make_world,
+    running,
+    submitted,
+)
+from simulators.world.world import World
+
+
+def _at_work(seed: int, run_s: float = 300.0, jobs: int = 4, jobs_per_slot: int = 1) -> World:
+    """A batch job on two nodes whose payloads run."""
+    world = make_world(seed, run_s=run_s, jobs=jobs, limits=make_limits(jobs_per_slot=jobs_per_slot))
+    submitted(world)
+    let_start(world)
+    running(world, 4)
+    world.run(30.0)
+    return world
+
+
+def _first_node(world: World) -> int:
+    return world.machine.agents()[0].node
+
+
+def node_dies(seed: int) -> World:
+    """A node dies while payloads run; its launcher returns, the other node's payloads go on."""
+    world = _at_work(seed)
+    world.machine.kill_node(_first_node(world))
+    return heal(world)
+
+
+def node_dies_with_all_ranks(seed: int) -> World:
+    """A node dies and its launcher ends the agents of all nodes."""
+    world = _at_work(seed)
+    world.machine.kill_node(_first_node(world), all_ranks=True)
+    return heal(world)
+
+
+def node_dies_and_the_batch_job_stays(seed: int) -> World:
+    """A node dies, its launcher never returns: the batch job is running for the server until its walltime."""
+    world = _at_work(seed, run_s=120.0)
+    world.machine.kill_node(_first_node(world), stays=True)
+    return heal(world)
+
+
+def _requeued(seed: int, survives: bool) -> World:
+    world = _at_work(seed)
+    batch_id = next(job.batch_id for job in world.torque.jobs.values() if job.state is Letter.RUNNING)
+    world.machine.requeue(batch_id, survives=survives)
+    return heal(world)
+
+
+def requeued(seed: int) -> World:
+    """The server requeues a batch job at work; it starts a second time after its first start was ended."""
+    return _requeued(seed, survives=False)
+
+
+def requeued_and_the_first_start_survives(seed: int) -> World:
+    """The server requeues a batch job at work, the first start goes on out of its reach; both run."""
+    return _requeued(seed, survives=True)
+
+
+def frozen_beyond_its_batch_job(seed: int) -> World:
+    """An agent hangs, its batch job runs into its walltime and is ended, much later the agent comes back."""
+    world = _at_work(seed, run_s=60.0, jobs=8, jobs_per_slot=2)
+    world.machine.freeze(world.machine.agents()[0], 12_000.0)
+    return heal(world)
+
+
+def torn_last_lines(seed: int) -> World:
+    """For ten minutes the edge sees only a half of each journal's last line."""
+    world = make_world(seed, run_s=60.0)
+    world.faults.rules.append(Rule(Wrong.TORN, "edge", ".journal", to_s=600.0))
+    submitted(world)
+    let_start(world)
+    running(world, 4)
+    world.run_until(lambda: world.now_s >= 600.0, 600.0)
+    return heal(world)
+
+
+def outputs_disk_full(seed: int) -> World:
+    """The disk of the outputs is full when they are placed."""
+    world = _at_work(seed, run_s=60.0)
+    world.faults.rules.append(Rule(Wrong.DISK_FULL, "nid", "/out/"))
+    world.run(200.0)
+    return heal(world)
+
+
+def bundle_directory_disk_full(seed: int) -> World:
+    """The disk is full when the bundle's directory is made; there is room again later."""
+    world = make_world(seed, run_s=60.0)
+    world.faults.rules.append(Rule(Wrong.DISK_FULL, "edge", "manifest", to_s=120.0))
+    world.start_daemon()
+    world.run(120.0)
+    return heal(world)
+
+
+def link_replies_lost(seed: int) -> World:
+    """Claims and placements are linked, and the reply to each link is an error."""
+    world = make_world(seed, run_s=60.0)
+    world.faults.rules.append(Rule(Wrong.REPLY_LOST, "nid", "/out/", to_s=400.0, share=0.5))
+    submitted(world)
+    let_start(world)
+    running(world, 4)
+    world.run(200.0)
+    return heal(world)
+
+
+MISHAPS: Mapping[str, tuple[Callable[[int], World], str]] = {
+    scenario.__name__: (scenario, kind)
+    for scenario, kind in (
+        (node_dies, NodeFault.NODE_DEATH),
+        (node_dies_with_all_ranks, NodeFault.LAUNCHER_TOO),
+        (node_dies_and_the_batch_job_stays, NodeFault.NODE_DEATH),
+        (requeued, NodeFault.REQUEUE),
+        (requeued_and_the_first_start_survives, NodeFault.REQUEUE_SURVIVED),
+        (frozen_beyond_its_batch_job, NodeFault.FROZEN),
+        (torn_last_lines, Wrong.TORN),
+        (outputs_disk_full, Wrong.DISK_FULL),
+        (bundle_directory_disk_full, Wrong.DISK_FULL),
+        (link_replies_lost, Wrong.REPLY_LOST),
+    )
+}
