@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -29,7 +30,22 @@ def main(argv: list[str] | None = None) -> int:
     up.add_argument(
         "--runtime", type=Path, help="directory for sockets, logs and executables (default: a new one)"
     )
+    fuzz = verbs.add_parser("fuzz", help="virtual world: seeds with faults drawn, judged by checkers")
+    fuzz.add_argument("--seeds", required=True, metavar="A-B", help="one seed (17) or a range (1-200)")
+    fuzz.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    fuzz.add_argument(
+        "--cover", action="store_true", help="exit 1 also for what never occurred in these seeds"
+    )
+    fuzz.add_argument(
+        "--totals", type=Path, metavar="FILE", help="write totals by fault and checker (Markdown)"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.command == "fuzz":
+        from simulators.world.fuzz_cli import run_fuzz
+
+        return run_fuzz(arguments.seeds, arguments.workers, arguments.cover, arguments.totals)
     if arguments.command == "up":
         from simulators.site import run_site
 

@@ -85,6 +85,8 @@ class Memory:
     kills_held: set[PandaId] = field(default_factory=set)
     delays: dict[tuple[Any, ...], Delay] = field(default_factory=dict)
     alarms: dict[str, Alarm] = field(default_factory=dict)
+    # answers that made no sense, until the same source answers well: (kind of request, source)
+    broken: set[tuple[str, str]] = field(default_factory=set)
 
     def waiting(self, key: tuple[Any, ...], now_s: float) -> bool:
         """Whether a request with this key is under way or delayed."""
@@ -109,6 +111,18 @@ class Memory:
             self.absences.pop(claim.batch_id, None)
             self.seen_live.pop(claim.batch_id, None)
 
+    def answer_was_broken(self, action: Action, reason: str, now_s: float) -> None:
+        """An answer made no sense: alarm, until the same source answers this kind of request well."""
+        self.broken.add(_source(action))
+        self.raise_alarm(f"broken-{action.key[0]}", reason, now_s)
+
+    def answer_was_good(self, action: Action) -> None:
+        """An answer made sense: the alarm goes with the last source that had been broken."""
+        if self.broken:
+            self.broken.discard(_source(action))
+            if not any(kind == action.key[0] for kind, _ in self.broken):
+                self.clear_alarm(f"broken-{action.key[0]}")
+
     def raise_alarm(self, name: str, reason: str, now_s: float) -> None:
         """Raise or keep an alarm; its first time stays."""
         since_s = self.alarms[name].since_s if name in self.alarms else now_s
@@ -117,3 +131,8 @@ class Memory:
     def clear_alarm(self, name: str) -> None:
         """Clear an alarm if it is raised."""
         self.alarms.pop(name, None)
+
+
+def _source(action: Action) -> tuple[str, str]:
+    """Kind of the request and whom it asks: a server, a bundle's directory, or the only one there is."""
+    return str(action.key[0]), str(getattr(action, "server", getattr(action, "bundle_id", "")))

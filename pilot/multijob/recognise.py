@@ -80,6 +80,7 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
     if isinstance(outcome, Unavailable | Refused | Broken):
         yield from _failure(memory, action, outcome, now, limits)
         return
+    memory.answer_was_good(action)
     if not (isinstance(outcome, Fetched) and _is_empty(outcome)):
         memory.succeeded(action.key)
     match action:
@@ -115,7 +116,7 @@ def _failure(
 ) -> Iterator[Event]:
     """A failed request: remember it, try again later; only a refused qsub is a fact."""
     if isinstance(outcome, Broken):
-        memory.raise_alarm(f"broken-{action.key[0]}", outcome.reason, now.mono_s)
+        memory.answer_was_broken(action, outcome.reason, now.mono_s)
     memory.failed(action.key, now.mono_s, limits.report.retry_s, limits.report.retry_max_s, outcome.reason)
     match action:
         case AppendEvents():
@@ -152,6 +153,8 @@ def _fetched(
         reason = unusable(job, limits)
         if reason is not None:
             yield _set_aside(now, job, reason, limits)
+    if not outcome.malformed:
+        memory.clear_alarm("malformed-job")
     for item in outcome.malformed:
         if item.panda_id is None or item.panda_id in state.jobs:
             memory.raise_alarm("malformed-job", item.reason, now.mono_s)
@@ -194,6 +197,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
         case AddScript():
             memory.scripts.add((action.bundle_id, action.number))
         case SubmitBatchJob():
+            memory.clear_alarm(f"rounds-used-up-{state.bundles[action.bundle_id].queue}")
             yield BatchJobAccepted(now.utc, action.bundle_id, action.number, BatchId(outcome), "qsub")
         case CancelBatchJob():
             memory.cancels_asked[action.batch_id] = now.mono_s
@@ -213,6 +217,9 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             memory.commands[action.bundle_id] = frozenset(panda_id for panda_id, _ in action.end)
         case RemoveBundle():
             memory.doors.pop(action.bundle_id, None)
+            memory.clear_alarm(f"damaged-evidence-{action.bundle_id}")
+            memory.clear_alarm(f"foreign-claim-{action.bundle_id}")
+            memory.clear_alarm(f"caldb-{action.bundle_id}")
             yield BundleRetired(now.utc, action.bundle_id)
         case AppendEvents() | FetchJobs() | ReportJobs() | AskStatus() | ListBatchJobs() | ReadEvidence():
             raise AssertionError("answered elsewhere")

@@ -177,6 +177,10 @@ class TorqueModel:
         self.nodes[number].up = True
         self._want_pass(now)
 
+    def wake(self, now: float) -> None:
+        """Something may start that could not before: let the scheduler look again."""
+        self._want_pass(now)
+
     # --- admission ------------------------------------------------------------------------------------------
 
     def _admit(self, now: float, sequence: int, submission: Submission) -> BatchJob | TorqueError:

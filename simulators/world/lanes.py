@@ -12,7 +12,11 @@ from functools import partial
 from typing import Any
 
 from pilot.lanes import LaneSpec, Route
+from pilot.multijob.actions import CancelBatchJob, FetchJobs, ReportJobs, SubmitBatchJob
 from pilot.ports import Answer, Failure, LaneAge, Ticket
+
+# Carried out by a child process, or by a server that has the request already: they go on without the daemon.
+OUTSIDE = (SubmitBatchJob, CancelBatchJob, FetchJobs, ReportJobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class VirtualLanes:
         self._route, self._now, self._at, self._fate_of, self._came = route, now, at, fate_of, came
         self._serial = 0
         self._answers: list[Answer] = []
+        self._own: dict[Ticket, Callable[[], None]] = {}
         self._cut = False
         self._survives = False
 
@@ -86,8 +91,16 @@ class VirtualLanes:
         )
 
     def cut(self, survives: bool) -> None:
-        """The daemon's process is gone."""
+        """The daemon's process is gone.
+
+        What a child process or a request on its way does may still happen (`survives`). A thread's own write does
+        not happen later: it was done by now (`survives`) or never is.
+        """
         self._cut, self._survives = True, survives
+        if survives:
+            for effect in list(self._own.values()):
+                effect()
+        self._own.clear()
 
     def _begin(self, lane: _Lane) -> None:
         while not self._cut and lane.queue and len(lane.under_way) < lane.spec.workers:
@@ -95,12 +108,15 @@ class VirtualLanes:
             lane.under_way[ticket] = self._now()
             fate = self._fate_of(action)
             effect = partial(self._effect, lane, ticket, action, route, asked_s, fate)
+            if not isinstance(action, OUTSIDE):
+                self._own[ticket] = effect
             self._at(self._now() + fate.before_s, effect)
 
     def _effect(
         self, lane: _Lane, ticket: Ticket, action: Any, route: Route, asked_s: float, fate: Fate
     ) -> None:
-        if self._cut and not self._survives:
+        own = self._own.pop(ticket, None) is not None
+        if self._cut and not (self._survives and (own or isinstance(action, OUTSIDE))):
             return
         outcome: Any = route.call() if fate.effect else fate.answer
         outcome = fate.answer if fate.answer is not None else outcome

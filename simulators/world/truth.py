@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pilot.ports import Listing
+
 
 @dataclass(slots=True)
 class PayloadRun:
@@ -40,6 +42,7 @@ class Truth:
 
     `closed_while_live`: (time, bundle, batch id) of each `closed` written while the claim's batch job lived.
     `outlived`: payloads that ran, with an agent that does not hang, when their bundle was taken for settled.
+    `denied`: when the batch system's answers left a batch job out, or said that it is unknown, though it was there.
     """
 
     payloads: list[PayloadRun] = field(default_factory=list)
@@ -47,7 +50,18 @@ class Truth:
     submissions: list[tuple[float, str, str]] = field(default_factory=list)
     closed_while_live: list[tuple[float, str, str]] = field(default_factory=list)
     outlived: list[tuple[float, PayloadRun]] = field(default_factory=list)
+    denied: dict[str, list[float]] = field(default_factory=dict)
+
+    def deny(self, true: Listing, shown: Listing, at_s: float) -> None:
+        """A listing was bent: remember which batch jobs it denied."""
+        left = {job.batch_id for job in true.jobs} - {job.batch_id for job in shown.jobs}
+        for batch_id in sorted(left):
+            self.denied.setdefault(batch_id, []).append(at_s)
 
     def living(self, bundle_id: str) -> list[PayloadRun]:
         """Payloads of a bundle that run now."""
         return [run for run in self.payloads if run.bundle_id == bundle_id and run.end_s is None]
+
+    def may_live(self, batch_id: str) -> bool:
+        """Whether the batch system's answers left any doubt that it is over: two that deny it leave none."""
+        return len(self.denied.get(batch_id, ())) < 2

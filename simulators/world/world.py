@@ -70,13 +70,27 @@ class Daemon:
 
 @dataclass(slots=True)
 class Journal:
-    """Durable records of one state directory, one list for each epoch; also the lease's epochs."""
+    """Durable records of one state directory, one list for each epoch; also the lease's epochs.
+
+    `older[epoch]`: how many records of every older epoch it had read when it began to write. As `pilot.journal`:
+    what an older daemon commits after that never counts.
+    """
 
     epochs: dict[int, list[Mapping[str, Any]]] = field(default_factory=dict)
+    older: dict[int, dict[int, int]] = field(default_factory=dict)
+
+    def counts(self) -> dict[int, int]:
+        """How many records of each epoch count now."""
+        if not self.older:
+            return {}
+        newest = max(self.older)
+        return {**self.older[newest], newest: len(self.epochs[newest])}
 
     def load(self) -> list[Mapping[str, Any]]:
-        """All records, older epochs first."""
-        return [record for epoch in sorted(self.epochs) for record in self.epochs[epoch]]
+        """All records that count, older epochs first."""
+        return [
+            record for epoch, count in sorted(self.counts().items()) for record in self.epochs[epoch][:count]
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,7 @@ class EpochStore:
 
     journal: Journal
     epoch: int
+    older: dict[int, int]
 
     def load(self) -> Sequence[Mapping[str, Any]]:
         """All records."""
@@ -92,6 +107,7 @@ class EpochStore:
 
     def append(self, commit: int, records: Sequence[Mapping[str, Any]]) -> Appended:
         """Durable, then read the lease."""
+        self.journal.older.setdefault(self.epoch, self.older)
         self.journal.epochs[self.epoch].extend(records)
         return Appended(commit, max(self.journal.epochs))
 
@@ -103,13 +119,24 @@ class World:
     """
 
     def __init__(
-        self, limits: Limits, jobs: Sequence[Job], seed: int, run_s: Callable[[NodeJob], float]
+        self,
+        limits: Limits,
+        jobs: Sequence[Job],
+        seed: int,
+        run_s: Callable[[NodeJob], float],
+        site: TorqueSite | None = None,
+        tick_s: float = 1.0,
     ) -> None:
-        self.limits, self.seed, self.now_s = limits, seed, 0.0
+        self.limits, self.seed, self.now_s, self.tick_s = limits, seed, 0.0, tick_s
+        # how far the login node's wall clock is off
+        self.utc_offset_s = 0.0
+        self.watch: list[Callable[[Daemon, Event], None]] = [self._outlived]
+        self.started: Callable[[Daemon], None] = lambda daemon: None
+        self.released: Callable[[Any], None] = lambda action: None
         self.timers: Timers[Callable[[], None]] = Timers()
         self.truth = Truth()
         self.daemons: list[Daemon] = []
-        self.journal = Journal()
+        self.journal, self.epoch = Journal(), 0
         self.trace: list[tuple[float, str]] = []
         self._late: dict[tuple[str, str], float] = {}
         self.random = Random(f"{seed}:world")
@@ -117,7 +144,7 @@ class World:
         self.faults = FileFaults(self.now, seed, self.fired)
         self.shared = VirtualFiles(self.now, self._late_s, self.faults, limits.protocol.visible_s)
         self.source = Source(self.now, list(jobs))
-        site = TorqueSite(
+        site = site or TorqueSite(
             nodes=8,
             slots=2,
             server_name=limits.batch_server,
@@ -173,15 +200,36 @@ class World:
 
     def start_daemon(self) -> Daemon:
         """A new run over what is durable: lease, replay, foreign bundle directories, then ticks."""
-        epoch = len(self.daemons) + 1
-        records = self.journal.load()
-        self.journal.epochs[epoch] = []
+        epoch = self.take_lease()
+        return self._start(epoch)
+
+    def take_over(self) -> None:
+        """A new run on another host: its lease now, everything else once what was written before can be seen."""
+        epoch = self.take_lease()
+        self.timers.set(self.now_s + 2 * self.limits.protocol.visible_s, partial(self._begin, epoch))
+
+    def _begin(self, epoch: int) -> None:
+        self._start(epoch)
+
+    def take_lease(self) -> int:
+        """The next epoch; from now on every older daemon finds it after its next commit."""
+        self.epoch += 1
+        self.journal.epochs[self.epoch] = []
+        return self.epoch
+
+    def restore_state(self, journal: Journal) -> None:
+        """An old copy of the state directory takes the place of the present one. No daemon may live."""
+        self.journal = journal
+
+    def _start(self, epoch: int) -> Daemon:
+        records, older = self.journal.load(), self.journal.counts()
         evidence = EdgeEvidence(self.shared, self.limits.site.shared_dir, "edge", epoch, f"pilot{epoch}")
         state, memory = replay(decode(record) for record in records), Memory(epoch, self.now_s)
         _claim_unknown(cast(Any, evidence), state, memory)
         daemon = Daemon(epoch, state, memory, cast(Any, None), evidence, Random(f"{self.seed}:daemon{epoch}"))
-        daemon.lanes = self._lanes(daemon)
+        daemon.lanes = self._lanes(daemon, older)
         self.daemons.append(daemon)
+        self.started(daemon)
         self._again(daemon)
         return daemon
 
@@ -210,10 +258,10 @@ class World:
             call()
         self.tick(daemon)
 
-    def _lanes(self, daemon: Daemon) -> VirtualLanes:
+    def _lanes(self, daemon: Daemon, older: dict[int, int]) -> VirtualLanes:
         batch = TorquePort(self.torque, self.now, self._script, self.machine.carry_out)
         ports = SimpleNamespace(
-            store=EpochStore(self.journal, daemon.number),
+            store=EpochStore(self.journal, daemon.number, older),
             evidence=daemon.evidence,
             batch=_Batch(batch, self),
             sources=dict.fromkeys({queue.server for queue in self.limits.queues.values()}, self.source),
@@ -245,8 +293,12 @@ class World:
 
         self.timers.set(at_s, due)
 
+    def drawn_fate(self, daemon: Daemon) -> Fate:
+        """What a call costs when nothing is wrong."""
+        return Fate(daemon.random.uniform(0.01, 0.5), daemon.random.uniform(0.01, 0.5))
+
     def _fate(self, daemon: Daemon, action: Any) -> Fate:
-        drawn = Fate(daemon.random.uniform(0.01, 0.5), daemon.random.uniform(0.01, 0.5))
+        drawn = self.drawn_fate(daemon)
         return self.fate_of(daemon, action) or drawn
 
     def _soon(self, daemon: Daemon) -> None:
@@ -256,7 +308,7 @@ class World:
     def _again(self, daemon: Daemon) -> None:
         if daemon.alive:
             self.tick(daemon)
-            self.timers.set(self.now_s + 1.0, partial(self._again, daemon))
+            self.timers.set(self.now_s + self.tick_s, partial(self._again, daemon))
 
     def tick(self, daemon: Daemon) -> None:
         """One tick, as `pilot.loop` has it."""
@@ -270,9 +322,11 @@ class World:
         for event in result.events:
             daemon.events.append((self.now_s, event))
             self.trace.append((self.now_s, f"{daemon.number} {event!r}"))
-            self._watch(event)
+            for watch in self.watch:
+                watch(daemon, event)
         for action in result.released:
             self.trace.append((self.now_s, f"{daemon.number} {action!r}"))
+            self.released(action)
             daemon.lanes.ask(action)
         if result.stop is not None:
             daemon.stopped = result.stop
@@ -283,7 +337,7 @@ class World:
         return BundleId(first + "".join(daemon.random.choice(_TAG_REST) for _ in range(8)))
 
     def _utc(self) -> str:
-        return (ZERO + timedelta(seconds=self.now_s)).isoformat()
+        return (ZERO + timedelta(seconds=self.now_s + self.utc_offset_s)).isoformat()
 
     # --- the truth --------------------------------------------------------------------------------------------
 
@@ -308,10 +362,10 @@ class World:
         for path in self.shared.paths(f"{directory}/claim."):
             owner = claim_owner(self.shared.text(path)) if path.count(".") == 1 else None
             job = self.torque.jobs.get(owner[0]) if owner else None
-            if owner and job is not None and job.completed_at is None:
+            if owner and job is not None and job.completed_at is None and self.truth.may_live(owner[0]):
                 self.truth.closed_while_live.append((self.now_s, directory.rpartition("/")[2], owner[0]))
 
-    def _watch(self, event: Event) -> None:
+    def _outlived(self, daemon: Daemon, event: Event) -> None:
         """Payloads that still run where the bundle is taken for settled."""
         if type(event).__name__ == "BundleSettled":
             bundle_id = cast(Any, event).bundle_id

@@ -1,0 +1,108 @@
+"""What occurred in a run: events, actions, and the transitions of jobs, rounds and bundles.
+
+Transitions are read off a second state that `apply` makes of the same events: what is folded there must be what the
+daemon holds (`fold_differs`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import get_args
+
+from pilot.multijob.actions import Action
+from pilot.multijob.apply import apply
+from pilot.multijob.events import Event
+from pilot.multijob.model import State
+from simulators.world.world import Daemon
+
+EVENTS = frozenset(kind.__name__ for kind in get_args(Event))
+ACTIONS = frozenset(kind.__name__ for kind in get_args(Action))
+
+# Every way that a job, a round or a bundle can go.
+TRANSITIONS = frozenset(
+    {
+        "job new > pooled",
+        "job pooled > bundled",
+        "job pooled > judged",
+        "job bundled > started",
+        "job bundled > judged",
+        "job bundled > pooled",
+        "job started > judged",
+        "job judged > gone",
+        "round new > intended",
+        "round intended > accepted",
+        "round intended > claimed",
+        "round intended > void",
+        "round accepted > claimed",
+        "round accepted > void",
+        "bundle new > planned",
+        "bundle planned > open",
+        "bundle open > closed",
+        "bundle open > settled",
+        "bundle closed > settled",
+        "bundle settled > gone",
+    }
+)
+
+
+@dataclass(slots=True)
+class Coverage:
+    """Counts by name. A transition is named `job pooled > bundled`."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    actions: Counter[str] = field(default_factory=Counter)
+    transitions: Counter[str] = field(default_factory=Counter)
+    _folded: dict[int, State] = field(default_factory=dict)
+
+    def begin(self, daemon: Daemon) -> None:
+        """A daemon starts."""
+        self._folded[daemon.number] = copy.deepcopy(daemon.state)
+
+    def event(self, daemon: Daemon, event: Event) -> None:
+        """One event of a daemon."""
+        self.events[type(event).__name__] += 1
+        folded = self._folded[daemon.number]
+        before = _named(folded, event)
+        apply(folded, event)
+        after = _named(folded, event)
+        for key in before.keys() | after.keys():
+            was, now = before.get(key), after.get(key)
+            # A round goes with its bundle: that is no way of its own.
+            if was != now and not (key[0] == "round" and now is None):
+                self.transitions[f"{key[0]} {was or 'new'} > {now or 'gone'}"] += 1
+
+    def action(self, action: Action) -> None:
+        """An action was released."""
+        self.actions[type(action).__name__] += 1
+
+    def counts(self) -> Mapping[str, Counter[str]]:
+        """All counts by what they count."""
+        return {"events": self.events, "actions": self.actions, "transitions": self.transitions}
+
+    def differs(self, daemon: Daemon) -> bool:
+        """Whether the daemon's state is another one than its events make."""
+        return self._folded[daemon.number] != daemon.state
+
+
+def _named(state: State, event: Event) -> Mapping[tuple[str, object], str]:
+    """States of everything that this event names."""
+    return dict(_found(state, event))
+
+
+def _found(state: State, event: Event) -> Iterator[tuple[tuple[str, object], str]]:
+    job = getattr(event, "job", None)
+    panda_ids = [panda_id for node in getattr(event, "nodes", ()) for panda_id in node]
+    panda_ids += [job.panda_id] if job is not None else []
+    panda_ids += [event.panda_id] if hasattr(event, "panda_id") else []
+    for panda_id in panda_ids:
+        record = state.jobs.get(panda_id)
+        if record is not None:
+            yield ("job", panda_id), record.state
+    bundle = state.bundles.get(getattr(event, "bundle_id", ""))  # type: ignore[arg-type]
+    if bundle is not None:
+        yield ("bundle", bundle.bundle_id), bundle.state
+        for number, found in bundle.rounds.items():
+            yield ("round", (bundle.bundle_id, number)), found.state

@@ -1,0 +1,183 @@
+"""Calls of the daemon that are slow, that never return, or whose request or answer is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from pilot.multijob import actions as a
+from pilot.ports import Broken, Refused, Unavailable
+from simulators.world.faults.fault import Fault, Site
+from simulators.world.lanes import Fate
+from simulators.world.world import Daemon
+
+HTTP = (a.FetchJobs, a.ReportJobs, a.AskStatus)
+# What production's own time-outs make of a call that does not return (batch.timeouts, servers.timeout_s).
+HTTP_LIMIT_S, QSTAT_LIMIT_S, QSUB_LIMIT_S = 60.0, 60.0, 120.0
+TIMED_OUT = Unavailable("no answer in time")
+
+Bend = Callable[[Daemon, Any, Fate], Fate]
+
+
+def _slow(site: Site, kind: str, types: Any, longest_s: float, limit_s: float | None) -> Fault:
+    """Calls of these types take up to `longest_s`; longer than their limit means no answer although they happen."""
+    start_s, end_s = site.window(600.0, 4 * 3600.0)
+    chance = site.random
+
+    def fate(daemon: Daemon, action: Any, before: Fate) -> Fate:
+        if not isinstance(action, types):
+            return before
+        site.fired(kind)
+        takes_s = chance.choice((chance.uniform(0.01, 2.0), chance.uniform(0.01, longest_s)))
+        if limit_s is not None and takes_s > limit_s:
+            happens_s = min(chance.uniform(0.0, takes_s), limit_s)
+            return Fate(happens_s, limit_s - happens_s, answer=TIMED_OUT)
+        happens_s = chance.uniform(0.0, takes_s)
+        return replace(before, before_s=happens_s, after_s=takes_s - happens_s)
+
+    return Fault(kind, start_s, end_s, f"up to {longest_s:.0f} s", fate=fate)
+
+
+def slow_qsub(site: Site) -> Fault:
+    """qsub takes 0.01 to 300 s; past its limit it is killed and what it did is unknown."""
+    return _slow(site, "slow-qsub", a.SubmitBatchJob, 300.0, QSUB_LIMIT_S)
+
+
+def slow_fsync(site: Site) -> Fault:
+    """A commit of the journal takes up to 60 s."""
+    return _slow(site, "slow-fsync", a.AppendEvents, 60.0, None)
+
+
+def slow_http(site: Site) -> Fault:
+    """PanDA's server takes up to 180 s; past the client's limit there is no answer."""
+    return _slow(site, "slow-http", HTTP, 180.0, HTTP_LIMIT_S)
+
+
+def slow_evidence(site: Site) -> Fault:
+    """The shared filesystem takes up to 120 s for each call of the daemon."""
+    types = (a.PrepareBundle, a.AddScript, a.ReadEvidence, a.MakeClaim, a.SetDoor, a.WriteClosed)
+    return _slow(site, "slow-evidence", (*types, a.WriteCommands, a.RemoveBundle), 120.0, None)
+
+
+def hung_qstat(site: Site) -> Fault:
+    """qstat never returns and is killed after its limit."""
+    start_s, end_s = site.window(1200.0, 3 * 3600.0)
+
+    def fate(daemon: Daemon, action: Any, before: Fate) -> Fate:
+        if not isinstance(action, a.ListBatchJobs):
+            return before
+        site.fired("hung-qstat")
+        return Fate(QSTAT_LIMIT_S, 0.0, effect=False, answer=TIMED_OUT)
+
+    return Fault("hung-qstat", start_s, end_s, "qstat is killed after its limit", fate=fate)
+
+
+def _share(site: Site, kind: str, types: Any, bend: Callable[[Any], Fate]) -> Fault:
+    """A drawn share of such calls is bent."""
+    start_s, end_s = site.window(1800.0, 5 * 3600.0)
+    share = site.random.uniform(0.1, 0.9)
+
+    def fate(daemon: Daemon, action: Any, before: Fate) -> Fate:
+        if not isinstance(action, types) or site.random.random() > share:
+            return before
+        site.fired(kind)
+        return bend(action)
+
+    return Fault(kind, start_s, end_s, f"{share:.0%} of the calls", fate=fate)
+
+
+def request_lost(site: Site) -> Fault:
+    """A request to PanDA never arrives."""
+    return _share(
+        site, "request-lost", HTTP, lambda action: Fate(HTTP_LIMIT_S, 0.0, effect=False, answer=TIMED_OUT)
+    )
+
+
+def answer_lost(site: Site) -> Fault:
+    """PanDA does what it was asked and the answer is lost."""
+    return _share(site, "answer-lost", HTTP, lambda action: Fate(1.0, HTTP_LIMIT_S, answer=TIMED_OUT))
+
+
+def html_answer(site: Site) -> Fault:
+    """A proxy answers with a page of HTML in place of PanDA."""
+    page = Broken("expected JSON", "<!DOCTYPE html><html>Bad gateway</html>")
+    return _share(site, "html-answer", HTTP, lambda action: Fate(0.2, 0.1, effect=False, answer=page))
+
+
+def server_error(site: Site) -> Fault:
+    """5xx before or after the commit."""
+    error = Unavailable("HTTP 503")
+    return _share(
+        site,
+        "server-error",
+        HTTP,
+        lambda action: Fate(0.2, 0.1, effect=site.random.random() < 0.5, answer=error),
+    )
+
+
+def credential_expired(site: Site) -> Fault:
+    """PanDA refuses whatever is asked until somebody renews the credential."""
+    start_s, end_s = site.window(1800.0, 3 * 3600.0)
+
+    def fate(daemon: Daemon, action: Any, before: Fate) -> Fate:
+        if not isinstance(action, HTTP):
+            return before
+        site.fired("credential-expired")
+        return Fate(0.1, 0.1, effect=False, answer=Refused("403", "permission denied"))
+
+    return Fault("credential-expired", start_s, end_s, "every call is refused", fate=fate)
+
+
+def qsub_answer_lost(site: Site) -> Fault:
+    """qsub takes the batch job and its answer is lost."""
+    return _share(
+        site, "qsub-answer-lost", a.SubmitBatchJob, lambda action: Fate(1.0, 30.0, answer=TIMED_OUT)
+    )
+
+
+def qsub_refused(site: Site) -> Fault:
+    """qsub says a definite no."""
+    no = Refused("15036", "Job exceeds queue resource limits")
+    return _share(
+        site, "qsub-refused", a.SubmitBatchJob, lambda action: Fate(0.5, 0.1, effect=False, answer=no)
+    )
+
+
+def qdel_fails(site: Site) -> Fault:
+    """qdel gives no answer and does nothing."""
+    return _share(
+        site, "qdel-fails", a.CancelBatchJob, lambda action: Fate(5.0, 1.0, effect=False, answer=TIMED_OUT)
+    )
+
+
+def journal_full(site: Site) -> Fault:
+    """The disk of the state directory is full: nothing can be appended."""
+    start_s, end_s = site.window(300.0, 2 * 3600.0)
+    full = Unavailable("No space left on device")
+
+    def fate(daemon: Daemon, action: Any, before: Fate) -> Fate:
+        if not isinstance(action, a.AppendEvents):
+            return before
+        site.fired("journal-full")
+        return Fate(0.1, 0.1, effect=False, answer=full)
+
+    return Fault("journal-full", start_s, end_s, "no append succeeds", fate=fate)
+
+
+CALLS = (
+    slow_qsub,
+    slow_fsync,
+    slow_http,
+    slow_evidence,
+    hung_qstat,
+    request_lost,
+    answer_lost,
+    html_answer,
+    server_error,
+    credential_expired,
+    qsub_answer_lost,
+    qsub_refused,
+    qdel_fails,
+    journal_full,
+)

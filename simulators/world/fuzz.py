@@ -1,0 +1,104 @@
+"""Runs seeds: anything may fail, then all is healed and the world must come to rest; checkers look at the end."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from simulators.world.checkers import Violation, violations
+from simulators.world.coverage import Coverage
+from simulators.world.rest import REST, Rest
+from simulators.world.seeds import CALM_S, DAY_S, WALLTIME_MAX_S, Seeded, make_seeded
+
+# The longest that a batch job waits on this site once everything is healed (its backlog is at most 200 jobs).
+QUEUE_WAIT_MAX_S = 4 * 3600.0
+# No job may be open longer than this after the healing.
+OPEN_MAX_S = QUEUE_WAIT_MAX_S + WALLTIME_MAX_S + 6 * 3600.0
+_LOOK_S = 600.0
+# A story is read by a person: so many violations, lines, and characters a line.
+STORIES_MAX, HISTORY_MAX, LINE_MAX = 3, 150, 400
+# Bundle ids, batch ids and PandaIDs in a violation's story.
+_NAMED = re.compile(r"\b[a-z][a-z2-7]{8}\b|\b\d+\.sim\b|(?<=job )\d+|(?<=job \()\d+")
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of one seed. `faults` counts what changed something; `coverage` what occurred."""
+
+    seed: int
+    violations: list[Violation]
+    faults: Counter[str]
+    coverage: Coverage
+    trace_hash: str
+    story: list[str] = field(default_factory=list)
+    jobs: int = 0
+    bundles: int = 0
+    events: int = 0
+    virtual_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+def run_seed(seed: int) -> Result:
+    """Run one seed to its end."""
+    begun_s = time.process_time()
+    seeded = make_seeded(seed)
+    world, coverage = seeded.world, Coverage()
+    world.watch.append(coverage.event)
+    world.started, world.released = coverage.begin, coverage.action
+    world.start_daemon()
+    world.run(CALM_S)
+    heal(seeded)
+    rest = Rest(world.now_s)
+    while world.now_s < CALM_S + OPEN_MAX_S and not (world.now_s >= DAY_S and at_rest(seeded)):
+        world.run(_LOOK_S)
+        rest.look(world)
+    found = violations(world)
+    found += [Violation(name, story) for name, check in REST.items() for story in check(world, rest)]
+    folds = [daemon.number for daemon in world.daemons if coverage.differs(daemon)]
+    found += [
+        Violation("fold_differs", f"the state of daemon {number} is not its events'") for number in folds
+    ]
+    return Result(
+        seed,
+        found,
+        seeded.site.count,
+        coverage,
+        world.trace_hash(),
+        [*seeded.story(), *_history(seeded, found)] if found else [],
+        len(world.source.handed_out),
+        coverage.events["BundlePlanned"],
+        sum(coverage.events.values()),
+        world.now_s,
+        time.process_time() - begun_s,
+    )
+
+
+def _history(seeded: Seeded, found: list[Violation]) -> list[str]:
+    """What the trace says of the bundles, jobs and batch jobs that the violations name."""
+    words = sorted({word for item in found[:STORIES_MAX] for word in _NAMED.findall(item.story)})
+    pattern = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in words))
+    lines = [f"{at_s:10.1f} {what}" for at_s, what in seeded.world.trace if words and pattern.search(what)]
+    lines = [line[:LINE_MAX] for line in lines if "EvidenceSeen" not in line and "Listing(" not in line]
+    return ["", f"history of {', '.join(words)}:", *lines[-HISTORY_MAX:]]
+
+
+def heal(seeded: Seeded) -> None:
+    """No more faults: what is stopped goes on, what is dead is started, nodes are up. What was lost stays lost."""
+    site, world = seeded.site, seeded.world
+    for fault in list(site.active):
+        site.active.remove(fault)
+        fault.end()
+    for number in world.torque.nodes:
+        world.torque.node_back(world.now_s, number)
+    site.restart(60.0)
+
+
+def at_rest(seeded: Seeded) -> bool:
+    """Nothing is open any more."""
+    world = seeded.world
+    daemon = seeded.site.daemon()
+    if daemon is None or world.source.waiting or daemon.state.jobs or daemon.state.bundles:
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""What must be so once everything is healed: the second phase of a seed. Each check returns stories of what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pilot.rotation.policy import live_bundles
+from simulators.torque.job import Letter
+from simulators.world.world import World
+
+# Wanted pilots must live so long after the healing, where jobs wait for them.
+REACHED_MAX_S = 3600.0
+
+
+@dataclass(slots=True)
+class Rest:
+    """What is written down between the healing and the end. `answered`: alarms that a person answered."""
+
+    healed_s: float
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def look(self, world: World) -> None:
+        """Where jobs wait at the server though the time is over, the wanted number of pilots must live."""
+        if world.now_s < self.healed_s + REACHED_MAX_S:
+            return
+        waiting = {job.panda_queue for job in world.source.waiting}
+        for daemon in (daemon for daemon in world.daemons if daemon.alive):
+            for queue in world.limits.queues.values():
+                live = len(live_bundles(daemon.state, queue.name))
+                if queue.panda_queue in waiting and live < min(queue.wanted, queue.queued_max):
+                    story = f"{live} of {queue.wanted} pilots live at {world.now_s:.0f} s and jobs wait"
+                    self.missing.setdefault(queue.name, story)
+
+
+def wanted_not_reached(world: World, rest: Rest) -> Iterator[str]:
+    """An hour after the healing the wanted number of pilots lives where jobs wait."""
+    for queue, story in rest.missing.items():
+        yield f"{queue}: {story}"
+
+
+def alarm_left(world: World, rest: Rest) -> Iterator[str]:
+    """Every alarm is cleared once its cause is over."""
+    for daemon in (daemon for daemon in world.daemons if daemon.alive):
+        for name, alarm in daemon.memory.alarms.items():
+            yield f"{name} of {alarm.since_s:.0f} s is still raised: {alarm.reason}"
+
+
+def batch_job_left(world: World, rest: Rest) -> Iterator[str]:
+    """No batch job of ours is left in the batch system."""
+    for job in world.torque.jobs.values():
+        if job.state is not Letter.COMPLETE:
+            yield f"{job.batch_id} ({job.submission.name}) is {job.state.value} at the end"
+
+
+def files_left(world: World, rest: Rest) -> Iterator[str]:
+    """No file of a bundle is left beyond its retention."""
+    known = {bundle_id for daemon in world.daemons if daemon.alive for bundle_id in daemon.state.bundles}
+    start = f"{world.limits.site.shared_dir}/bundles/"
+    left = {path[len(start) :].partition("/")[0] for path in world.shared.paths(start)}
+    for bundle_id in sorted(left - known):
+        yield f"files of {bundle_id} are there and no daemon knows it"
+
+
+REST = {check.__name__: check for check in (wanted_not_reached, alarm_left, batch_job_left, files_left)}

@@ -1,0 +1,150 @@
+"""What one seed is: a site with two PanDA queues, jobs that arrive, and the faults that will happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+
+from pilot.multijob.model import Limits, QueueSpec, ReportTimes, WalltimePolicy
+from pilot.multijob.node.manifest import Job as NodeJob
+from pilot.ports import Job
+from simulators.torque.site import QueueSpec as BatchQueue
+from simulators.torque.site import TorqueSite
+from simulators.world.faults.batch import BATCH
+from simulators.world.faults.calls import CALLS
+from simulators.world.faults.fault import Fault, Site, install
+from simulators.world.faults.processes import PROCESSES, crash, crash_at_effect
+from simulators.world.staging import make_job, make_limits
+from simulators.world.world import World
+
+# Anything may fail until then; then everything is healed and the world must come to rest.
+CALM_S = 13 * 3600.0
+# At least so long is every seed.
+DAY_S = 24 * 3600.0
+# Batch queue, walltime, margins: the longest walltime that a bundle here asks for.
+WALLTIME_MAX_S = 7200
+TICK_S = 30.0
+FAULTS_MIN, FAULTS_MAX = 8, 14
+
+Draw = Callable[[Site], Fault]
+KINDS: tuple[Draw, ...] = (*CALLS, *BATCH, *PROCESSES)
+
+
+@dataclass(slots=True)
+class Seeded:
+    """A seed's world, ready to run."""
+
+    seed: int
+    world: World
+    site: Site
+    faults: list[Fault]
+
+    def story(self) -> list[str]:
+        """What was drawn, a line each."""
+        limits = self.world.limits
+        lines = [f"seed {self.seed}: {len(limits.queues)} queues, faults until {CALM_S:.0f} s"]
+        for fault in sorted(self.faults, key=lambda item: item.start_s):
+            lines.append(f"  {fault.start_s:8.0f} - {fault.end_s:8.0f} s {fault.kind}: {fault.says}")
+        return lines
+
+
+def make_seeded(seed: int) -> Seeded:
+    """Draw everything of this seed."""
+    chance = Random(f"{seed}:site")
+    limits = _limits(chance)
+    run_s = partial(_run_s, seed)
+    world = World(limits, [], seed, run_s, _torque(limits), TICK_S)
+    _jobs_arrive(world, chance)
+    site = Site(world, Random(f"{seed}:faults"), CALM_S)
+    faults = _faults(site)
+    install(site, faults)
+    return Seeded(seed, world, site, faults)
+
+
+def _faults(site: Site) -> list[Fault]:
+    """8 to 14 kinds, one crash at least."""
+    chance = site.random
+    count = chance.randint(FAULTS_MIN, FAULTS_MAX)
+    kinds = [chance.choice((crash, crash_at_effect)), *chance.sample(KINDS, count - 1)]
+    return [kind(site) for kind in kinds]
+
+
+def _limits(chance: Random) -> Limits:
+    limits = make_limits(listing_every_s=60.0)
+    long = replace(
+        limits.queues["long"],
+        wanted=chance.randint(2, 4),
+        queued_max=3,
+        nodes=2,
+        slots=chance.choice((2, 4)),
+        jobs_per_slot=chance.randint(1, 3),
+        walltime=WalltimePolicy(600, WALLTIME_MAX_S, 10.0, 10.0, 300.0),
+        fill_wait_s=chance.choice((0.0, 600.0)),
+    )
+    short = QueueSpec(
+        name="short",
+        server="panda2",
+        panda_queue="Q-short",
+        batch_queue="short",
+        wanted=chance.randint(1, 3),
+        queued_max=2,
+        nodes=1,
+        slots=long.slots,
+        pool_bundles=2,
+        fill_wait_s=300.0,
+        walltime=WalltimePolicy(300, 3600, 10.0, 5.0, 300.0),
+        chunk=10,
+    )
+    long = replace(long, panda_queue="Q-long")
+    protocol = replace(
+        limits.protocol, visible_s=chance.choice((5.0, 30.0)), grace_s=chance.choice((120.0, 600.0))
+    )
+    node_limits = {**limits.site.node_limits, "visible_s": protocol.visible_s}
+    return replace(
+        limits,
+        queues={"long": long, "short": short},
+        protocol=protocol,
+        report=ReportTimes(),
+        site=replace(limits.site, node_limits=node_limits),
+        evidence_every_s=30.0,
+        submit_retry_s=60.0,
+        fetch_retry_s=60.0,
+        fetch_retry_max_s=600.0,
+        retain_ok_s=3600.0,
+        retain_failed_s=4 * 3600.0,
+    )
+
+
+def _torque(limits: Limits) -> TorqueSite:
+    return TorqueSite(
+        nodes=8,
+        slots=4,
+        server_name=limits.batch_server,
+        features=(),
+        queues={"normal": BatchQueue(), "short": BatchQueue(priority=100, walltime_max_s=3600)},
+        keep_completed_s=300.0,
+        start_delay_s=15.0,
+        scheduler_interval_s=15.0,
+    )
+
+
+def _jobs_arrive(world: World, chance: Random) -> None:
+    """200 jobs and more: most while anything may fail, some after that."""
+    numbers = iter(range(1, 100000))
+    for name, least in (("Q-long", 150), ("Q-short", 50)):
+        for _ in range(4):
+            late_s = chance.uniform(0.0, 0.8 * CALM_S)
+            _arrive(world, late_s, name, [next(numbers) for _ in range(least // 4 + 1)])
+        _arrive(world, CALM_S + 60.0, name, [next(numbers) for _ in range(8)])
+
+
+def _arrive(world: World, at_s: float, panda_queue: str, numbers: list[int]) -> None:
+    jobs: list[Job] = [replace(make_job(number), panda_queue=panda_queue) for number in numbers]
+    world.timers.set(at_s, lambda: world.source.waiting.extend(jobs))
+
+
+def _run_s(seed: int, job: NodeJob) -> float:
+    """How long this payload takes on this day, mostly below what is predicted."""
+    return Random(f"{seed}:run:{job.panda_id}.{job.attempt_nr}").lognormvariate(6.3, 0.7)

@@ -1,0 +1,84 @@
+"""Seeds of the virtual world: anything may fail, then all is healed; no checker finds a violation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from simulators.world.campaign import Broke, attempt
+from simulators.world.checkers import Violation
+from simulators.world.fuzz import Result, run_seed
+from simulators.world.seeds import make_seeded
+
+
+@pytest.mark.parametrize("seed", range(1, 13))
+def test_a_seed_is_clean(seed: int) -> None:
+    result = attempt(seed)
+    assert isinstance(result, Result), result
+    told = [*result.story, *(f"{item.checker}: {item.story}" for item in result.violations)]
+    assert not result.violations, "\n".join([*told, f"repeat: simsite fuzz --seeds {seed}"])
+
+
+def test_the_same_seed_gives_the_same_trace_and_another_seed_another() -> None:
+    assert run_seed(5).trace_hash == run_seed(5).trace_hash != run_seed(6).trace_hash
+
+
+def test_a_seed_has_two_queues_200_jobs_3_kinds_of_fault_and_a_crash() -> None:
+    for seed in range(1, 50):
+        seeded = make_seeded(seed)
+        kinds = {fault.kind for fault in seeded.faults}
+        assert len(seeded.world.limits.queues) == 2
+        assert len(kinds) >= 3
+        assert kinds & {"crash", "crash-at-effect"}
+    result = run_seed(1)
+    assert result.jobs >= 200
+    assert result.bundles >= 5
+    assert result.virtual_s >= 24 * 3600.0
+
+
+def test_an_exception_is_a_broken_harness_and_no_violation() -> None:
+    def run(seed: int) -> Result:
+        raise KeyError("lost")
+
+    broke = attempt(7, run)
+    assert isinstance(broke, Broke)
+    assert "KeyError" in broke.text
+
+
+def _fuzz(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "simulators.cli", "fuzz", *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_tells_totals_and_its_exit_code() -> None:
+    done = _fuzz("--seeds", "1-2", "--workers", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 seeds" in done.stdout
+    assert "| run_twice | 0 |" in done.stdout
+    usage = _fuzz("--seeds", "9-2")
+    assert usage.returncode == 2
+    assert "expected a number or A-B" in usage.stderr
+
+
+def test_a_violation_prints_its_story_and_the_command_that_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from simulators.world import campaign, fuzz_cli
+
+    def run(seeds: range, workers: int) -> Iterator[Result]:
+        for seed in seeds:
+            result = run_seed(seed)
+            result.violations = [Violation("run_twice", "job (3, 1) ran 2 times")]
+            result.story = make_seeded(seed).story()
+            yield result
+
+    monkeypatch.setattr(fuzz_cli, "run_seeds", run)
+    assert fuzz_cli.run_fuzz("4", 1, False, None) == fuzz_cli.EXIT_VIOLATION
+    text = capsys.readouterr().out
+    assert "seed 4: run_twice: job (3, 1) ran 2 times" in text
+    assert f"repeat: {campaign.command(4)}" in text
+    assert "crash" in text
