@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 
@@ -32,18 +31,6 @@ def write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Replace `path` by temp name, fsync, rename, fsync of the directory. Nothing half-written stays."""
-    private = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        write_new(private, content, mode)
-        os.rename(private, path)
-    except BaseException:
-        private.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
 
 
 def link_new(private: Path, path: Path) -> bool:

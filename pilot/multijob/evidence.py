@@ -1,25 +1,44 @@
-"""Evidence on a real filesystem: bundle directories, claims, doors, node journals (docs/architecture/files.md).
+"""Evidence: bundle directories, claims, doors, node journals (docs/architecture/files.md).
 
 Implements `ports.Evidence`. Decides nothing: errors of the filesystem are `Unavailable`. Every method may be
-called again after a lost answer.
+called again after a lost answer. Each is a sequence of file operations as values: `FileEvidence.run` carries them out,
+on the real filesystem or (the virtual world) on a simulated one.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 import secrets
-import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from pilot.files import link_new, read_bounded, sync_directory, write_atomic, write_new
+from pilot.multijob.node.files import (
+    CountLinks,
+    Exists,
+    Link,
+    Names,
+    Pause,
+    Put,
+    PutNew,
+    Steps,
+    SyncDirectory,
+    Unlink,
+    run_steps,
+)
 from pilot.multijob.nodejournal import Lines, parse_lines
+from pilot.multijob.operations import (
+    MakeDirectory,
+    ReadBytes,
+    RemoveTree,
+    Rename,
+    SameFile,
+    Size,
+    perform,
+)
 from pilot.ports import (
     BatchId,
     BundleFiles,
@@ -50,22 +69,34 @@ R = TypeVar("R")
 
 
 def _values(
-    call: Callable[Concatenate[FileEvidence, P], R],
+    call: Callable[Concatenate[FileEvidence, P], Steps[R]],
 ) -> Callable[Concatenate[FileEvidence, P], R | Failure]:
-    """Errors of the filesystem as values."""
+    """Carried out by `run`, errors of the filesystem as values."""
 
-    def wrapped(self: FileEvidence, /, *args: P.args, **kwargs: P.kwargs) -> R | Failure:
+    def caught(steps: Steps[R]) -> Steps[R | Failure]:
         try:
-            return call(self, *args, **kwargs)
+            return (yield from steps)
         except OSError as error:
             return Unavailable(f"{error.strerror or error} ({error.filename})")
+
+    def wrapped(self: FileEvidence, /, *args: P.args, **kwargs: P.kwargs) -> R | Failure:
+        outcome: R | Failure = self.run(caught(call(self, *args, **kwargs)))
+        return outcome
 
     return wrapped
 
 
+def on_disk(steps: Steps[Any]) -> Any:
+    """Carry out the operations on the real filesystem, one after the other."""
+    return run_steps(steps, perform)
+
+
 @dataclass(frozen=True, slots=True)
 class FileEvidence:
-    """Evidence below `shared_dir`. `nonce` is drawn by each start of the daemon; `utc` gives text for people."""
+    """Evidence below `shared_dir`. `nonce` is drawn by each start of the daemon; `utc` gives text for people.
+
+    `draw` gives a new name for what nobody else may touch.
+    """
 
     shared_dir: Path
     epoch: int
@@ -74,8 +105,10 @@ class FileEvidence:
     nonce: str
     utc: Callable[[], str]
     look_again_s: float = LOOK_AGAIN_S
-    # `making.<epoch>` was made by this run: it is never made twice
-    _began: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
+    run: Callable[[Steps[Any]], Any] = on_disk
+    draw: Callable[[], str] = lambda: secrets.token_hex(8)
+    # `making.<epoch>` was made by this run: it is never made twice. One list for all copies of this value.
+    began: list[bool] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def bundles(self) -> Path:
@@ -89,52 +122,76 @@ class FileEvidence:
         return self.bundles / bundle_id
 
     @_values
-    def prepare(self, files: BundleFiles) -> Done:
+    def prepare(self, files: BundleFiles) -> Steps[Done]:
         """Build the directory in `making.<epoch>/` and rename it into place."""
         final = self.directory(files.bundle_id)
-        if (final / "manifest.json").exists():
-            sync_directory(self.bundles)
+        if (yield Exists(f"{final}/manifest.json")):
+            yield SyncDirectory(str(self.bundles))
             return Done()
-        if not self._began:
-            self._begin()
-        making = self._making(self.epoch) / files.bundle_id
-        shutil.rmtree(making, ignore_errors=True)
+        if not self.began:
+            yield from self._begin()
+        making = f"{self._making(self.epoch)}/{files.bundle_id}"
+        try:
+            yield from _remove_all(making)
+        except OSError:
+            pass  # what is left of an earlier try shows in the next line
         # Not with its parent: a newer epoch has put that away, and nothing of this one may get into place any more.
-        making.mkdir()
-        write_new(making / "manifest.json", files.manifest.encode())
+        yield MakeDirectory(making)
+        yield PutNew(f"{making}/manifest.json", files.manifest)
         for number, text in files.scripts.items():
-            write_new(making / f"script.{number}.sh", text.encode(), 0o755)
-        sync_directory(making)
-        os.rename(making, final)
-        sync_directory(self.bundles)
+            yield PutNew(f"{making}/script.{number}.sh", text, 0o755)
+        yield SyncDirectory(making)
+        yield Rename(making, str(final))
+        yield SyncDirectory(str(self.bundles))
         return Done()
 
     @_values
-    def add_script(self, bundle_id: BundleId, round_k: int, text: str) -> Done:
+    def add_script(self, bundle_id: BundleId, round_k: int, text: str) -> Steps[Done]:
         """Write the script of a later round."""
-        write_atomic(self.directory(bundle_id) / f"script.{round_k}.sh", text.encode(), 0o755)
+        yield from self._put(bundle_id, f"script.{round_k}.sh", text, 0o755)
         return Done()
 
+    def _put(self, bundle_id: BundleId, name: str, text: str, mode: int = 0o644) -> Steps[None]:
+        """Replace a file of a bundle; nothing half-written stays."""
+        directory = self.directory(bundle_id)
+        temp = f"{directory}/.{name}.{self.draw()}"
+        try:
+            yield Put(f"{directory}/{name}", text, temp, mode)
+        except OSError:
+            yield from _unlink_if_possible(temp)
+            raise
+
     @_values
-    def read(self, bundle_id: BundleId, offsets: Mapping[str, int]) -> EvidenceSeen:
-        """Claims, door, marks of gates, and the node journals' valid lines behind the offsets."""
+    def read(self, bundle_id: BundleId, offsets: Mapping[str, int]) -> Steps[EvidenceSeen]:
+        """Claims, door, marks of gates, and the node journals' valid lines behind the offsets.
+
+        A journal with an offset was there: it is read also where the listing leaves it out.
+        """
         directory = self.directory(bundle_id)
         numbered: dict[str, list[int]] = {"claim": [], "launched": [], "turned-away": []}
         lines: list[JournalLine] = []
         damaged: list[str] = []
-        names = sorted(os.listdir(directory))
+        names: list[str] = yield Names(str(directory))
         for name in names:
             if match := _NUMBERED.fullmatch(name):
                 numbered[match.group(1)].append(int(match.group(2)))
-            elif _JOURNAL.fullmatch(name):
-                found = self._journal(directory / name, offsets.get(name, 0))
-                lines.extend(found.lines)
-                damaged.extend(found.damaged)
-        claims = {number: self._claim(directory / f"claim.{number}", number) for number in numbered["claim"]}
+        known = (name for name, at in offsets.items() if at > 0)
+        for name in sorted({*filter(_JOURNAL.fullmatch, (*names, *known))}):
+            try:
+                found = yield from self._journal(directory / name, offsets.get(name, 0))
+            except FileNotFoundError:
+                if name in names:
+                    raise
+                found = Lines((), (f"{name}: was there and is gone",))
+            lines.extend(found.lines)
+            damaged.extend(found.damaged)
+        claims = {}
+        for number in numbered["claim"]:
+            claims[number] = yield from self._claim(f"{directory}/claim.{number}", number)
         return EvidenceSeen(
             bundle_id,
             claims,
-            self._door(directory / "door") if "door" in names else None,
+            (yield from self._door(f"{directory}/door")) if "door" in names else None,
             tuple(numbered["launched"]),
             tuple(numbered["turned-away"]),
             "closed" in names,
@@ -142,35 +199,32 @@ class FileEvidence:
             tuple(damaged),
         )
 
-    def _journal(self, path: Path, offset: int) -> Lines:
+    def _journal(self, path: Path, offset: int) -> Steps[Lines]:
         """Everything behind the offset, up to the end: the last reading of a bundle must leave nothing behind."""
         lines: list[JournalLine] = []
         damaged: list[str] = []
-        if os.stat(path).st_size <= offset:
+        if (yield Size(str(path))) <= offset:
             return Lines((), ())
-        with open(path, "rb") as source:
-            while True:
-                source.seek(offset)
-                content = source.read(READ_MAX_BYTES)
-                found = parse_lines(path.name, offset, content)
-                lines.extend(found.lines)
-                damaged.extend(found.damaged)
-                if len(content) < READ_MAX_BYTES:
-                    return Lines(tuple(lines), tuple(damaged))
-                if not found.lines:
-                    damaged.append(
-                        f"{path.name}: no whole line in {READ_MAX_BYTES} bytes from byte {offset} on"
-                    )
-                    offset += READ_MAX_BYTES
-                else:
-                    offset = found.lines[-1].end
+        while True:
+            content: bytes = yield ReadBytes(str(path), offset, READ_MAX_BYTES)
+            found = parse_lines(path.name, offset, content)
+            lines.extend(found.lines)
+            damaged.extend(found.damaged)
+            if len(content) < READ_MAX_BYTES:
+                return Lines(tuple(lines), tuple(damaged))
+            if not found.lines:
+                damaged.append(f"{path.name}: no whole line in {READ_MAX_BYTES} bytes from byte {offset} on")
+                offset += READ_MAX_BYTES
+            else:
+                offset = found.lines[-1].end
 
     @_values
-    def make_claim(self, bundle_id: BundleId, round_k: int) -> ClaimMade:
+    def make_claim(self, bundle_id: BundleId, round_k: int) -> Steps[ClaimMade]:
         """Make claim(k) as the pilot by link(2) of an own fsynced file; an own or a pilot's claim found is won."""
-        path = self.directory(bundle_id) / f"claim.{round_k}"
+        directory = str(self.directory(bundle_id))
+        path = f"{directory}/claim.{round_k}"
         claim = Claim("pilot", round_k, None, self.host, self.pid, self.nonce, self.utc())
-        private = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        private = f"{path}.{self.draw()}"
         body = {
             "who": claim.who,
             "round": round_k,
@@ -180,24 +234,27 @@ class FileEvidence:
             "nonce": claim.nonce,
             "utc": claim.utc,
         }
-        write_new(private, json.dumps(body).encode())
         try:
-            if link_new(private, path):
-                return ClaimMade(True, claim)
-        finally:
-            private.unlink(missing_ok=True)
-        found = self._claim(path, round_k)
+            yield PutNew(private, json.dumps(body))
+            made = yield from _link_new(directory, private, path)
+        except OSError:
+            yield from _unlink_if_possible(private)
+            raise
+        yield from _unlink_if_possible(private)
+        if made:
+            return ClaimMade(True, claim)
+        found = yield from self._claim(path, round_k)
         for _ in range(LOOKS - 1):
             if found.who != "unreadable":
                 break
-            time.sleep(self.look_again_s)
-            found = self._claim(path, round_k)
+            yield Pause(self.look_again_s)
+            found = yield from self._claim(path, round_k)
         return ClaimMade(found.who == "pilot", found)
 
-    def _claim(self, path: Path, number: int) -> Claim:
+    def _claim(self, path: str, number: int) -> Steps[Claim]:
         """The claim in a file; who is "unreadable" where its text makes no sense (yet)."""
         try:
-            body = json.loads(_read_small(path))
+            body = json.loads((yield from _read_small(path)))
             if body["who"] not in ("gate", "pilot") or body["round"] != number:
                 raise ValueError("who or round")
             if body["who"] == "gate" and not isinstance(body["batch_id"], str):
@@ -208,83 +265,120 @@ class FileEvidence:
         except (ValueError, KeyError, TypeError, RecursionError):
             return Claim("unreadable", number, None, "", 0, "", "")
 
-    def _door(self, path: Path) -> int | None:
+    def _door(self, path: str) -> Steps[int | None]:
         try:
-            return int(json.loads(_read_small(path))["round"])
+            return int(json.loads((yield from _read_small(path)))["round"])
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     @_values
-    def set_door(self, bundle_id: BundleId, round_k: int) -> Done:
+    def set_door(self, bundle_id: BundleId, round_k: int) -> Steps[Done]:
         """door := k. The door never goes back."""
-        path = self.directory(bundle_id) / "door"
-        standing = self._door(path) if path.exists() else None
+        path = f"{self.directory(bundle_id)}/door"
+        standing = (yield from self._door(path)) if (yield Exists(path)) else None
         if standing is None or standing < round_k:
-            write_atomic(path, json.dumps({"round": round_k}).encode())
+            yield from self._put(bundle_id, "door", json.dumps({"round": round_k}))
         return Done()
 
     @_values
-    def close(self, bundle_id: BundleId) -> Done:
+    def close(self, bundle_id: BundleId) -> Steps[Done]:
         """Write `closed`."""
-        path = self.directory(bundle_id) / "closed"
-        if not path.exists():
-            write_atomic(path, json.dumps({"utc": self.utc()}).encode())
+        if not (yield Exists(f"{self.directory(bundle_id)}/closed")):
+            yield from self._put(bundle_id, "closed", json.dumps({"utc": self.utc()}))
         return Done()
 
     @_values
-    def write_commands(self, bundle_id: BundleId, text: str) -> Done:
+    def write_commands(self, bundle_id: BundleId, text: str) -> Steps[Done]:
         """Replace `commands.json`."""
-        write_atomic(self.directory(bundle_id) / "commands.json", text.encode())
+        yield from self._put(bundle_id, "commands.json", text)
         return Done()
 
     @_values
-    def remove(self, bundle_id: BundleId) -> Done:
+    def remove(self, bundle_id: BundleId) -> Steps[Done]:
         """Remove the bundle's directory; renamed out of sight first, so that nobody finds half of one."""
-        path = self.directory(bundle_id)
-        gone = self.shared_dir / "removed" / bundle_id
-        if path.exists():
-            gone.parent.mkdir(exist_ok=True)
-            os.rename(path, gone)
-        if gone.exists():
-            shutil.rmtree(gone)
+        path = str(self.directory(bundle_id))
+        removed = f"{self.shared_dir}/removed"
+        if (yield Exists(path)):
+            yield MakeDirectory(removed, exist_ok=True)
+            yield Rename(path, f"{removed}/{bundle_id}")
+        if (yield Exists(f"{removed}/{bundle_id}")):
+            yield from _remove_all(f"{removed}/{bundle_id}")
         return Done()
 
     def known_bundles(self) -> tuple[BundleId, ...]:
         """Ids of all bundle directories in place. Raises OSError."""
-        if not self.bundles.exists():
+        return self.run(self._known_bundles())  # type: ignore[no-any-return]
+
+    def _known_bundles(self) -> Steps[tuple[BundleId, ...]]:
+        if not (yield Exists(str(self.bundles))):
             return ()
-        return tuple(BundleId(name) for name in sorted(os.listdir(self.bundles)) if BUNDLE_ID.fullmatch(name))
+        names: list[str] = yield Names(str(self.bundles))
+        return tuple(BundleId(name) for name in names if BUNDLE_ID.fullmatch(name))
 
     def put_older_makings_away(self) -> None:
         """Rename `making.*` of older epochs: what an older daemon still builds never gets into place. Make the own one.
 
         Called once, before anything is built. Raises OSError.
         """
-        for path in self.shared_dir.glob("making.*"):
-            number = path.name.partition(".")[2]
-            if number.isdigit() and int(number) < self.epoch:
-                away = path.with_name(f"abandoned.{number}.{secrets.token_hex(4)}")
-                os.rename(path, away)
-                shutil.rmtree(away, ignore_errors=True)
-        self._begin()
+        self.run(self._put_older_makings_away())
 
-    def _begin(self) -> None:
-        self.bundles.mkdir(exist_ok=True)
-        self._making(self.epoch).mkdir(exist_ok=True)
-        sync_directory(self.shared_dir)
-        self._began.append(True)
+    def _put_older_makings_away(self) -> Steps[None]:
+        names: list[str] = yield Names(str(self.shared_dir))
+        for name in names:
+            word, _, number = name.partition(".")
+            if word == "making" and number.isdigit() and int(number) < self.epoch:
+                away = f"{self.shared_dir}/abandoned.{number}.{self.draw()}"
+                yield Rename(f"{self.shared_dir}/{name}", away)
+                try:
+                    yield from _remove_all(away)
+                except OSError:
+                    pass  # out of the way is what counts
+        yield from self._begin()
+
+    def _begin(self) -> Steps[None]:
+        yield MakeDirectory(str(self.bundles), exist_ok=True)
+        yield MakeDirectory(str(self._making(self.epoch)), exist_ok=True)
+        yield SyncDirectory(str(self.shared_dir))
+        self.began.append(True)
 
     def _making(self, epoch: int) -> Path:
         return self.shared_dir / f"making.{epoch}"
 
 
-def _read_small(path: Path) -> bytes:
+def _link_new(directory: str, private: str, path: str) -> Steps[bool]:
+    """Make `path` by link(2) of the fsynced `private`; True for exactly one maker, durable on return.
+
+    Decided by the own file, not by the error: an answer lost on a network filesystem shows as EEXIST although the
+    link was made.
+    """
+    try:
+        yield Link(private, path)
+    except FileExistsError:
+        pass
+    yield SyncDirectory(directory)
+    return (yield CountLinks(private)) == 2 or bool((yield SameFile(private, path)))
+
+
+def _unlink_if_possible(path: str) -> Steps[None]:
+    try:
+        yield Unlink(path)
+    except OSError:
+        pass  # nobody reads it
+
+
+def _remove_all(directory: str) -> Steps[None]:
+    while not (yield RemoveTree(directory)):
+        pass
+
+
+def _read_small(path: str) -> Steps[bytes]:
     """The text of a claim or door; ValueError where it is there and cannot be read at all. Raises OSError."""
     try:
-        content = read_bounded(path, SMALL_MAX_BYTES)
+        content: bytes = yield ReadBytes(path, 0, SMALL_MAX_BYTES + 1)
     except OSError as error:
-        # errno is None: too long.
-        if error.errno is None or error.errno in _UNREADABLE:
+        if error.errno in _UNREADABLE:
             raise ValueError(str(error)) from error
         raise
+    if len(content) > SMALL_MAX_BYTES:
+        raise ValueError(f"{path}: more than {SMALL_MAX_BYTES} bytes")
     return content

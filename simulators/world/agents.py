@@ -105,6 +105,10 @@ class Floor:
             self.later(task, pause_s, partial(carry_out, operation))
 
         def carry_out(operation: Any) -> None:
+            up_s = self.shared.faults.up_at()
+            if up_s > self.now():
+                self.later(task, up_s - self.now(), partial(carry_out, operation))
+                return
             if perform(operation, advance):
                 return
             try:
@@ -132,6 +136,7 @@ class Agent:
         self.ended: Callable[[], None] = lambda: None
         self.nonce = nonce
         self._journal = f"{self.directory}/node.{self.index}.{nonce}.journal"
+        self._open = floor.shared.open_new(task.client, self._journal)
         self._lines = 0
         self._serial = 0
         self._runs: dict[int, PayloadRun] = {}
@@ -237,7 +242,7 @@ class Agent:
     def _line(self, kind: str, body: dict[str, Any]) -> None:
         self._lines += 1
         text = render_line(self._lines, kind, "t", self._elapsed(), body).decode()
-        self.floor.shared.append(self.task.client, self._journal, text)
+        self.floor.shared.append(self.task.client, self._journal, self._open, text)
 
     # --- one slot -----------------------------------------------------------------------------------------------
 

@@ -109,11 +109,12 @@ class FileFaults:
         self.outages.append((from_s, to_s))
 
     def up_at(self) -> float:
-        """When an operation that begins now is carried out: now, or the end of the outage."""
+        """When an operation that begins now is carried out: now, or the end of the outage, which then is counted."""
         at_s = self.now()
         for from_s, to_s in sorted(self.outages):
             if from_s <= at_s < to_s:
                 at_s = to_s
+                self.fired(Wrong.OUTAGE)
         return at_s
 
     def stopped_s(self, from_s: float, to_s: float) -> float:

@@ -1,43 +1,48 @@
 """One shared filesystem for several clients on a virtual clock: what one writes another sees late, link(2) is at once.
 
-Carries out the operations of `pilot.multijob.node.files`. Every name keeps its bindings with their times, every file
-its appended pieces: a reader sees the newest binding and the pieces that have reached it. Creating, linking and
-renaming are decided by the server, so they never disagree between clients.
+Carries out the operations of `pilot.multijob.node.files` and `pilot.multijob.operations`. Every name keeps its bindings
+with their times, every file its appended pieces: a reader sees the newest binding and the pieces that have reached it.
+Creating, linking and renaming are decided by the server, so they never disagree between clients.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilot.multijob import operations
 from pilot.multijob.node import files
 from simulators.world.filefaults import FileFaults, Wrong
 
 _FULL = (Wrong.DISK_FULL, Wrong.QUOTA)
+_ALWAYS_S = -1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that one client appended."""
+    """What one client appended."""
 
     at_s: float
     writer: str
-    text: str
+    content: bytes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Inode:
-    """A file's pieces and its number of names."""
+    """A file's pieces and its number of names, or a directory."""
 
-    pieces: list[Piece]
+    pieces: list[Piece] = field(default_factory=list)
     links: int = 0
+    directory: bool = False
 
     @property
     def text(self) -> str:
         """Everything, as the server has it."""
-        return "".join(piece.text for piece in self.pieces)
+        return b"".join(piece.content for piece in self.pieces).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,8 @@ class VirtualFiles:
 
     `before(client, operation)` may raise OSError instead of the operation, `after(client, operation, reply)` changes
     its reply or raises although it happened; both are the faults of a scenario, `faults` has those with rules.
-    What is seen later than `bound_s` breaks the site's promise, and is counted apart.
+    What is seen later than `bound_s` breaks the site's promise, and is counted apart. `local(client, path)` is the text
+    of a file on a client's own disk: what is copied from there.
     """
 
     now: Callable[[], float]
@@ -64,14 +70,21 @@ class VirtualFiles:
     bound_s: float = 0.0
     before: Callable[[str, Any], None] = field(default=lambda client, operation: None)
     after: Callable[[str, Any, Any], Any] = field(default=lambda client, operation, reply: reply)
+    local: Callable[[str, str], str] = field(default=lambda client, path: f"{client}:{path}")
     bindings: dict[str, list[Binding]] = field(default_factory=dict)
+    # every name that ever stood in a directory
+    _names: dict[str, set[str]] = field(default_factory=dict)
     # the newest binding that a client was shown, by (client, path)
     _shown: dict[tuple[str, str], int] = field(default_factory=dict)
 
     # --- the truth ------------------------------------------------------------------------------------------
 
+    def root(self, path: str) -> None:
+        """A directory that everybody has always seen."""
+        self.bindings[path] = [Binding(_ALWAYS_S, "", Inode(directory=True))]
+
     def current(self, path: str) -> Inode | None:
-        """The file as the server has it."""
+        """The file or directory as the server has it."""
         bound = self.bindings.get(path)
         return bound[-1].inode if bound else None
 
@@ -81,8 +94,9 @@ class VirtualFiles:
         return None if inode is None else inode.text
 
     def paths(self, start: str) -> list[str]:
-        """All names that begin with `start` and are there, sorted."""
-        return sorted(path for path in self.bindings if path.startswith(start) and self.current(path))
+        """All names of files that begin with `start` and are there, sorted."""
+        found = ((path, self.current(path)) for path in self.bindings if path.startswith(start))
+        return sorted(path for path, inode in found if inode is not None and not inode.directory)
 
     def contents(self, path: str) -> int:
         """How many different files ever stood under this name."""
@@ -93,9 +107,9 @@ class VirtualFiles:
         inode = self.current(path)
         assert inode is not None
         lost = inode.pieces[index]
-        inode.pieces[index] = Piece(lost.at_s, lost.writer, "\0" * len(lost.text))
+        inode.pieces[index] = Piece(lost.at_s, lost.writer, b"\0" * len(lost.content))
         self.faults.fired(Wrong.LOST)
-        return lost.text
+        return lost.content.decode()
 
     # --- one client -------------------------------------------------------------------------------------------
 
@@ -103,59 +117,31 @@ class VirtualFiles:
         """Carry out one operation now. Raises OSError as a filesystem does. Outages are waited for by the caller."""
         self.before(client, operation)
         path = _name(operation)
-        error = self.faults.error((Wrong.IO_ERROR,), client, path)
-        if error is not None:
-            raise error
-        reply = self._perform(client, operation)
-        error = self.faults.error((Wrong.REPLY_LOST,), client, path)
-        if error is not None:
-            raise error
+        self._fail(client, path, Wrong.IO_ERROR)
+        reply = _OPERATIONS[type(operation)](self, client, operation)
+        self._fail(client, path, Wrong.REPLY_LOST)
         return self.after(client, operation, reply)
 
     def seen(self, client: str, path: str) -> str | None:
         """The text as this client sees it, None if the name is not there for it."""
         inode = self._inode_seen(client, path)
-        if inode is None:
-            return None
-        late_s, text = self.delay_s(client, path), ""
-        last = len(inode.pieces) - 1
-        for index, piece in enumerate(inode.pieces):
-            if not self._reached(client, piece, late_s):
-                continue
-            if piece.writer == client:
-                text += piece.text
-            elif index == last and self._damaged(Wrong.TORN, client, path, index, piece):
-                text += piece.text[: len(piece.text) // 2]
-            elif self._damaged(Wrong.HOLE, client, path, index, piece):
-                text += "\0" * len(piece.text)
-            else:
-                text += piece.text
-        return text
+        return None if inode is None else self._content(client, path, inode).decode("utf-8", "replace")
 
-    def append(self, client: str, path: str, text: str) -> None:
-        """Append durably to an existing or new file. Raises OSError; where the disk is full a half was written."""
-        error = self.faults.error((Wrong.IO_ERROR,), client, path)
-        if error is not None:
-            raise error
+    def open_new(self, client: str, path: str) -> Inode:
+        """Create a file exclusively, to append to. It stays open whatever becomes of its name."""
+        self._fail(client, path, Wrong.IO_ERROR, *_FULL)
+        return self._create(client, path, Inode())
+
+    def append(self, client: str, path: str, inode: Inode, text: str) -> None:
+        """Append durably to an open file. Raises OSError; where the disk is full a half was written."""
+        self._fail(client, path, Wrong.IO_ERROR)
+        content = text.encode()
         error = self.faults.error(_FULL, client, path)
-        inode = self.current(path)
-        piece = Piece(self.now(), client, text if error is None else text[: len(text) // 2])
-        if inode is None:
-            self._bind(client, path, Inode([piece]))
-        else:
-            inode.pieces.append(piece)
+        inode.pieces.append(Piece(self.now(), client, content if error is None else _half(content)))
         if error is not None:
             raise error
 
-    def rename_directory(self, client: str, source: str, target: str) -> None:
-        """rename(2) of a directory with everything in it; FileNotFoundError if nothing is there."""
-        paths = self.paths(source + "/")
-        if not paths:
-            raise FileNotFoundError(2, "No such file or directory", source)
-        for path in paths:
-            inode = self.current(path)
-            self._bind(client, path, None)
-            self._bind(client, target + path[len(source) :], inode)
+    # --- what is seen -----------------------------------------------------------------------------------------
 
     def _inode_seen(self, client: str, path: str) -> Inode | None:
         late_s, bindings = self.delay_s(client, path), self.bindings.get(path, ())
@@ -170,6 +156,22 @@ class VirtualFiles:
                 return bindings[index - 1].inode
             return bound.inode
         return None
+
+    def _content(self, client: str, path: str, inode: Inode) -> bytes:
+        late_s, content = self.delay_s(client, path), b""
+        last = len(inode.pieces) - 1
+        for index, piece in enumerate(inode.pieces):
+            if not self._reached(client, piece, late_s):
+                continue
+            if piece.writer == client:
+                content += piece.content
+            elif index == last and self._damaged(Wrong.TORN, client, path, index, piece):
+                content += _half(piece.content)
+            elif self._damaged(Wrong.HOLE, client, path, index, piece):
+                content += b"\0" * len(piece.content)
+            else:
+                content += piece.content
+        return content
 
     def _reached(self, client: str, what: Binding | Piece, late_s: float) -> bool:
         if what.writer == client:
@@ -187,6 +189,19 @@ class VirtualFiles:
         self.faults.fired(kind)
         return True
 
+    def _opened(self, client: str, path: str) -> Inode:
+        inode = self._inode_seen(client, path)
+        if inode is None:
+            raise _no(errno.ENOENT, path)
+        return inode
+
+    # --- what is changed --------------------------------------------------------------------------------------
+
+    def _fail(self, client: str, path: str, *kinds: Wrong) -> None:
+        error = self.faults.error(kinds, client, path)
+        if error is not None:
+            raise error
+
     def _bind(self, client: str, path: str, inode: Inode | None) -> None:
         before = self.current(path)
         if before is not None:
@@ -194,95 +209,176 @@ class VirtualFiles:
         if inode is not None:
             inode.links += 1
         self.bindings.setdefault(path, []).append(Binding(self.now(), client, inode))
+        folder, _, name = path.rpartition("/")
+        self._names.setdefault(folder, set()).add(name)
 
-    def _new(self, client: str, path: str, text: str) -> None:
+    def _create(self, client: str, path: str, inode: Inode) -> Inode:
+        folder = self.current(path.rpartition("/")[0])
+        if folder is None or not folder.directory:
+            raise _no(errno.ENOENT, path)
+        if self.current(path) is not None:
+            raise _no(errno.EEXIST, path)
+        self._bind(client, path, inode)
+        return inode
+
+    def _below(self, directory: str) -> Iterator[str]:
+        """Everything below a directory that is there, a directory after what is in it."""
+        for name in sorted(self._names.get(directory, ())):
+            path = f"{directory}/{name}"
+            inode = self.current(path)
+            if inode is not None:
+                yield from self._below(path) if inode.directory else ()
+                yield path
+
+    def _new_file(self, client: str, path: str, text: str) -> bytes:
         """A new file; where the disk is full a half of it is there, and the error is raised."""
+        content = text.encode()
         error = self.faults.error(_FULL, client, path)
-        self._bind(
-            client,
-            path,
-            Inode([Piece(self.now(), client, text if error is None else text[: len(text) // 2])]),
+        self._create(
+            client, path, Inode([Piece(self.now(), client, content if error is None else _half(content))])
         )
         if error is not None:
             raise error
+        return content
 
-    def _perform(self, client: str, operation: Any) -> Any:
-        match operation:
-            case files.PutNew(path=path, text=text):
-                if self.current(path) is not None:
-                    raise FileExistsError(17, "File exists", path)
-                self._new(client, path, text)
-            case files.Put(path=path, text=text):
-                error = self.faults.error(_FULL, client, path)
-                if error is not None:
-                    raise error
-                self._bind(client, path, Inode([Piece(self.now(), client, text)]))
-            case files.Link(source=source, target=target):
-                self._link(client, source, target)
-            case files.Exists(path=path):
-                return self.seen(client, path) is not None
-            case files.Names(directory=directory):
-                start = directory + "/"
-                return [
-                    path[len(start) :]
-                    for path in sorted(self.bindings)
-                    if path.startswith(start) and self._listed(client, path)
-                ]
-            case files.Unlink(path=path):
-                if self.current(path) is not None:
-                    self._bind(client, path, None)
-            case files.CopyNew(target=target):
-                return self._copy(client, operation, target)
-            case files.SyncDirectory() | files.Pause():
-                pass
-            case _:
-                return self._ask(client, operation)
-        return None
+    # --- operations -------------------------------------------------------------------------------------------
+
+    def _put_new(self, client: str, operation: files.PutNew) -> None:
+        self._new_file(client, operation.path, operation.text)
+
+    def _put(self, client: str, operation: files.Put) -> None:
+        self._fail(client, operation.path, *_FULL)
+        if self.current(operation.path) is not None:
+            self._bind(client, operation.path, Inode([Piece(self.now(), client, operation.text.encode())]))
+        else:
+            self._new_file(client, operation.path, operation.text)
+
+    def _link(self, client: str, operation: files.Link) -> None:
+        inode = self.current(operation.source)
+        if inode is None:
+            raise _no(errno.ENOENT, operation.source)
+        self._create(client, operation.target, inode)
+
+    def _copy_new(self, client: str, operation: files.CopyNew) -> files.Copied:
+        text = self.local(client, operation.source)
+        self._make_folders(client, operation.target.rpartition("/")[0])
+        return _copied(self._new_file(client, operation.target, text))
+
+    def _make_folders(self, client: str, directory: str) -> None:
+        if self.current(directory) is None:
+            self._make_folders(client, directory.rpartition("/")[0])
+            self._create(client, directory, Inode(directory=True))
+
+    def _make_directory(self, client: str, operation: operations.MakeDirectory) -> None:
+        self._fail(client, operation.directory, *_FULL)
+        there = self.current(operation.directory)
+        if there is None or not there.directory or not operation.exist_ok:
+            self._create(client, operation.directory, Inode(directory=True))
+
+    def _rename(self, client: str, operation: operations.Rename) -> None:
+        if self.current(operation.path) is None:
+            raise _no(errno.ENOENT, operation.path)
+        paths = [operation.path, *reversed(list(self._below(operation.path)))]
+        inodes = [self.current(path) for path in paths]
+        if self.current(operation.target) is not None:
+            raise _no(errno.ENOTEMPTY, operation.target)
+        for path in reversed(paths):
+            self._bind(client, path, None)
+        for path, inode in zip(paths, inodes, strict=True):
+            assert inode is not None
+            self._create(client, operation.target + path[len(operation.path) :], inode)
+
+    def _remove_tree(self, client: str, operation: operations.RemoveTree) -> bool:
+        paths = list(self._below(operation.directory))
+        for path in paths[: operation.at_most]:
+            self._bind(client, path, None)
+        if len(paths) > operation.at_most:
+            return False
+        if self.current(operation.directory) is not None:
+            self._bind(client, operation.directory, None)
+        return True
+
+    def _unlink(self, client: str, operation: files.Unlink) -> None:
+        if self.current(operation.path) is not None:
+            self._bind(client, operation.path, None)
+
+    def _exists(self, client: str, operation: files.Exists) -> bool:
+        return self._inode_seen(client, operation.path) is not None
+
+    def _names_in(self, client: str, operation: files.Names) -> list[str]:
+        self._opened(client, operation.directory)
+        names = sorted(self._names.get(operation.directory, ()))
+        return [name for name in names if self._listed(client, f"{operation.directory}/{name}")]
 
     def _listed(self, client: str, path: str) -> bool:
         there = self._inode_seen(client, path) is not None
         return there and not self.faults.strikes(Wrong.UNLISTED, client, path)
 
-    def _ask(self, client: str, operation: Any) -> Any:
-        """Questions about one file that must be there."""
-        text = self.seen(client, operation.path)
-        if text is None:
-            raise FileNotFoundError(2, "No such file or directory", operation.path)
-        match operation:
-            case files.Read():
-                return text
-            case files.Sum():
-                return _copied(text)
-            case files.CountLinks():
-                inode = self.current(operation.path)
-                return 0 if inode is None else inode.links
-        raise TypeError(f"no such operation here: {operation!r}")
+    def _read(self, client: str, operation: files.Read) -> str:
+        found = self._opened(client, operation.path)
+        return self._content(client, operation.path, found).decode("utf-8", "replace")
 
-    def _link(self, client: str, source: str, target: str) -> None:
-        inode = self.current(source)
-        if inode is None:
-            raise FileNotFoundError(2, "No such file or directory", source)
-        if self.current(target) is not None:
-            raise FileExistsError(17, "File exists", target)
-        self._bind(client, target, inode)
+    def _read_bytes(self, client: str, operation: operations.ReadBytes) -> bytes:
+        found = self._content(client, operation.path, self._opened(client, operation.path))
+        return found[operation.offset : operation.offset + operation.at_most]
 
-    def _copy(self, client: str, operation: files.CopyNew, target: str) -> files.Copied:
-        """A copy of a node-local file: what it holds is named by its path, which says whose it is."""
-        if self.current(target) is not None:
-            raise FileExistsError(17, "File exists", target)
-        self._new(client, target, operation.source)
-        return _copied(operation.source)
+    def _size(self, client: str, operation: operations.Size) -> int:
+        return len(self._content(client, operation.path, self._opened(client, operation.path)))
+
+    def _sum(self, client: str, operation: files.Sum) -> files.Copied:
+        return _copied(self._content(client, operation.path, self._opened(client, operation.path)))
+
+    def _count_links(self, client: str, operation: files.CountLinks) -> int:
+        self._opened(client, operation.path)
+        inode = self.current(operation.path)
+        return 0 if inode is None else inode.links
+
+    def _same_file(self, client: str, operation: operations.SameFile) -> bool:
+        self._opened(client, operation.path)
+        return self.current(operation.path) is self.current(operation.other)
+
+    def _nothing(self, client: str, operation: Any) -> None:
+        """What is written is durable at once; a pause is the caller's."""
+
+
+_OPERATIONS: dict[type, Callable[[VirtualFiles, str, Any], Any]] = {
+    files.PutNew: VirtualFiles._put_new,
+    files.Put: VirtualFiles._put,
+    files.Link: VirtualFiles._link,
+    files.CountLinks: VirtualFiles._count_links,
+    files.Read: VirtualFiles._read,
+    files.Exists: VirtualFiles._exists,
+    files.Names: VirtualFiles._names_in,
+    files.Unlink: VirtualFiles._unlink,
+    files.SyncDirectory: VirtualFiles._nothing,
+    files.CopyNew: VirtualFiles._copy_new,
+    files.Sum: VirtualFiles._sum,
+    files.Pause: VirtualFiles._nothing,
+    operations.MakeDirectory: VirtualFiles._make_directory,
+    operations.Rename: VirtualFiles._rename,
+    operations.RemoveTree: VirtualFiles._remove_tree,
+    operations.Size: VirtualFiles._size,
+    operations.ReadBytes: VirtualFiles._read_bytes,
+    operations.SameFile: VirtualFiles._same_file,
+}
 
 
 def _name(operation: Any) -> str:
     """The name that an operation is about."""
-    for field_name in ("path", "target", "directory"):
+    for field_name in ("target", "path", "directory"):
         found = getattr(operation, field_name, None)
         if found is not None:
             return str(found)
     return ""
 
 
-def _copied(text: str) -> files.Copied:
-    content = text.encode()
+def _half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def _no(number: int, path: str) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+def _copied(content: bytes) -> files.Copied:
     return files.Copied(len(content), f"{zlib.adler32(content):08x}")

@@ -6,17 +6,20 @@ Lanes, their parallel workers and the way from an action to a port's call are pr
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from pilot.lanes import LaneSpec, Route
-from pilot.multijob.actions import CancelBatchJob, FetchJobs, ReportJobs, SubmitBatchJob
+from pilot.multijob.actions import AppendEvents, CancelBatchJob, FetchJobs, ReportJobs, SubmitBatchJob
+from pilot.multijob.node.files import Pause
 from pilot.ports import Answer, Failure, LaneAge, Ticket
 
 # Carried out by a child process, or by a server that has the request already: they go on without the daemon.
 OUTSIDE = (SubmitBatchJob, CancelBatchJob, FetchJobs, ReportJobs)
+# Not made of file operations, but they write or read on the same filesystem.
+ON_DISK = (AppendEvents, SubmitBatchJob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,18 @@ class Fate:
     hangs: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """How the operations of a call are carried out: `perform` at once, each after `operation_s`.
+
+    `up_at()`: when one that begins now is carried out, later than now in an outage.
+    """
+
+    perform: Callable[[Any], Any]
+    operation_s: Callable[[Any], float]
+    up_at: Callable[[], float]
+
+
 @dataclass(slots=True)
 class _Lane:
     spec: LaneSpec
@@ -45,7 +60,8 @@ class VirtualLanes:
     """Lanes of one run of a daemon. `at(time, call)` sets a timer; `fate_of(action)` draws what becomes of a call.
 
     `came` is called when an answer is there. After `cut` nothing is answered and nothing new begins; `survives`
-    says whether a call under way then still has its effect (the child process of a dead daemon goes on).
+    says whether a call under way then still has its effect (the child process of a dead daemon goes on). A call that
+    is a sequence of file operations is carried out one by one on `disk`: of it, the operation under way has it.
     """
 
     def __init__(
@@ -56,9 +72,11 @@ class VirtualLanes:
         at: Callable[[float, Callable[[], None]], None],
         fate_of: Callable[[Any], Fate],
         came: Callable[[], None],
+        disk: Disk,
     ) -> None:
         self._lanes = {spec.name: _Lane(spec) for spec in specs}
         self._route, self._now, self._at, self._fate_of, self._came = route, now, at, fate_of, came
+        self._disk = disk
         self._serial = 0
         self._answers: list[Answer] = []
         self._own: dict[Ticket, Callable[[], None]] = {}
@@ -118,7 +136,60 @@ class VirtualLanes:
         own = self._own.pop(ticket, None) is not None
         if self._cut and not (self._survives and (own or isinstance(action, OUTSIDE))):
             return
+        up_s = self._disk.up_at() if isinstance(action, ON_DISK) else 0.0
+        if up_s > self._now():
+            again = partial(self._effect, lane, ticket, action, route, asked_s, fate)
+            if own:
+                self._own[ticket] = again
+            self._at(up_s, again)
+            return
         outcome: Any = route.call() if fate.effect else fate.answer
+        done = partial(self._done, lane, ticket, action, asked_s, fate)
+        if isinstance(outcome, Generator):
+            self._advance(outcome, ticket, done, None)
+        else:
+            done(outcome)
+
+    def _advance(
+        self,
+        steps: Any,
+        ticket: Ticket,
+        done: Callable[[Any], None],
+        reply: Any,
+        error: OSError | None = None,
+    ) -> None:
+        """The next operation of a call, after its while; `done(value)` at its end."""
+        if self._cut:
+            return
+        try:
+            operation = steps.send(reply) if error is None else steps.throw(error)
+        except StopIteration as stop:
+            done(stop.value)
+            return
+        pause_s = operation.seconds if isinstance(operation, Pause) else self._disk.operation_s(operation)
+        self._carry_out_at(self._now() + pause_s, steps, ticket, done, operation)
+
+    def _carry_out_at(self, at_s: float, steps: Any, ticket: Ticket, done: Any, operation: Any) -> None:
+        self._own[ticket] = partial(self._carry_out, steps, ticket, done, operation)
+        self._at(at_s, self._own[ticket])
+
+    def _carry_out(self, steps: Any, ticket: Ticket, done: Callable[[Any], None], operation: Any) -> None:
+        if self._own.pop(ticket, None) is None:
+            return
+        up_s = self._disk.up_at()
+        if up_s > self._now():
+            self._carry_out_at(up_s, steps, ticket, done, operation)
+            return
+        try:
+            reply = self._disk.perform(operation)
+        except OSError as error:
+            self._advance(steps, ticket, done, None, error)
+        else:
+            self._advance(steps, ticket, done, reply)
+
+    def _done(
+        self, lane: _Lane, ticket: Ticket, action: Any, asked_s: float, fate: Fate, outcome: Any
+    ) -> None:
         outcome = fate.answer if fate.answer is not None else outcome
         if self._cut or fate.hangs:
             return

@@ -92,6 +92,33 @@ def torn_last_lines(seed: int) -> World:
     return heal(world)
 
 
+def unlisted_journals(seed: int) -> World:
+    """From some time on the edge's listings leave the journals out that it has read; they open as before."""
+    world = _at_work(seed, run_s=100.0)
+    world.faults.rules.append(Rule(Wrong.UNLISTED, "edge", ".journal", world.now_s, world.now_s + 3600.0))
+    world.run(3600.0)
+    return heal(world)
+
+
+def lustre_outage(seed: int) -> World:
+    """The shared filesystem is away for an hour while payloads run and the daemon works; all goes on at once."""
+    world = _at_work(seed, run_s=200.0, jobs=8, jobs_per_slot=2)
+    world.faults.outage(world.now_s, world.now_s + 2000.0)
+    world.run(2000.0)
+    return heal(world)
+
+
+def lustre_outage_at_the_gates(seed: int) -> World:
+    """The shared filesystem goes away while a gate claims its round."""
+    world = make_world(seed, run_s=60.0)
+    submitted(world)
+    let_start(world)
+    world.run_until(lambda: bool(world.truth.gates), 600.0)
+    world.faults.outage(world.now_s + 0.1, world.now_s + 900.0)
+    world.run(900.0)
+    return heal(world)
+
+
 def outputs_disk_full(seed: int) -> World:
     """The disk of the outputs is full when they are placed."""
     world = _at_work(seed, run_s=60.0)
@@ -130,6 +157,9 @@ MISHAPS: Mapping[str, tuple[Callable[[int], World], str]] = {
         (requeued_and_the_first_start_survives, NodeFault.REQUEUE_SURVIVED),
         (frozen_beyond_its_batch_job, NodeFault.FROZEN),
         (torn_last_lines, Wrong.TORN),
+        (unlisted_journals, Wrong.UNLISTED),
+        (lustre_outage, Wrong.OUTAGE),
+        (lustre_outage_at_the_gates, Wrong.OUTAGE),
         (outputs_disk_full, Wrong.DISK_FULL),
         (bundle_directory_disk_full, Wrong.DISK_FULL),
         (link_replies_lost, Wrong.REPLY_LOST),

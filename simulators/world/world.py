@@ -7,11 +7,13 @@ any number of runs of the daemon over it. Everything that happens is a timer; eq
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,8 +21,10 @@ from typing import Any, cast
 from pilot.multijob.apply import apply, replay
 from pilot.multijob.codec import decode, encode
 from pilot.multijob.events import BundleCancelled, Event
+from pilot.multijob.evidence import FileEvidence
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, Limits, State
+from pilot.multijob.node.files import run_steps
 from pilot.multijob.node.manifest import Job as NodeJob
 from pilot.multijob.recognise import Now
 from pilot.ports import Appended, BundleId, Job
@@ -32,10 +36,9 @@ from simulators.torque.model import TorqueModel
 from simulators.torque.port import TorquePort
 from simulators.torque.site import TorqueSite
 from simulators.world.agents import Floor
-from simulators.world.edge import EdgeEvidence
 from simulators.world.filefaults import FileFaults
 from simulators.world.files import VirtualFiles
-from simulators.world.lanes import Fate, VirtualLanes
+from simulators.world.lanes import Disk, Fate, VirtualLanes
 from simulators.world.nodes import Machine, claim_owner
 from simulators.world.source import Source
 from simulators.world.truth import Truth
@@ -43,6 +46,8 @@ from simulators.world.truth import Truth
 ZERO = datetime(2026, 1, 1, tzinfo=UTC)
 # A batch job starts so long after its qsub at the earliest (a scheduler's cycle): by then its directory is visible.
 START_DELAY_S = 12.0
+# The daemon's host as a client of the shared filesystem.
+EDGE = "edge"
 _TAG_REST = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -54,8 +59,9 @@ class Daemon:
     state: State
     memory: Memory
     lanes: VirtualLanes
-    evidence: EdgeEvidence
+    evidence: FileEvidence
     random: Random
+    disk_random: Random
     events: list[tuple[float, Event]] = field(default_factory=list)
     dead: bool = False
     paused: bool = False
@@ -143,6 +149,8 @@ class World:
         self.counted: Counter[str] = Counter()
         self.faults = FileFaults(self.now, seed, self.fired)
         self.shared = VirtualFiles(self.now, self._late_s, self.faults, limits.protocol.visible_s)
+        for root in (limits.site.shared_dir, limits.site.output_root):
+            self.shared.root(root)
         self.source = Source(self.now, list(jobs))
         site = site or TorqueSite(
             nodes=8,
@@ -156,6 +164,7 @@ class World:
         self.floor = Floor(self.shared, self.truth, self.now, self.timers.set, Random(f"{seed}:floor"), run_s)
         self.floor.fired = self.fired
         self.machine = Machine(self.floor, self.torque)
+        self.edge_operation_s = (0.001, 0.02)
         self.fate_of: Callable[[Daemon, Any], Fate | None] = lambda daemon, action: None
         self.shown: Callable[[Any], Any] = lambda listing: listing
         self.shared.after = self._wrote
@@ -223,15 +232,38 @@ class World:
 
     def _start(self, epoch: int) -> Daemon:
         records, older = self.journal.load(), self.journal.counts()
-        evidence = EdgeEvidence(self.shared, self.limits.site.shared_dir, "edge", epoch, f"pilot{epoch}")
+        evidence = self._evidence(epoch)
         state, memory = replay(decode(record) for record in records), Memory(epoch, self.now_s)
-        _claim_unknown(cast(Any, evidence), state, memory)
-        daemon = Daemon(epoch, state, memory, cast(Any, None), evidence, Random(f"{self.seed}:daemon{epoch}"))
+        _claim_unknown(evidence, state, memory)
+        daemon = Daemon(
+            epoch,
+            state,
+            memory,
+            cast(Any, None),
+            evidence,
+            Random(f"{self.seed}:daemon{epoch}"),
+            Random(f"{self.seed}:disk{epoch}"),
+        )
         daemon.lanes = self._lanes(daemon, older)
         self.daemons.append(daemon)
         self.started(daemon)
         self._again(daemon)
         return daemon
+
+    def _evidence(self, epoch: int) -> FileEvidence:
+        """Production's own, over the virtual files; each call is carried out at once."""
+        perform = partial(self.shared.perform, EDGE)
+        serial = itertools.count(1)
+        return FileEvidence(
+            Path(self.limits.site.shared_dir),
+            epoch,
+            EDGE,
+            epoch,
+            f"pilot{epoch}",
+            self._utc,
+            run=lambda steps: run_steps(steps, perform),
+            draw=lambda: f"{epoch}x{next(serial)}",
+        )
 
     def crash(self, daemon: Daemon, survives: bool = False) -> None:
         """SIGKILL; `survives`: calls under way still have their effect."""
@@ -262,7 +294,8 @@ class World:
         batch = TorquePort(self.torque, self.now, self._script, self.machine.carry_out)
         ports = SimpleNamespace(
             store=EpochStore(self.journal, daemon.number, older),
-            evidence=daemon.evidence,
+            # the lanes let each operation take its own time
+            evidence=replace(daemon.evidence, run=lambda steps: steps),
             batch=_Batch(batch, self),
             sources=dict.fromkeys({queue.server for queue in self.limits.queues.values()}, self.source),
         )
@@ -271,7 +304,7 @@ class World:
             servers=[SimpleNamespace(name=name) for name in ports.sources],
         )
         route = make_route(
-            cast(Ports, ports), lambda bundle_id: daemon.evidence.directory(BundleId(bundle_id))
+            cast(Ports, ports), lambda bundle_id: str(daemon.evidence.directory(BundleId(bundle_id)))
         )
         return VirtualLanes(
             lane_specs(cast(Any, names)),
@@ -280,6 +313,7 @@ class World:
             partial(self._at, daemon),
             partial(self._fate, daemon),
             partial(self._soon, daemon),
+            Disk(partial(self.shared.perform, EDGE), partial(self._operation_s, daemon), self.faults.up_at),
         )
 
     def _at(self, daemon: Daemon, at_s: float, call: Callable[[], None]) -> None:
@@ -300,6 +334,9 @@ class World:
     def _fate(self, daemon: Daemon, action: Any) -> Fate:
         drawn = self.drawn_fate(daemon)
         return self.fate_of(daemon, action) or drawn
+
+    def _operation_s(self, daemon: Daemon, operation: Any) -> float:
+        return daemon.disk_random.uniform(*self.edge_operation_s)
 
     def _soon(self, daemon: Daemon) -> None:
         """An answer ends the loop's wait."""
@@ -347,7 +384,7 @@ class World:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def _script(self, path: str) -> str:
-        text = self.shared.seen("edge", path)
+        text = self.shared.seen(EDGE, path)
         assert text is not None
         return text
 

@@ -25,6 +25,7 @@ class PutNew(NamedTuple):
 
     path: str
     text: str
+    mode: int = 0o644
 
 
 class Put(NamedTuple):
@@ -33,6 +34,7 @@ class Put(NamedTuple):
     path: str
     text: str
     temp: str
+    mode: int = 0o644
 
 
 class Link(NamedTuple):
@@ -128,7 +130,7 @@ def write_all(fd: int, content: bytes) -> None:
 
 
 def _put_new(operation: PutNew) -> None:
-    fd = os.open(operation.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    fd = os.open(operation.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, operation.mode)
     try:
         write_all(fd, operation.text.encode())
         os.fsync(fd)
@@ -137,7 +139,7 @@ def _put_new(operation: PutNew) -> None:
 
 
 def _put(operation: Put) -> None:
-    _put_new(PutNew(operation.temp, operation.text))
+    _put_new(PutNew(operation.temp, operation.text, operation.mode))
     os.rename(operation.temp, operation.path)
     _sync_directory(SyncDirectory(os.path.dirname(operation.path)))
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import shutil
+import os
 import threading
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pilot.multijob.evidence import FileEvidence
+from pilot.multijob.node.files import Link, Names, PutNew, SyncDirectory, run_steps
+from pilot.multijob.operations import RemoveTree, Rename, perform
 from pilot.ports import BundleFiles, BundleId, ClaimMade, Done, EvidenceSeen, Unavailable
 
 ID = BundleId("abcdefgh2")
@@ -204,10 +209,94 @@ def test_one_reading_reads_to_the_end(
 
 
 def test_the_rest_of_a_removal_that_a_crash_cut_off_is_removed_by_the_next_epoch(
-    evidence: FileEvidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evidence: FileEvidence, tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as crashing:
-        crashing.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(OSError("killed")))
-        assert isinstance(evidence.remove(ID), Unavailable)
+    cut_off(evidence, RemoveTree).remove(ID)
+    assert [path.name for path in tmp_path.rglob(ID)] == [ID]
     assert make(tmp_path, 2).remove(ID) == Done()
     assert [path.name for path in tmp_path.rglob(ID)] == []
+
+
+def cut_off(evidence: FileEvidence, kind: type) -> FileEvidence:
+    """The daemon is killed before its first operation of this kind."""
+
+    def run(steps: Any) -> Any:
+        try:
+            operation = next(steps)
+            while not isinstance(operation, kind):
+                operation = steps.send(perform(operation))
+        except StopIteration as stop:
+            return stop.value
+        return None
+
+    return replace(evidence, run=run)
+
+
+@pytest.mark.parametrize("kind", [PutNew, SyncDirectory, Rename])
+def test_a_daemon_killed_at_any_operation_leaves_nothing_half_built_in_place(
+    tmp_path: Path, kind: type
+) -> None:
+    files = BundleFiles(ID, "{}", {1: ""})
+    cut_off(make(tmp_path), kind).prepare(files)
+    assert not (tmp_path / "bundles" / ID).exists()
+    assert make(tmp_path).prepare(files) == Done()
+    assert sorted(path.name for path in (tmp_path / "bundles" / ID).iterdir()) == [
+        "manifest.json",
+        "script.1.sh",
+    ]
+
+
+def test_a_claim_whose_links_reply_was_lost_is_won(evidence: FileEvidence, tmp_path: Path) -> None:
+    def lossy(operation: Any) -> Any:
+        reply = perform(operation)
+        if isinstance(operation, Link):
+            raise FileExistsError(17, "File exists", operation.target)
+        return reply
+
+    made = replace(evidence, run=lambda steps: run_steps(steps, lossy)).make_claim(ID, 1)
+    assert isinstance(made, ClaimMade)
+    assert (made.won, made.claim.nonce) == (True, "n")
+
+
+def test_a_journal_that_was_read_before_is_read_where_the_listing_leaves_it_out(
+    evidence: FileEvidence, tmp_path: Path
+) -> None:
+    path = tmp_path / "bundles" / ID / NAME
+    path.write_bytes(line("a"))
+    at = read(evidence).lines[-1].end
+    path.write_bytes(line("a") + line("b"))
+
+    def unlisted(operation: Any) -> Any:
+        reply = perform(operation)
+        return [name for name in reply if name != NAME] if isinstance(operation, Names) else reply
+
+    blind = replace(evidence, run=lambda steps: run_steps(steps, unlisted))
+    assert [item.kind for item in read(blind, at=at).lines] == ["b"]
+    path.unlink()
+    assert read(blind, at=at).damaged == (f"{NAME}: was there and is gone",)
+
+
+def test_a_failed_replacement_leaves_the_old_content_and_no_temp_file(
+    evidence: FileEvidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence.set_door(ID, 1)
+    before = sorted((tmp_path / "bundles" / ID).iterdir())
+
+    def full(fd: int, content: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    assert evidence.set_door(ID, 2) == Unavailable("No space left on device (None)")
+    assert read(evidence).door == 1
+    assert sorted((tmp_path / "bundles" / ID).iterdir()) == before
+
+
+def test_content_is_durable_before_its_name_is_there(
+    evidence: FileEvidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    fsync, rename = os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: (told.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(os, "rename", lambda a, b: (told.append("rename"), rename(a, b))[1])
+    evidence.close(ID)
+    assert told == ["fsync", "rename", "fsync"]

@@ -23,6 +23,8 @@ class Site:
         self.fired: Counter[str] = Counter()
         self.faults = FileFaults(lambda: self.now_s, 1, lambda kind: self.fired.update([kind]))
         self.files = VirtualFiles(lambda: self.now_s, lambda client, path: self.late_s, self.faults, 10.0)
+        self.files.root("/b")
+        self.journal = self.files.open_new("nid", JOURNAL)
 
     def rule(self, kind: Wrong, part: str, to_s: float = 100.0, share: float = 1.0) -> None:
         self.faults.rules.append(Rule(kind, "edge", part, self.now_s, to_s, share))
@@ -40,11 +42,11 @@ def site() -> Site:
 
 def test_a_name_that_is_not_listed_opens(site: Site) -> None:
     site.rule(Wrong.UNLISTED, "door")
-    assert site.files.perform("edge", files.Names("/b")) == []
+    assert site.files.perform("edge", files.Names("/b")) == ["node.0.n.journal"]
     assert site.files.perform("edge", files.Read(DOOR)) == "1"
-    assert site.files.perform("nid", files.Names("/b")) == ["door"]
+    assert site.files.perform("nid", files.Names("/b")) == ["door", "node.0.n.journal"]
     site.now_s = 100.0
-    assert site.files.perform("edge", files.Names("/b")) == ["door"]
+    assert site.files.perform("edge", files.Names("/b")) == ["door", "node.0.n.journal"]
     assert site.fired == {Wrong.UNLISTED: 1}
 
 
@@ -57,11 +59,11 @@ def test_the_older_file_is_shown_only_after_the_newer_one(site: Site) -> None:
 
 
 def test_torn_lines_and_holes_are_of_what_was_appended_since_and_heal(site: Site) -> None:
-    site.files.append("nid", JOURNAL, "first\n")
+    site.files.append("nid", JOURNAL, site.journal, "first\n")
     site.now_s = 1.0
     site.rule(Wrong.HOLE, "journal", 50.0)
-    site.files.append("nid", JOURNAL, "second\n")
-    site.files.append("nid", JOURNAL, "third\n")
+    site.files.append("nid", JOURNAL, site.journal, "second\n")
+    site.files.append("nid", JOURNAL, site.journal, "third\n")
     assert site.files.seen("edge", JOURNAL) == "first\n" + "\0" * 13
     assert site.files.seen("nid", JOURNAL) == "first\nsecond\nthird\n"
     site.rule(Wrong.TORN, "journal", 50.0)
@@ -71,7 +73,7 @@ def test_torn_lines_and_holes_are_of_what_was_appended_since_and_heal(site: Site
 
 
 def test_what_is_lost_does_not_come_back(site: Site) -> None:
-    site.files.append("nid", JOURNAL, "first\n")
+    site.files.append("nid", JOURNAL, site.journal, "first\n")
     assert site.files.lose(JOURNAL) == "first\n"
     site.now_s = 1e9
     assert site.files.seen("nid", JOURNAL) == "\0" * 6
@@ -80,11 +82,11 @@ def test_what_is_lost_does_not_come_back(site: Site) -> None:
 def test_a_full_disk_leaves_a_half_of_a_line(site: Site) -> None:
     site.faults.rules.append(Rule(Wrong.QUOTA, "nid", "journal", to_s=5.0))
     with pytest.raises(OSError, match="quota") as raised:
-        site.files.append("nid", JOURNAL, "four")
+        site.files.append("nid", JOURNAL, site.journal, "four")
     assert raised.value.errno == errno.EDQUOT
     assert site.files.text(JOURNAL) == "fo"
     site.now_s = 5.0
-    site.files.append("nid", JOURNAL, "!")
+    site.files.append("nid", JOURNAL, site.journal, "!")
     assert site.fired == {Wrong.QUOTA: 1}
 
 
