@@ -216,6 +216,48 @@ def test_what_is_no_listing_is_a_failure(name, expected):
     assert isinstance(torque.parse_listing(reply(name), SERVER, None), expected)
 
 
+# Commands whose answers this client never asks for.
+NOT_ASKED = {
+    "pbsnodes": "what a node is, the site's file says",
+    "qalter": "a bundle is not changed after its submission",
+    "qhold": "a bundle is not held",
+    "qrls": "a bundle is not held",
+    "qsig": "payloads are ended by their agents",
+    "qrerun": "batch jobs are not rerunnable",
+    "qrun": "an operator's command",
+    "qmove": "a bundle stays in its queue",
+    "qselect": "one listing serves all bundles",
+    "cat": "a job's own output; the walltime's line is test_walltime_is_told_by_text_or_time_or_status",
+}
+OTHER_QSTAT = [key for key in cases("qstat") if not re.match(r"qstat (-x|-f)", command(CASES[key]))]
+
+
+@pytest.mark.parametrize("key", OTHER_QSTAT, ids=lambda key: key[1])
+def test_no_other_form_of_qstat_passes_for_a_listing(key):
+    answer = torque.parse_listing(reply(key[1], key[0]), SERVER, None)
+    assert isinstance(answer, Unavailable | Broken)
+
+
+@pytest.mark.parametrize("key", cases(r"qstat.*\["), ids=lambda key: key[1])
+def test_arrays_are_listed_whole_and_never_answer_for_a_bundle(key):
+    answer = torque.parse_listing(reply(key[1], key[0]), SERVER, BatchId("8400001.bw"))
+    assert isinstance(answer, Broken)
+
+
+def test_every_captured_case_is_read_or_never_asked_for():
+    read = {*cases("qsub"), *cases("qdel"), *cases(ALL), *cases(r"qstat.*\["), *OTHER_QSTAT}
+    read |= {*cases(r"qstat (-x|-f|-f -1) \d+(\.bw)?$"), (CLUSTER, "029_qstat_f_multi_some_unknown")}
+    read |= {*cases("qstat -x debug")}
+    left = [key for key in CASES if key not in read and command(CASES[key]).split()[0] not in NOT_ASKED]
+    # Four lines of a shell that cut an answer down, or made a job by two commands.
+    assert all("|" in CASES[key]["cmd"] for key in left), left
+    assert len(left) <= 5
+
+
+def test_server_without_jobs_of_a_queue_is_closed_text():
+    assert torque.parse_listing(reply("015_qstat_x_no_jobs", CRAY), SERVER, None) == Listing(SERVER, ())
+
+
 def test_listing_of_a_running_job_in_both_forms():
     seen = BatchJobSeen(
         BatchId("8400001.bw"),
