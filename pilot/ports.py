@@ -297,10 +297,20 @@ class JournalLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """What cannot be read in a node journal, from byte `at` on."""
+
+    file: str
+    at: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceSeen:
     """What the files of one bundle say. `lines` holds only what stands behind the offsets given.
 
-    `damaged`: lines with a wrong crc in the middle of a file (a torn last line is not reported).
+    `damaged`: lines with a wrong crc in the middle of a file. `tails`: what stands behind the last line of a file
+    and is none: being written, not yet visible, or lost.
     """
 
     bundle_id: BundleId
@@ -310,7 +320,8 @@ class EvidenceSeen:
     turned_away: tuple[int, ...]
     closed: bool
     lines: tuple[JournalLine, ...]
-    damaged: tuple[str, ...] = ()
+    damaged: tuple[Damage, ...] = ()
+    tails: tuple[Damage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

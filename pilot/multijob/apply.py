@@ -29,6 +29,7 @@ from pilot.multijob.events import (
     JobStarted,
     JournalConsumed,
     KillOrdered,
+    NodeJournalDamaged,
     RoundIntended,
     RoundVoided,
     RoundWon,
@@ -96,6 +97,7 @@ def apply(state: State, event: Event) -> State:
             | BundleClosed()
             | BundleSettled()
             | JournalConsumed()
+            | NodeJournalDamaged()
             | JobGivenBack()
         ):
             _apply_bundle(_bundle(state, event.bundle_id, event), event)
@@ -243,7 +245,13 @@ def _apply_round(
 
 def _apply_bundle(
     bundle: Bundle,
-    event: BundlePrepared | BundleCancelled | BundleClosed | BundleSettled | JournalConsumed | JobGivenBack,
+    event: BundlePrepared
+    | BundleCancelled
+    | BundleClosed
+    | BundleSettled
+    | JournalConsumed
+    | NodeJournalDamaged
+    | JobGivenBack,
 ) -> None:
     match event:
         case BundlePrepared():
@@ -260,6 +268,8 @@ def _apply_bundle(
             bundle.state, bundle.settled_at = BundleState.SETTLED, event.at
         case JournalConsumed():
             bundle.offsets[event.file] = max(event.end, bundle.offsets.get(event.file, 0))
+        case NodeJournalDamaged():
+            bundle.unreadable.setdefault(event.node_index, event.reason)
         case JobGivenBack():
             bundle.given_back[event.panda_id] = event.reason
         case _:

@@ -165,6 +165,15 @@ class JobStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeJournalDamaged:
+    """The last reading found a part of a node's journal that is no line: nobody knows what its jobs did."""
+
+    bundle_id: BundleId
+    node_index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobGivenBack:
     """An agent said that it will not start this job (final only after settling)."""
 
@@ -235,6 +244,7 @@ Event = (
     | BundleSettled
     | BundleRetired
     | JournalConsumed
+    | NodeJournalDamaged
     | JobStarted
     | JobGivenBack
     | JobJudged

@@ -45,6 +45,7 @@ from pilot.ports import (
     BundleId,
     Claim,
     ClaimMade,
+    Damage,
     Done,
     EvidenceSeen,
     Failure,
@@ -170,7 +171,8 @@ class FileEvidence:
         directory = self.directory(bundle_id)
         numbered: dict[str, list[int]] = {"claim": [], "launched": [], "turned-away": []}
         lines: list[JournalLine] = []
-        damaged: list[str] = []
+        damaged: list[Damage] = []
+        tails: list[Damage] = []
         names: list[str] = yield Names(str(directory))
         for name in names:
             if match := _NUMBERED.fullmatch(name):
@@ -182,9 +184,10 @@ class FileEvidence:
             except FileNotFoundError:
                 if name in names:
                     raise
-                found = Lines((), (f"{name}: was there and is gone",))
+                found = Lines((), (Damage(name, offsets[name], "was there and is gone"),))
             lines.extend(found.lines)
             damaged.extend(found.damaged)
+            tails.extend([found.tail] if found.tail else [])
         claims = {}
         for number in numbered["claim"]:
             claims[number] = yield from self._claim(f"{directory}/claim.{number}", number)
@@ -197,12 +200,13 @@ class FileEvidence:
             "closed" in names,
             tuple(lines),
             tuple(damaged),
+            tuple(tails),
         )
 
     def _journal(self, path: Path, offset: int) -> Steps[Lines]:
         """Everything behind the offset, up to the end: the last reading of a bundle must leave nothing behind."""
         lines: list[JournalLine] = []
-        damaged: list[str] = []
+        damaged: list[Damage] = []
         if (yield Size(str(path))) <= offset:
             return Lines((), ())
         while True:
@@ -211,9 +215,9 @@ class FileEvidence:
             lines.extend(found.lines)
             damaged.extend(found.damaged)
             if len(content) < READ_MAX_BYTES:
-                return Lines(tuple(lines), tuple(damaged))
+                return Lines(tuple(lines), tuple(damaged), found.tail)
             if not found.lines:
-                damaged.append(f"{path.name}: no whole line in {READ_MAX_BYTES} bytes from byte {offset} on")
+                damaged.append(Damage(path.name, offset, f"no line in {READ_MAX_BYTES} bytes"))
                 offset += READ_MAX_BYTES
             else:
                 offset = found.lines[-1].end

@@ -16,6 +16,7 @@ from pilot.multijob.events import (
     JobReturned,
     JobStarted,
     JournalConsumed,
+    NodeJournalDamaged,
     RoundWon,
 )
 from pilot.multijob.memory import Memory
@@ -39,17 +40,34 @@ def recognise_evidence(
         return
     memory.evidence_failed.pop(action.bundle_id, None)
     if seen.damaged:
-        memory.raise_alarm(f"damaged-evidence-{bundle.bundle_id}", "; ".join(seen.damaged)[:300], now_s)
+        reasons = "; ".join(f"{item.file}: {item.reason} at byte {item.at}" for item in seen.damaged)
+        memory.raise_alarm(f"damaged-evidence-{bundle.bundle_id}", reasons[:300], now_s)
     if bundle.state is BundleState.OPEN:
         yield from _claims(bundle, memory, seen, utc, now_s)
     ends: dict[str, int] = {}
     for line in seen.lines:
         yield from _line(state, memory, bundle, line, utc, now_s, limits)
         ends[line.file] = max(line.end, ends.get(line.file, 0))
+    if action.last:
+        yield from _unreadable(bundle, seen)
+    else:
+        # What cannot be read now may be read later: it is not passed by, and what follows is read again.
+        for damage in seen.damaged:
+            ends[damage.file] = min(damage.at, ends.get(damage.file, damage.at))
     for file, end in sorted(ends.items()):
-        yield JournalConsumed(bundle.bundle_id, file, end)
+        if end > bundle.offsets.get(file, 0):
+            yield JournalConsumed(bundle.bundle_id, file, end)
     if action.last:
         yield from settle(state, bundle, utc, limits)
+
+
+def _unreadable(bundle: Bundle, seen: EvidenceSeen) -> Iterator[Event]:
+    """The last reading: nodes whose journal has a part that is no line."""
+    for damage in (*seen.damaged, *seen.tails):
+        index = int(damage.file.split(".")[1])
+        if index not in bundle.unreadable:
+            reason = f"{damage.file}: {damage.reason} at byte {damage.at}"
+            yield NodeJournalDamaged(bundle.bundle_id, index, reason)
 
 
 def _claims(bundle: Bundle, memory: Memory, seen: EvidenceSeen, utc: str, now_s: float) -> Iterator[Event]:
@@ -82,7 +100,8 @@ def _line(
             case "given_back":
                 for panda_id, attempt_nr in line.body["jobs"]:
                     record = _record(state, bundle, panda_id, attempt_nr)
-                    if record is not None and record.state is JobState.BUNDLED:
+                    again = record is not None and record.job.panda_id in bundle.given_back
+                    if record is not None and record.state is JobState.BUNDLED and not again:
                         reason = str(line.body.get("reason"))[:200]
                         yield JobGivenBack(bundle.bundle_id, record.job.panda_id, reason)
             case "caldb_failed":
@@ -116,7 +135,10 @@ def expected_events(job: Job) -> int | None:
 
 
 def settle(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterator[Event]:
-    """The last reading is done: a start line without an end is lost, no start line means not started."""
+    """The last reading is done: a start line without an end is lost, no start line means not started.
+
+    Where a node's journal has a part that cannot be read, no start line means nothing: lost, uncharged.
+    """
     for panda_id in bundle.job_ids:
         record = state.jobs.get(panda_id)
         if record is None or record.bundle_id != bundle.bundle_id:
@@ -127,6 +149,10 @@ def settle(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterator[E
         elif record.state is JobState.BUNDLED:
             if record.kill_ordered:
                 verdict = failed(limits.experiment.codes["killed"], "before it started")
+                yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+            elif record.node_index in bundle.unreadable and panda_id not in bundle.given_back:
+                # It may have run: not started must be certain.
+                verdict = failed(limits.experiment.codes["lost"], bundle.unreadable[record.node_index])
                 yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
             else:
                 yield JobReturned(utc, panda_id, bundle.given_back.get(panda_id, "not started"))

@@ -127,6 +127,8 @@ class Bundle:
     offsets: dict[str, int] = field(default_factory=dict)
     cancel_reason: str | None = None
     given_back: dict[PandaId, str] = field(default_factory=dict)
+    # nodes whose journal cannot be read whole: what is not in it is unknown, not absent
+    unreadable: dict[int, str] = field(default_factory=dict)
     settled_at: str | None = None
     failures: int = 0
 
