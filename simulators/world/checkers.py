@@ -78,9 +78,17 @@ def returned_but_ran(world: World) -> Iterator[str]:
 
 
 def evidence_ignored(world: World) -> Iterator[str]:
-    """S4: a job was judged lost although its end line had been durable for longer than visible_s."""
+    """S4: a job was judged lost although its end line had been durable for longer than visible_s.
+
+    Where a client was shown a journal with holes, what it says is unknown: lost is right.
+    """
+    holed = {path.split("/")[-2] for path in world.shared.holed}
     lost = world.limits.experiment.codes["lost"].number
-    ends = {run.panda_id: run.end_line_s for run in world.truth.payloads if run.ended_by is None}
+    ends = {
+        run.panda_id: run.end_line_s
+        for run in world.truth.payloads
+        if run.ended_by is None and run.bundle_id not in holed
+    }
     for daemon in world.daemons:
         for at_s, event in daemon.events:
             if isinstance(event, JobJudged) and event.verdict.code == lost:

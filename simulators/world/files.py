@@ -76,6 +76,8 @@ class VirtualFiles:
     _names: dict[str, set[str]] = field(default_factory=dict)
     # the newest binding that a client was shown, by (client, path)
     _shown: dict[tuple[str, str], int] = field(default_factory=dict)
+    # names of which a client was ever shown less than is there: torn, holes, lost
+    holed: set[str] = field(default_factory=set)
 
     # --- the truth ------------------------------------------------------------------------------------------
 
@@ -108,6 +110,7 @@ class VirtualFiles:
         assert inode is not None
         lost = inode.pieces[index]
         inode.pieces[index] = Piece(lost.at_s, lost.writer, b"\0" * len(lost.content))
+        self.holed.add(path)
         self.faults.fired(Wrong.LOST)
         return lost.content.decode()
 
@@ -151,9 +154,9 @@ class VirtualFiles:
                 continue
             fresh = self._shown.get((client, path), -1)
             self._shown[client, path] = max(fresh, index)
-            older = index > 0 and fresh >= index and bound.writer != client
+            older = fresh >= index and bound.writer != client
             if older and self.faults.strikes(Wrong.STALE, client, path, self.now()):
-                return bindings[index - 1].inode
+                return bindings[index - 1].inode if index else None
             return bound.inode
         return None
 
@@ -186,6 +189,7 @@ class VirtualFiles:
         rule = self.faults.rule(kind, client, path, index)
         if rule is None or piece.at_s < rule.from_s:
             return False
+        self.holed.add(path)
         self.faults.fired(kind)
         return True
 

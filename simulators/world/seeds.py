@@ -15,6 +15,8 @@ from simulators.torque.site import TorqueSite
 from simulators.world.faults.batch import BATCH
 from simulators.world.faults.calls import CALLS
 from simulators.world.faults.fault import Fault, Site, install
+from simulators.world.faults.files import FILES
+from simulators.world.faults.nodes import NODES
 from simulators.world.faults.processes import PROCESSES, crash, crash_at_effect
 from simulators.world.staging import make_job, make_limits
 from simulators.world.world import World
@@ -29,7 +31,7 @@ TICK_S = 30.0
 FAULTS_MIN, FAULTS_MAX = 8, 14
 
 Draw = Callable[[Site], Fault]
-KINDS: tuple[Draw, ...] = (*CALLS, *BATCH, *PROCESSES)
+KINDS: tuple[Draw, ...] = (*CALLS, *BATCH, *NODES, *FILES, *PROCESSES)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 from pilot.ports import Broken, Listing, Unavailable
 from simulators.torque.job import BatchJob, Letter
 from simulators.world.faults.fault import Fault, Site
+from simulators.world.faults.nodes import runs
 
 _LOOK_EVERY_S = 20.0
 
@@ -132,10 +133,6 @@ def _waits(job: BatchJob) -> bool:
     return job.state is Letter.QUEUED
 
 
-def _runs(job: BatchJob) -> bool:
-    return job.state is Letter.RUNNING and job.stop is None and job.script_ended_at is None
-
-
 def burnt_id(site: Site) -> Fault:
     """An id was given, and the server has forgotten the batch job."""
     return _seizing(
@@ -210,40 +207,8 @@ def hand_made_qsub(site: Site) -> Fault:
         site,
         "hand-made-qsub",
         "a person submits a bundle's script",
-        lambda job: _waits(job) or _runs(job),
+        lambda job: _waits(job) or runs(job),
         lambda job: site.world.torque.submit(site.world.now_s, job.submission),
-    )
-
-
-def requeue(site: Site) -> Fault:
-    """A batch job that runs is ended, goes back to its queue and starts again."""
-
-    def seize(job: BatchJob) -> None:
-        job.submission = replace(job.submission, rerunable=True)
-        site.world.torque.requeue(site.world.now_s, job.batch_id)
-
-    return _seizing(site, "requeue", "a running batch job goes back to its queue", _runs, seize)
-
-
-def second_start(site: Site) -> Fault:
-    """The batch system starts a batch job again while its first start goes on."""
-    return _seizing(
-        site,
-        "second-start",
-        "a batch job is started twice",
-        _runs,
-        lambda job: site.world.machine.start(job.batch_id),
-    )
-
-
-def lost_contact(site: Site) -> Fault:
-    """The batch server takes a running job for ended; its nodes go on, out of its reach."""
-    return _seizing(
-        site,
-        "lost-contact",
-        "agents run on after their batch job",
-        _runs,
-        lambda job: site.world.machine.lose_contact(job.batch_id),
     )
 
 
@@ -253,7 +218,7 @@ def deleted_by_a_person(site: Site) -> Fault:
         site,
         "deleted-by-a-person",
         "somebody deletes a batch job",
-        lambda job: _waits(job) or _runs(job),
+        lambda job: _waits(job) or runs(job),
         lambda job: site.world.torque.delete(site.world.now_s, job.batch_id, job.submission.owner),
     )
 
@@ -270,8 +235,5 @@ BATCH = (
     late_start,
     changed_walltime,
     hand_made_qsub,
-    requeue,
-    second_start,
-    lost_contact,
     deleted_by_a_person,
 )

@@ -9,8 +9,12 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from pilot.rotation.daemon import StartError
 from simulators.world.lanes import Fate
 from simulators.world.world import Daemon, World
+
+# A person, or what supervises the daemon, starts it again after so long.
+START_AGAIN_S = 120.0
 
 
 def _nothing() -> None:
@@ -84,8 +88,13 @@ class Site:
         self.world.timers.set(self.world.now_s + after_s, self._start_again)
 
     def _start_again(self) -> None:
-        if not any(daemon.alive for daemon in self.world.daemons):
+        if any(daemon.alive for daemon in self.world.daemons):
+            return
+        try:
             self.world.start_daemon()
+        except StartError:
+            # Said in one line, exit code 1: somebody tries again.
+            self.restart(START_AGAIN_S)
 
 
 def install(site: Site, faults: list[Fault]) -> None:
