@@ -79,7 +79,8 @@ class Memory:
     doors: dict[BundleId, int] = field(default_factory=dict)
     cancels_asked: dict[BatchId, float] = field(default_factory=dict)
     commands: dict[BundleId, frozenset[PandaId]] = field(default_factory=dict)
-    # reporting and fetching
+    # reporting and fetching; `fetched`: the commit that makes a job's fetch durable, until it is
+    fetched: dict[PandaId, int] = field(default_factory=dict)
     reported: dict[PandaId, Reported] = field(default_factory=dict)
     questioned: dict[PandaId, str] = field(default_factory=dict)
     kills_held: set[PandaId] = field(default_factory=set)
@@ -102,6 +103,13 @@ class Memory:
     def succeeded(self, key: tuple[Any, ...]) -> None:
         """Forget the failures of this key."""
         self.delays.pop(key, None)
+
+    def may_be_reported(self, panda_id: PandaId) -> bool:
+        """Whether a restart would know this job: nothing is said of it before that."""
+        if self.fetched and self.fetched.get(panda_id, 0) > self.durable:
+            return False
+        self.fetched.pop(panda_id, None)
+        return True
 
     def claim_was_read(self, key: RoundKey, claim: Claim, now_s: float) -> None:
         """A batch job's claim was read: absences that count for closing start from here."""

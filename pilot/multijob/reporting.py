@@ -33,7 +33,7 @@ def due_reports(state: State, memory: Memory, now_s: float, limits: Limits) -> l
     due: dict[tuple[int, str], list[Update]] = {}
     for panda_id, record in state.jobs.items():
         rank = _rank(record, memory.reported.get(panda_id), now_s, limits)
-        if rank is not None:
+        if rank is not None and memory.may_be_reported(panda_id):
             server = limits.queues[record.queue].server
             due.setdefault((rank, server), []).append(render_update(state, record, limits))
     actions = []

@@ -15,7 +15,7 @@ from pilot.multijob.actions import Action, AppendEvents, Barrier, CancelBatchJob
 from pilot.multijob.apply import apply
 from pilot.multijob.codec import encode
 from pilot.multijob.decide import cancel_batch_job, decide_bundle
-from pilot.multijob.events import Event
+from pilot.multijob.events import Event, JobFetched
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
@@ -56,6 +56,8 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
         apply(state, event)
         memory.records.append(encode(event))
         memory.recorded += 1
+        if isinstance(event, JobFetched):
+            memory.fetched[event.job.panda_id] = memory.recorded
         events.append(event)
 
     for answer in view.answers:

@@ -28,7 +28,7 @@ from pilot.multijob.node.files import run_steps
 from pilot.multijob.node.manifest import Job as NodeJob
 from pilot.multijob.recognise import Now
 from pilot.ports import Appended, BundleId, Job
-from pilot.rotation.daemon import _claim_unknown
+from pilot.rotation.daemon import StartError, _claim_unknown
 from pilot.rotation.step import View, step
 from pilot.rotation.wiring import Ports, lane_specs, make_route
 from simulators.kernel import Timers
@@ -46,6 +46,8 @@ from simulators.world.truth import Truth
 ZERO = datetime(2026, 1, 1, tzinfo=UTC)
 # A batch job starts so long after its qsub at the earliest (a scheduler's cycle): by then its directory is visible.
 START_DELAY_S = 12.0
+# A person, or what supervises the daemon, starts it again so long after a start that failed.
+START_AGAIN_S = 120.0
 # The daemon's host as a client of the shared filesystem.
 EDGE = "edge"
 _TAG_REST = "abcdefghijklmnopqrstuvwxyz234567"
@@ -218,7 +220,11 @@ class World:
         self.timers.set(self.now_s + 2 * self.limits.protocol.visible_s, partial(self._begin, epoch))
 
     def _begin(self, epoch: int) -> None:
-        self._start(epoch)
+        try:
+            self._start(epoch)
+        except StartError:
+            # Said in one line, exit code 1: somebody tries again.
+            self.timers.set(self.now_s + START_AGAIN_S, partial(self._begin, epoch))
 
     def take_lease(self) -> int:
         """The next epoch; from now on every older daemon finds it after its next commit."""

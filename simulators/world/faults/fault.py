@@ -11,10 +11,7 @@ from typing import Any
 
 from pilot.rotation.daemon import StartError
 from simulators.world.lanes import Fate
-from simulators.world.world import Daemon, World
-
-# A person, or what supervises the daemon, starts it again after so long.
-START_AGAIN_S = 120.0
+from simulators.world.world import START_AGAIN_S, Daemon, World
 
 
 def _nothing() -> None:

@@ -17,7 +17,7 @@ import pytest
 from pilot.multijob.evidence import FileEvidence
 from pilot.multijob.node.files import Link, Names, PutNew, SyncDirectory, run_steps
 from pilot.multijob.operations import RemoveTree, Rename, perform
-from pilot.ports import BundleFiles, BundleId, ClaimMade, Done, EvidenceSeen, Unavailable
+from pilot.ports import BundleFiles, BundleId, ClaimMade, Damage, Done, EvidenceSeen, Unavailable
 
 ID = BundleId("abcdefgh2")
 NAME = "node.0.n1.journal"
@@ -273,7 +273,7 @@ def test_a_journal_that_was_read_before_is_read_where_the_listing_leaves_it_out(
     blind = replace(evidence, run=lambda steps: run_steps(steps, unlisted))
     assert [item.kind for item in read(blind, at=at).lines] == ["b"]
     path.unlink()
-    assert read(blind, at=at).damaged == (f"{NAME}: was there and is gone",)
+    assert read(blind, at=at).damaged == (Damage(NAME, at, "was there and is gone"),)
 
 
 def test_a_failed_replacement_leaves_the_old_content_and_no_temp_file(
