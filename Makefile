@@ -55,4 +55,4 @@ debian-demo:
 	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd
 
 debian-test:
-	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd chromium:/usr/bin/chromium
+	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd chromium:/usr/bin/chromium openssl:/usr/bin/openssl

@@ -142,7 +142,14 @@ class ServerSection(Section):
     dialect: Literal["v1", "legacy"]
     chunk: Annotated[int, Field(ge=1, le=1000)] | None = None
     timeout_s: Annotated[float, Field(gt=10, le=3600)] = 120.0
+    ca: AbsolutePath | None = None
     credentials: AbsolutePath | None = None
+    token: AbsolutePath | None = None
+    origin: Name | None = None
+    credential_look_s: PositiveSeconds = 60.0
+    credential_warn_s: Seconds = 86400.0
+    credential_renewed: bool = False
+    credential_to_jobs: bool = False
 
 
 class WalltimeSection(Section):
@@ -291,7 +298,23 @@ def check_together(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
             expected = f"{labels[server]!a} as for the other queues of server {server!a}"
             yield ("queues", index, "prod_source_label"), f"found {label!a}, expected {expected}"
         yield from _check_walltime(value, index, queue)
+    for index, server in servers:
+        yield from _check_credential(index, server)
     yield from _check_reporting(value)
+
+
+def _check_credential(index: int, server: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
+    """A proxy or a token, not both; a token comes with its origin; what is shown goes over TLS."""
+    proxy, token = server.get("credentials"), server.get("token")
+    if proxy is not None and token is not None:
+        yield ("servers", index, "token"), "found a token beside credentials, expected one of both"
+    if (token is None) != (server.get("origin") is None):
+        yield ("servers", index, "origin"), "expected token and origin together, or neither"
+    url = server.get("url")
+    if token is not None and isinstance(url, str) and not url.startswith("https:"):
+        yield ("servers", index, "url"), f"found {url!a}, expected https: a token is never sent in the clear"
+    if server.get("credential_to_jobs") is True and proxy is None and token is None:
+        yield ("servers", index, "credential_to_jobs"), "found true, expected credentials or token beside it"
 
 
 def _check_walltime(

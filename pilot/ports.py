@@ -366,7 +366,38 @@ class Evidence(Protocol):
     def remove(self, bundle_id: BundleId) -> Done | Failure: ...
 
 
-# --- store, clock, credentials, lanes -------------------------------------------------------------------------
+# --- credentials ----------------------------------------------------------------------------------------------
+
+
+class CredentialKind(StrEnum):
+    """X509: a proxy file (certificates and key). TOKEN: an OIDC token file, shown with an Origin."""
+
+    X509 = "x509"
+    TOKEN = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What the file held when it was read. `fingerprint` changes with its content and tells nothing of it."""
+
+    kind: CredentialKind
+    path: str
+    ends_at: datetime
+    fingerprint: str
+
+
+class Credentials(Protocol):
+    """The credential of one PanDA server. `deliver` copies it by an atomic rename, mode 0600; `withdraw` removes the
+    copy. `Refused`: the file is there and must not be used (others can read it, no end of life, another's)."""
+
+    def current(self) -> Credential | Failure: ...
+
+    def deliver(self, target: str) -> Done | Failure: ...
+
+    def withdraw(self, target: str) -> Done | Failure: ...
+
+
+# --- store, clock, lanes ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pilot.multijob.credential import seconds_left
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, JobState, Limits, QueueSpec, QueueTotals, State
 from pilot.multijob.recognise import Now
-from pilot.ports import LaneAge
+from pilot.ports import Credential, LaneAge
 from pilot.rotation.policy import held_fetch, held_plan, is_live
 
 SCHEMA = 1
@@ -34,6 +35,9 @@ def render_status(
                 "last_failure": lane.last_failure,
             }
             for lane in lanes
+        ],
+        "credentials": [
+            _credential(server, memory.credentials.get(server), now) for server in sorted(limits.credentials)
         ],
         "journal": {"recorded": memory.recorded, "durable": memory.durable, "held_actions": len(memory.held)},
         "alarms": [
@@ -69,6 +73,22 @@ def _queue(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Lim
     }
 
 
+def _credential(server: str, found: Credential | str | None, now: Now) -> dict[str, Any]:
+    """Of a credential: whose, where and until when; nothing of its content."""
+    if isinstance(found, Credential):
+        left_s = round(seconds_left(found, now.utc), 1)
+        ends_at = found.ends_at.isoformat()
+        return {
+            "server": server,
+            "path": found.path,
+            "ends_at": ends_at,
+            "left_s": left_s,
+            "not_usable_because": None,
+        }
+    reason = found or "not read yet"
+    return {"server": server, "path": None, "ends_at": None, "left_s": None, "not_usable_because": reason}
+
+
 def _bundle(bundle: Bundle, memory: Memory) -> dict[str, Any]:
     current = bundle.current
     return {
@@ -99,6 +119,9 @@ def render_text(document: Mapping[str, Any]) -> str:
         for what in ("no_fetch_because", "no_bundle_because"):
             if queue[what]:
                 lines.append(f"  {what.replace('_', ' ')}: {queue[what]}")
+    for item in document["credentials"]:
+        until = f"ends {item['ends_at']}, in {item['left_s'] / 3600:.1f} h" if item["ends_at"] else ""
+        lines.append(f"credential of {item['server']}: {until or item['not_usable_because']}")
     for bundle in document["bundles"]:
         ids = ", ".join(bundle["batch_ids"]) or "no batch id"
         lines.append(

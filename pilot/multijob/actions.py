@@ -213,6 +213,47 @@ class WriteCommands:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtCredential:
+    """Read the credential of one server: is it usable, and until when?"""
+
+    server: str
+    barrier = Barrier.NOTHING
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("credential", self.server)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverCredential:
+    """Copy the server's credential into a bundle's directory. `fingerprint`: of the content last seen."""
+
+    bundle_id: BundleId
+    server: str
+    target: str
+    fingerprint: str
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("deliver", self.bundle_id)
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawCredential:
+    """Remove the copy from a bundle's directory: its batch job is over."""
+
+    bundle_id: BundleId
+    server: str
+    target: str
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("withdraw", self.bundle_id)
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveBundle:
     """Remove the directory of a settled bundle."""
 
@@ -239,5 +280,8 @@ Action = (
     | SetDoor
     | WriteClosed
     | WriteCommands
+    | LookAtCredential
+    | DeliverCredential
+    | WithdrawCredential
     | RemoveBundle
 )

@@ -22,13 +22,14 @@ from pilot.multijob.actions import (
     WriteClosed,
     WriteCommands,
 )
+from pilot.multijob.credential import copy_missing, decide_copy, outlives
 from pilot.multijob.events import Event, RoundIntended
 from pilot.multijob.lines import settle
 from pilot.multijob.listing import ABSENCES, round_name
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, BundleState, Limits, Round, RoundState, State
 from pilot.multijob.recognise import Now
-from pilot.multijob.script import render_files, render_script
+from pilot.multijob.script import bundle_dir, render_files, render_script
 from pilot.ports import BatchState
 
 
@@ -36,6 +37,7 @@ def decide_bundle(
     state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits
 ) -> Iterator[Event | Action]:
     """Everything that is due for this bundle. Each event must be applied before the next result is asked for."""
+    yield from decide_copy(memory, bundle, bundle_dir(bundle, limits), now.mono_s, limits)
     match bundle.state:
         case BundleState.PLANNED:
             if bundle.queue in limits.queues and not memory.waiting(
@@ -102,8 +104,19 @@ def _intend(
     void_s = memory.round_since_s.get((bundle.bundle_id, number - 1))
     if number > 1 and void_s is not None and now.mono_s < void_s + limits.submit_retry_s:
         return
+    if held_submit(memory, bundle, now, limits) is not None:
+        return
     yield RoundIntended(now.utc, bundle.bundle_id, number)
     yield SubmitBatchJob(bundle.bundle_id, number, round_name(bundle, number))
+
+
+def held_submit(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> str | None:
+    """Why no round of this bundle may be submitted now, None if one may."""
+    server = limits.queues[bundle.queue].server
+    reason = outlives(memory, server, bundle.walltime_s, now.utc, limits)
+    if reason is None and copy_missing(memory, bundle, limits):
+        return f"the credential of {server} has not been copied yet"
+    return reason
 
 
 def giving_up(memory: Memory, bundle: Bundle, current: Round, now: Now, limits: Limits) -> bool:

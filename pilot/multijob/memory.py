@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilot.multijob.actions import Action
-from pilot.ports import BatchId, BatchJobSeen, BundleId, Claim, JobStatus, PandaId
+from pilot.ports import BatchId, BatchJobSeen, BundleId, Claim, Credential, JobStatus, PandaId
 
 RoundKey = tuple[BundleId, int]
 
@@ -86,6 +86,11 @@ class Memory:
     kills_held: set[PandaId] = field(default_factory=set)
     delays: dict[tuple[Any, ...], Delay] = field(default_factory=dict)
     alarms: dict[str, Alarm] = field(default_factory=dict)
+    # credentials: what was read last (a text: why it is not usable), when; and what each bundle was given
+    credentials: dict[str, Credential | str] = field(default_factory=dict)
+    credential_read_s: dict[str, float] = field(default_factory=dict)
+    delivered: dict[BundleId, str] = field(default_factory=dict)
+    withdrawn: set[BundleId] = field(default_factory=set)
     # answers that made no sense, until the same source answers well: (kind of request, source)
     broken: set[tuple[str, str]] = field(default_factory=set)
 

@@ -254,6 +254,20 @@ class ReportTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialRule:
+    """Rules for the credential of one server, seconds.
+
+    `renewed`: something outside renews the file all the time, so a bundle may outlive what it holds now. `variable`:
+    name of the payload's variable with the path of the bundle's copy, None if no copy is delivered.
+    """
+
+    warn_s: float = 86400.0
+    look_every_s: float = 60.0
+    renewed: bool = False
+    variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Everything the pure core is told. Names, units and reasons stand in the config's documentation."""
 
@@ -263,6 +277,7 @@ class Limits:
     site: SiteSpec
     experiment: Experiment
     batch_server: str
+    credentials: Mapping[str, CredentialRule] = field(default_factory=dict)
     listing_every_s: float = 60.0
     evidence_every_s: float = 5.0
     fetch_retry_s: float = 60.0

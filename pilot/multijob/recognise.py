@@ -18,8 +18,10 @@ from pilot.multijob.actions import (
     AppendEvents,
     AskStatus,
     CancelBatchJob,
+    DeliverCredential,
     FetchJobs,
     ListBatchJobs,
+    LookAtCredential,
     MakeClaim,
     PrepareBundle,
     ReadEvidence,
@@ -27,9 +29,11 @@ from pilot.multijob.actions import (
     ReportJobs,
     SetDoor,
     SubmitBatchJob,
+    WithdrawCredential,
     WriteClosed,
     WriteCommands,
 )
+from pilot.multijob.credential import note_credential
 from pilot.multijob.events import (
     BatchJobAccepted,
     BundleClosed,
@@ -86,6 +90,8 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
     match action:
         case AppendEvents():
             _appended(memory, outcome)
+        case LookAtCredential():
+            note_credential(memory, action.server, outcome, now.utc, now.mono_s, limits)
         case FetchJobs():
             yield from _fetched(state, memory, action, outcome, now, limits)
         case ReportJobs():
@@ -130,6 +136,8 @@ def _failure(
                 )
         case ReportJobs():
             retry_reports(memory, action, now.mono_s, limits)
+        case LookAtCredential():
+            note_credential(memory, action.server, outcome.reason, now.utc, now.mono_s, limits)
         case ReadEvidence():
             memory.evidence_failed[action.bundle_id] = outcome.reason
         case _:
@@ -215,13 +223,27 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
                 yield BundleClosed(now.utc, action.bundle_id)
         case WriteCommands():
             memory.commands[action.bundle_id] = frozenset(panda_id for panda_id, _ in action.end)
+        case DeliverCredential():
+            memory.delivered[action.bundle_id] = action.fingerprint
+        case WithdrawCredential():
+            memory.delivered.pop(action.bundle_id, None)
+            memory.withdrawn.add(action.bundle_id)
         case RemoveBundle():
+            memory.withdrawn.discard(action.bundle_id)
             memory.doors.pop(action.bundle_id, None)
             memory.clear_alarm(f"damaged-evidence-{action.bundle_id}")
             memory.clear_alarm(f"foreign-claim-{action.bundle_id}")
             memory.clear_alarm(f"caldb-{action.bundle_id}")
             yield BundleRetired(now.utc, action.bundle_id)
-        case AppendEvents() | FetchJobs() | ReportJobs() | AskStatus() | ListBatchJobs() | ReadEvidence():
+        case (
+            AppendEvents()
+            | FetchJobs()
+            | ReportJobs()
+            | AskStatus()
+            | ListBatchJobs()
+            | ReadEvidence()
+            | LookAtCredential()
+        ):
             raise AssertionError("answered elsewhere")
         case _:
             assert_never(action)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pilot.experiments.jobtext import parse_job_text
 from pilot.experiments.words import Kind, OutputPlace, place_outputs
+from pilot.multijob.credential import bundle_rule, copy_path
 from pilot.multijob.listing import round_name
 from pilot.multijob.model import Bundle, Limits, State
 from pilot.multijob.runtime import predict_s
@@ -68,7 +69,7 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         "local_dir": site.local_dir,
         "slots": queue.slots,
         "launch": [list(site.launch(index, queue.slots)) for index in range(len(bundle.nodes))],
-        "environment": dict(site.environment),
+        "environment": {**site.environment, **_credential(bundle, limits)},
         "caldb": dict(site.caldb) if site.caldb is not None and needs_caldb else None,
         "kinds": {name: _kind(limits.experiment.kinds[name], limits) for name in sorted(kinds)},
         "nodes": [
@@ -77,6 +78,12 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         ],
     }
     return json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+
+
+def _credential(bundle: Bundle, limits: Limits) -> dict[str, str]:
+    """The variable that tells payloads where their copy of the credential is."""
+    found = bundle_rule(bundle, limits)
+    return {found[1].variable: copy_path(bundle_dir(bundle, limits))} if found and found[1].variable else {}
 
 
 def _kind(kind: Kind, limits: Limits) -> dict[str, Any]:

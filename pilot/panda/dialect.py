@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pilot.panda.legacy import PandaLegacy
-from pilot.panda.transport import Transport
+from pilot.panda.transport import Authority, Transport
 from pilot.panda.v1 import PandaV1
 from pilot.ports import JobSource
 
 
 def make_job_source(
-    dialect: str, url: str, *, timeout_s: float, prod_source_label: str, credentials: str | None
+    dialect: str,
+    url: str,
+    *,
+    timeout_s: float,
+    prod_source_label: str,
+    credential: Authority | None = None,
+    ca: str | None = None,
 ) -> JobSource:
     """The client for "v1" or "legacy"; anything else is a ValueError."""
-    transport = Transport(url, timeout_s, credentials)
+    transport = Transport(url, timeout_s, credential, ca)
     if dialect == "v1":
         return PandaV1(transport, prod_source_label)
     if dialect == "legacy":

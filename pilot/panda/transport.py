@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import requests
 import urllib3
@@ -23,13 +24,25 @@ def excerpt(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:EXCERPT_MAX])
 
 
+class Authority(Protocol):
+    """What a call is made with, looked at for each call (`pilot.credentials.FileCredentials`)."""
+
+    def authority(self) -> tuple[str | None, Mapping[str, str]] | Failure:
+        """Path of the client certificate with its key (None: none), and headers; a failure: no call is made."""
+        ...
+
+
 @dataclass(slots=True)
 class Transport:
-    """POST and GET below one base URL. `timeout_s` bounds a whole call, the reading of its answer included."""
+    """POST and GET below one base URL. `timeout_s` bounds a whole call, the reading of its answer included.
+
+    `ca`: file or directory of the certificates that the server's is checked with; None: those of requests.
+    """
 
     url: str
     timeout_s: float
-    credentials: str | None = None
+    credential: Authority | None = None
+    ca: str | None = None
     _local: threading.local = field(default_factory=threading.local)
 
     def _session(self) -> requests.Session:
@@ -37,8 +50,8 @@ class Transport:
         if session is None:
             session = requests.Session()
             session.trust_env = False
-            if self.credentials is not None:
-                session.cert = self.credentials
+            if self.ca is not None:
+                session.verify = self.ca
             self._local.session = session
         return session
 
@@ -52,12 +65,20 @@ class Transport:
 
     def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> str | Failure:
         end_s = time.monotonic() + self.timeout_s
+        certificate, shown = None, dict(headers)
+        if self.credential is not None:
+            found = self.credential.authority()
+            if not isinstance(found, tuple):
+                return found
+            certificate, more = found
+            shown.update(more)
         try:
             with self._session().request(
                 method,
                 self.url.rstrip("/") + path,
                 data=body,
-                headers=dict(headers),
+                headers=shown,
+                cert=certificate,
                 timeout=(min(30.0, self.timeout_s), self.timeout_s),
                 allow_redirects=False,
                 stream=True,

@@ -7,13 +7,22 @@ import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pilot.config import Config
+from pilot.credentials import FileCredentials
 from pilot.files import link_new, write_new
 from pilot.panda.legacy import NOT_TOLD
-from pilot.ports import Failure, JobSource, Listing, Refused
-from pilot.rotation.wiring import WiringError, load_caldb, load_experiment, make_batch, make_sources
+from pilot.ports import Credential, Failure, JobSource, Listing, Refused
+from pilot.rotation.wiring import (
+    WiringError,
+    load_caldb,
+    load_experiment,
+    make_batch,
+    make_credentials,
+    make_sources,
+)
 
 FREE_MIN_MIB = 1024
 
@@ -42,6 +51,7 @@ def check_environment(config: Config) -> list[Check]:
         checks.append(_loads("caldb snapshot", lambda: load_caldb(config.caldb)))
     if all(check.holds for check in checks[:3]):
         checks.append(_batch(config))
+    checks.extend(_credential(name, item) for name, item in make_credentials(config).items())
     checks.extend(_server(name, source, config) for name, source in make_sources(config).items())
     return checks
 
@@ -96,6 +106,14 @@ def _batch(config: Config) -> Check:
     if isinstance(answer, Listing):
         return Check(f"batch system {config.batch.server}", True, f"{len(answer.jobs)} batch jobs listed")
     return Check(f"batch system {config.batch.server}", False, _reason(answer))
+
+
+def _credential(name: str, credential: FileCredentials) -> Check:
+    found = credential.current()
+    what = f"credential of server {name}"
+    if not isinstance(found, Credential):
+        return Check(what, False, _reason(found))
+    return Check(what, found.ends_at > datetime.now(UTC), f"ends {found.ends_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def _reason(failure: Failure) -> str:

@@ -38,6 +38,7 @@ from pilot.rotation.wiring import (
     WiringError,
     lane_specs,
     make_batch,
+    make_credentials,
     make_limits,
     make_route,
     make_sources,
@@ -100,7 +101,7 @@ class _Daemon:
         )
         memory = Memory(lease.epoch, clock.monotonic())
         _claim_unknown(evidence, state, memory)
-        ports = Ports(store, evidence, make_batch(config), make_sources(config))
+        ports = Ports(store, evidence, make_batch(config), make_sources(config), make_credentials(config))
         route = make_route(ports, lambda bundle_id: f"{shared_dir}/bundles/{bundle_id}")
         lanes = ThreadLanes(lane_specs(config), route)
         control = ControlSocket(state_dir)

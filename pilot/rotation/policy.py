@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from pilot.multijob.actions import Action, FetchJobs
+from pilot.multijob.credential import outlives, unusable_credential
 from pilot.multijob.events import BundlePlanned, Event, JobJudged
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import (
@@ -22,7 +23,7 @@ from pilot.multijob.model import (
     RoundState,
     State,
 )
-from pilot.multijob.packing import Sized, pack
+from pilot.multijob.packing import Packing, Sized, pack
 from pilot.multijob.recognise import Now
 from pilot.multijob.runtime import predict_s
 from pilot.multijob.script import events_of
@@ -59,6 +60,9 @@ def held_fetch(state: State, memory: Memory, queue: QueueSpec, now: Now, limits:
         return blind
     if limits.once and state.totals.get(queue.name, QueueTotals()).bundles > 0:
         return "the one bundle of this run is made"
+    unusable = unusable_credential(memory, queue.server, now.utc, limits)
+    if unusable is not None:
+        return unusable
     waiting = sum(_waits_for_qsub(bundle) for bundle in state.bundles.values())
     if waiting >= limits.waiting_for_qsub_max:
         return f"{waiting} bundles wait for qsub"
@@ -136,7 +140,16 @@ def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: 
         waited_s = max(_age_s(state.jobs[panda_id].fetched_at, now) for panda_id in pool)
         if waited_s < queue.fill_wait_s:
             return f"{len(pool)} of {queue.bundle_jobs} jobs, waiting {queue.fill_wait_s:.0f} s for a full bundle"
-    return None
+    if queue.server not in limits.credentials:
+        return None
+    return outlives(memory, queue.server, next_packing(state, queue).walltime_s, now.utc, limits)
+
+
+def next_packing(state: State, queue: QueueSpec) -> Packing:
+    """The oldest jobs of the pool, packed for one bundle."""
+    chosen: list[PandaId] = list(state.pools[queue.name])[: queue.bundle_jobs]
+    predicted = predict_s([events_of(state, panda_id) for panda_id in chosen], queue.walltime)
+    return pack([Sized(i, s) for i, s in zip(chosen, predicted, strict=True)], queue)
 
 
 def decide_plan(
@@ -145,8 +158,6 @@ def decide_plan(
     """Make one bundle of the oldest jobs of the pool, if it is time."""
     if tag in state.bundles or held_plan(state, memory, queue, now, limits) is not None:
         return
-    chosen: list[PandaId] = list(state.pools[queue.name])[: queue.bundle_jobs]
-    predicted = predict_s([events_of(state, panda_id) for panda_id in chosen], queue.walltime)
-    packing = pack([Sized(i, s) for i, s in zip(chosen, predicted, strict=True)], queue)
+    packing = next_packing(state, queue)
     nodes = tuple(tuple(job.panda_id for job in node) for node in packing.nodes)
     yield BundlePlanned(now.utc, tag, queue.name, nodes, packing.walltime_s)

@@ -14,6 +14,7 @@ from typing import cast, get_args
 from pilot.multijob.actions import Action, AppendEvents, Barrier, CancelBatchJob, ListBatchJobs
 from pilot.multijob.apply import apply
 from pilot.multijob.codec import encode
+from pilot.multijob.credential import looks_due
 from pilot.multijob.decide import cancel_batch_job, decide_bundle
 from pilot.multijob.events import Event, JobFetched
 from pilot.multijob.memory import Memory
@@ -81,6 +82,7 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
 def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterator[Event | Action]:
     now = view.now
     yield from due_reports(state, memory, now.mono_s, limits)
+    yield from looks_due(memory, now.mono_s, limits)
     for question in questions(memory, limits):
         if not memory.waiting(question.key, now.mono_s):
             yield question

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -13,6 +13,7 @@ from pilot.batch.cli import DIALECTS, BatchCli, BatchCommands, BatchTimeouts
 from pilot.caldb.snapshot import manifest_caldb, read_snapshot
 from pilot.caldb.template import BadSnapshot
 from pilot.config import CaldbSection, Config, ServerSection
+from pilot.credentials import FileCredentials
 from pilot.experiments.words import BadExperiment, Experiment, parse_experiment
 from pilot.journal import FileStore
 from pilot.lanes import LaneSpec, Route
@@ -23,8 +24,10 @@ from pilot.multijob.actions import (
     AppendEvents,
     AskStatus,
     CancelBatchJob,
+    DeliverCredential,
     FetchJobs,
     ListBatchJobs,
+    LookAtCredential,
     MakeClaim,
     PrepareBundle,
     ReadEvidence,
@@ -32,11 +35,13 @@ from pilot.multijob.actions import (
     ReportJobs,
     SetDoor,
     SubmitBatchJob,
+    WithdrawCredential,
     WriteClosed,
     WriteCommands,
 )
 from pilot.multijob.evidence import FileEvidence
 from pilot.multijob.model import (
+    CredentialRule,
     Limits,
     ProtocolTimes,
     QueueSpec,
@@ -45,7 +50,7 @@ from pilot.multijob.model import (
     WalltimePolicy,
 )
 from pilot.panda.dialect import make_job_source
-from pilot.ports import JobSource
+from pilot.ports import CredentialKind, Credentials, JobSource
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 CHUNK = {"v1": 400, "legacy": 100}
@@ -124,6 +129,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         site=site,
         experiment=load_experiment(config.experiment),
         batch_server=batch.server,
+        credentials=_credential_rules(config),
         listing_every_s=batch.listing_every_s,
         evidence_every_s=config.evidence_every_s,
         fetch_retry_s=fetch_retry_s,
@@ -160,6 +166,7 @@ class Ports:
     evidence: FileEvidence
     batch: BatchCli
     sources: Mapping[str, JobSource]
+    credentials: Mapping[str, Credentials] = field(default_factory=dict)
 
 
 def make_batch(config: Config) -> BatchCli:
@@ -174,6 +181,36 @@ def make_batch(config: Config) -> BatchCli:
     )
 
 
+VARIABLE = {CredentialKind.X509: "X509_USER_PROXY", CredentialKind.TOKEN: "BEARER_TOKEN_FILE"}
+
+
+def make_credential(server: ServerSection) -> FileCredentials | None:
+    """The credential of one server, None if it has none."""
+    if server.credentials is not None:
+        return FileCredentials(CredentialKind.X509, server.credentials)
+    if server.token is not None:
+        return FileCredentials(CredentialKind.TOKEN, server.token, server.origin)
+    return None
+
+
+def make_credentials(config: Config) -> Mapping[str, FileCredentials]:
+    """The credentials by server; servers without one are not in it."""
+    found = {server.name: make_credential(server) for server in config.servers}
+    return {name: credential for name, credential in found.items() if credential is not None}
+
+
+def _credential_rules(config: Config) -> Mapping[str, CredentialRule]:
+    servers = {server.name: server for server in config.servers}
+    rules = {}
+    for name, credential in make_credentials(config).items():
+        server = servers[name]
+        variable = VARIABLE[credential.kind] if server.credential_to_jobs else None
+        rules[name] = CredentialRule(
+            server.credential_warn_s, server.credential_look_s, server.credential_renewed, variable
+        )
+    return rules
+
+
 def make_source(server: ServerSection, label: str) -> JobSource:
     """The client of one PanDA server."""
     return make_job_source(
@@ -181,7 +218,8 @@ def make_source(server: ServerSection, label: str) -> JobSource:
         server.url,
         timeout_s=server.timeout_s,
         prod_source_label=label,
-        credentials=server.credentials,
+        credential=make_credential(server),
+        ca=server.ca,
     )
 
 
@@ -201,6 +239,7 @@ def lane_specs(config: Config) -> tuple[LaneSpec, ...]:
         LaneSpec("batch-submit"),
         LaneSpec("evidence-read", EVIDENCE_READERS),
         LaneSpec("evidence-write"),
+        LaneSpec("credentials"),
         *fetch,
         *report,
     )
@@ -230,6 +269,14 @@ def make_route(ports: Ports, bundle_dir: Callable[[str], str]) -> Callable[[Acti
                 return Route("batch-submit", lambda: batch.cancel(action.batch_id), -1)
             case ListBatchJobs():
                 return Route("batch-list", lambda: batch.list_jobs(action.ids))
+            case LookAtCredential():
+                return Route("credentials", ports.credentials[action.server].current)
+            case DeliverCredential():
+                deliver = ports.credentials[action.server].deliver
+                return Route("credentials", lambda: deliver(action.target))
+            case WithdrawCredential():
+                withdraw = ports.credentials[action.server].withdraw
+                return Route("credentials", lambda: withdraw(action.target))
             case ReadEvidence():
                 return Route("evidence-read", lambda: evidence.read(action.bundle_id, action.offsets))
             case _:
@@ -265,6 +312,9 @@ def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
             | CancelBatchJob()
             | ListBatchJobs()
             | ReadEvidence()
+            | LookAtCredential()
+            | DeliverCredential()
+            | WithdrawCredential()
         ):
             raise AssertionError("has a lane of its own")
         case _:

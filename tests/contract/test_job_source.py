@@ -81,9 +81,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
-    source = make_job_source(
-        request.param, url, timeout_s=30.0, prod_source_label="managed", credentials=None
-    )
+    source = make_job_source(request.param, url, timeout_s=30.0, prod_source_label="managed")
     yield Site(source, model, panda, url)
     server.shutdown()
     server.server_close()
@@ -211,8 +209,6 @@ def test_a_spoiled_answer_tells_nothing(site: Site, fault: str) -> None:
 
 def test_nobody_there_is_unavailable() -> None:
     for dialect in ("v1", "legacy"):
-        source = make_job_source(
-            dialect, "http://127.0.0.1:9", timeout_s=11.0, prod_source_label="managed", credentials=None
-        )
+        source = make_job_source(dialect, "http://127.0.0.1:9", timeout_s=11.0, prod_source_label="managed")
         assert isinstance(source.fetch("Q", 1), Unavailable)
         assert not isinstance(source.queue_depth("Q"), int | Refused)

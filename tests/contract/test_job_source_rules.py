@@ -38,7 +38,7 @@ class Open:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         self.servers.append(server)
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        return make_job_source(way, url, timeout_s=30.0, prod_source_label="managed", credentials=None)
+        return make_job_source(way, url, timeout_s=30.0, prod_source_label="managed")
 
 
 @pytest.fixture

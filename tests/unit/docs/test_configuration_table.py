@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/architecture/configuration.md").read_text()
 UNITS = {"_s": "s", "_h": "h", "_d": "d", "_mib": "MiB"}
 SPECIAL = {AbsolutePath: "absolute path", LocalDir: "absolute path or `$NAME`", Name: "name"}
-WORDS = {str: "text", dict[str, str]: "names with texts", int: "whole", float: ""}
+WORDS = {str: "text", dict[str, str]: "names with texts", int: "whole", float: "", bool: "true or false"}
 
 
 def leaves(section: type[Section] = Config, before: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -51,6 +51,15 @@ def test_a_short_config_gets_safe_defaults() -> None:
         (("site: demo\n", "site: demo\nsite: two\n"), 2, ["site", "twice"]),
         (("site: demo\n", ""), 1, ["site", "missing"]),
         (("site: demo", "site: [demo"), 2, ["not YAML"]),
+        (("dialect: v1", "dialect: v1, token: /t"), 7, ["servers[0].origin", "together"]),
+        (("dialect: v1", "dialect: v1, origin: vo"), 7, ["servers[0].origin", "together"]),
+        (("dialect: v1", "dialect: v1, token: /t, origin: vo"), 7, ["servers[0].url", "https"]),
+        (
+            ("dialect: v1", "dialect: v1, token: /t, origin: vo, credentials: /p"),
+            7,
+            ["servers[0].token", "one of"],
+        ),
+        (("dialect: v1", "dialect: v1, credential_to_jobs: true"), 7, ["servers[0].credential_to_jobs"]),
     ],
 )
 def test_an_error_names_file_line_key_found_and_expected(
