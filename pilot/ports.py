@@ -373,7 +373,7 @@ class CredentialKind(StrEnum):
     """X509: a proxy file (certificates and key). TOKEN: an OIDC token file, shown with an Origin."""
 
     X509 = "x509"
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105 (a kind, no secret)
 
 
 @dataclass(frozen=True, slots=True)

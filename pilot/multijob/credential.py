@@ -112,3 +112,12 @@ def decide_copy(
 def copy_missing(memory: Memory, bundle: Bundle, limits: Limits) -> bool:
     """Whether a bundle that needs a copy has not been given one in this run."""
     return bundle_rule(bundle, limits) is not None and bundle.bundle_id not in memory.delivered
+
+
+def note_copy(memory: Memory, action: DeliverCredential | WithdrawCredential) -> None:
+    """A copy is in its place, or gone."""
+    if isinstance(action, DeliverCredential):
+        memory.delivered[action.bundle_id] = action.fingerprint
+    else:
+        memory.delivered.pop(action.bundle_id, None)
+        memory.withdrawn.add(action.bundle_id)

@@ -33,7 +33,7 @@ from pilot.multijob.actions import (
     WriteClosed,
     WriteCommands,
 )
-from pilot.multijob.credential import note_credential
+from pilot.multijob.credential import note_copy, note_credential
 from pilot.multijob.events import (
     BatchJobAccepted,
     BundleClosed,
@@ -223,11 +223,8 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
                 yield BundleClosed(now.utc, action.bundle_id)
         case WriteCommands():
             memory.commands[action.bundle_id] = frozenset(panda_id for panda_id, _ in action.end)
-        case DeliverCredential():
-            memory.delivered[action.bundle_id] = action.fingerprint
-        case WithdrawCredential():
-            memory.delivered.pop(action.bundle_id, None)
-            memory.withdrawn.add(action.bundle_id)
+        case DeliverCredential() | WithdrawCredential():
+            note_copy(memory, action)
         case RemoveBundle():
             memory.withdrawn.discard(action.bundle_id)
             memory.doors.pop(action.bundle_id, None)

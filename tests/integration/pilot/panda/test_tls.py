@@ -20,7 +20,7 @@ from simulators.panda.model import PandaModel
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="Debian package openssl is missing")
 
-PROXY = "basicConstraints=CA:FALSE\nkeyUsage=critical,digitalSignature\nproxyCertInfo=critical,language:id-ppl-inheritAll\n"
+PROXY = "basicConstraints=CA:FALSE\nproxyCertInfo=critical,language:id-ppl-inheritAll\n"
 
 
 class Authority:
