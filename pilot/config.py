@@ -109,6 +109,7 @@ class NodeSection(Section):
     quick_failures: Annotated[int, Field(ge=1, le=1000)] = 3
     quick_failure_s: Seconds = 60.0
     heartbeat_s: PositiveSeconds = 300.0
+    sample_s: PositiveSeconds = 5.0
     caldb_ready_s: PositiveSeconds = 120.0
     caldb_restarts: Annotated[int, Field(ge=0, le=100)] = 2
     stdout_max_mib: Annotated[int, Field(gt=0)] = 200

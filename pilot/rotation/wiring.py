@@ -149,6 +149,7 @@ def _node_limits(config: Config) -> Mapping[str, float | int | None]:
         "kill_s": times.kill_s,
         "visible_s": times.visible_s,
         "heartbeat_s": node.heartbeat_s,
+        "sample_s": node.sample_s,
         "quick_failures": node.quick_failures,
         "quick_failure_s": node.quick_failure_s,
         "caldb_ready_s": node.caldb_ready_s,

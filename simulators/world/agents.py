@@ -1,330 +1,356 @@
-"""Agents of the virtual world: the real plan, job and placement steps, with payloads that only take time."""
+"""Agents of the virtual world: production's own agent, with processes that are only pretended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
-from pilot.multijob.node import files, plan
-from pilot.multijob.node.gate import parse_object
+from pilot.multijob.node import orders
+from pilot.multijob.node.agent import Agent
+from pilot.multijob.node.collect import Clean, LocalSize, Pack, Scan, collect_steps
+from pilot.multijob.node.entry import journal_path, started_body
+from pilot.multijob.node.files import Read, Steps
 from pilot.multijob.node.journal import render_line
-from pilot.multijob.node.manifest import Job, Manifest
-from pilot.multijob.node.steps import (
-    Collect,
-    Collected,
-    JobResult,
-    Line,
-    PayloadEnd,
-    RunPayload,
-    job_steps,
-    look,
-    not_placed,
-    placement_steps,
-)
-from simulators.world.files import VirtualFiles
-from simulators.world.truth import PayloadRun, Truth
+from pilot.multijob.node.manifest import BadManifest, Manifest, parse_manifest
+from pilot.multijob.node.scan import Findings
+from pilot.multijob.node.slots import Post
+from pilot.multijob.node.steps import Line, PayloadEnd
+from simulators.world.files import Inode
+from simulators.world.floor import LATER, Floor, Play, Task
+from simulators.world.truth import PayloadRun
+
+SIGTERM, SIGKILL = 15, 9
+
+
+class OpenJournal(NamedTuple):
+    """Create the node journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which agent this is: `index` in the manifest, on the machine's `node`. `ends_s`: end of the walltime."""
+
+    bundle_id: str
+    directory: str
+    round: int
+    index: int
+    node: int
+    nonce: str
+    ends_s: float
 
 
 @dataclass(slots=True)
-class Task:
-    """A gate or agent process. `hanging`: nothing of it goes on until it is let go; `deferred` is what waits."""
+class _Payload:
+    """A payload in a slot; `run` is None for one that could not be started."""
 
-    client: str
-    batch_id: str
-    dead: bool = False
-    hanging: bool = False
-    deferred: list[Callable[[], None]] = field(default_factory=list)
+    play: Play
+    order: orders.Spawn
+    run: PayloadRun | None
 
 
 @dataclass(slots=True)
-class Floor:
-    """What everything on the nodes shares. `hang_s(client, operation)`: how long a process hangs before it."""
+class AgentProcess:
+    """The process of one agent and everything below it. `ended` is called when it has ended in order.
 
-    shared: VirtualFiles
-    truth: Truth
-    now: Callable[[], float]
-    at: Callable[[float, Callable[[], None]], None]
-    random: Random
-    run_s: Callable[[Job], float]
-    operation_s: tuple[float, float] = (0.01, 0.2)
-    hang_s: Callable[[str, Any], float] = field(default=lambda client, operation: 0.0)
-    # counts faults of nodes that changed something
-    fired: Callable[[str], None] = field(default=lambda kind: None)
+    `escaped`: nobody can end it. `frozen`: times in which its payloads stood still.
+    """
 
-    def later(self, task: Task, delay_s: float, call: Callable[[], None]) -> None:
-        """Let the task go on with `call`, unless it is dead then; if it hangs, once it is let go."""
-        self.at(self.now() + delay_s, partial(self._go_on, task, call))
+    floor: Floor
+    task: Task
+    place: Place
+    ended: Callable[[], None] = field(default=lambda: None)
+    over: bool = False
+    escaped: bool = False
+    frozen: list[tuple[float, float]] = field(default_factory=list)
+    agent: Agent | None = None
+    _started_s: float = 0.0
+    _file: Inode | None = None
+    _lines: int = 0
+    _broken: bool = False
+    _news: list[orders.News] = field(default_factory=list)
+    _hearing: Callable[[Any], None] | None = None
+    _payloads: dict[int, _Payload] = field(default_factory=dict)
+    _runs: dict[tuple[int, int], PayloadRun] = field(default_factory=dict)
+    _keeper: int = 0
 
-    def _go_on(self, task: Task, call: Callable[[], None]) -> None:
-        if task.dead:
-            return
-        if task.hanging:
-            task.deferred.append(call)
-        else:
-            call()
+    @property
+    def node(self) -> int:
+        """The machine's number of its node."""
+        return self.place.node
 
-    def hang(self, task: Task, seconds: float) -> None:
-        """Nothing of this task goes on for so long."""
-        task.hanging = True
-        self.at(self.now() + seconds, partial(self._let_go, task))
+    @property
+    def journal(self) -> str:
+        """Its node journal."""
+        return journal_path(self.place.directory, self.place.index, self.place.nonce)
 
-    def _let_go(self, task: Task) -> None:
-        task.hanging = False
-        waiting, task.deferred = task.deferred, []
-        for call in waiting:
-            self._go_on(task, call)
-
-    def drive(
-        self, task: Task, steps: Any, perform: Callable[[Any, Callable[[Any], None]], bool], done: Any
-    ) -> None:
-        """Carry out the operations of `steps` one by one, each after a while; `done(value or OSError)` at its end.
-
-        `perform(operation, reply)` takes the operations that are no file operations and returns whether it did.
-        """
-
-        def advance(reply: Any, error: OSError | None = None) -> None:
-            try:
-                operation = steps.throw(error) if error is not None else steps.send(reply)
-            except StopIteration as stop:
-                done(stop.value)
-                return
-            except OSError as failed:
-                done(failed)
-                return
-            pause_s = (
-                operation.seconds
-                if isinstance(operation, files.Pause)
-                else self.random.uniform(*self.operation_s)
-            )
-            hang_s = self.hang_s(task.client, operation)
-            if hang_s:
-                self.hang(task, hang_s)
-            self.later(task, pause_s, partial(carry_out, operation))
-
-        def carry_out(operation: Any) -> None:
-            up_s = self.shared.faults.up_at()
-            if up_s > self.now():
-                self.later(task, up_s - self.now(), partial(carry_out, operation))
-                return
-            if perform(operation, advance):
-                return
-            try:
-                reply = self.shared.perform(task.client, operation)
-            except OSError as error:
-                advance(None, error)
-            else:
-                advance(reply)
-
-        advance(None)
-
-
-class Agent:
-    """One node's agent: what `pilot.multijob.node.agent` does, with the same plan, steps and journal lines."""
-
-    def __init__(
-        self, floor: Floor, task: Task, place: tuple[str, str, int, int], manifest: Manifest, nonce: str
-    ) -> None:
-        self.floor, self.task, self.manifest = floor, task, manifest
-        self.bundle_id, self.directory, self.round, self.index = place
-        self.started_s = floor.now()
-        self.state = plan.NodeState(pending=manifest.jobs.get(self.index, ()))
-        self.over = self.escaped = False
-        self.node = 0
-        self.ended: Callable[[], None] = lambda: None
-        self.nonce = nonce
-        self._journal = f"{self.directory}/node.{self.index}.{nonce}.journal"
-        self._open = floor.shared.open_new(task.client, self._journal)
-        self._lines = 0
-        self._serial = 0
-        self._runs: dict[int, PayloadRun] = {}
-        self._replies: dict[int, Callable[[Any], None]] = {}
-        self._line("agent_started", {"round": self.round, "node": self.index, "batch_id": task.batch_id})
-        self._poll()
-
-    # --- what is seen -----------------------------------------------------------------------------------------
-
-    def _poll(self) -> None:
-        """As the agent: look for `closed` and commands; what cannot be looked at is looked at again next time."""
-        self.floor.later(self.task, self.manifest.limits.poll_s, self._poll_again)
-        self._look()
-        self.turn()
-
-    def _poll_again(self) -> None:
-        if not self.over:
-            self._poll()
-
-    def _look(self) -> None:
-        path = self.directory + "/commands.json"
-        perform = partial(self.floor.shared.perform, self.task.client)
-        try:
-            if files.run_steps(look(self.directory), perform):
-                self._saw_closed()
-            commands = parse_object(perform(files.Read(path))) if perform(files.Exists(path)) else None
-        except OSError:
-            return
-        found = plan.asked_to_end(commands, self._serial)
-        if found is not None:
-            self._serial, jobs = found
-            self.state = self.state._replace(asked_to_end=self.state.asked_to_end | jobs)
-
-    def _saw_closed(self) -> None:
-        if not self.state.closed:
-            self.state = self.state._replace(closed=True)
-            self._line("closed_seen", {})
+    def start(self) -> None:
+        """Begin."""
+        self._started_s = self.floor.now()
+        self.floor.drive(self.task, self._life(), self._done, self._perform)
 
     def terminate(self) -> None:
         """SIGTERM."""
-        self.floor.later(self.task, 0.0, self._terminated)
-
-    def _terminated(self) -> None:
-        self.state = self.state._replace(terminated=True)
-        self.turn()
+        self._tell(orders.AskedToEnd())
 
     def die(self, why: str) -> None:
         """SIGKILL to it and to all of its payloads."""
         self.task.dead = self.over = True
+        self._end_all(why)
+
+    # --- its life ---------------------------------------------------------------------------------------------
+
+    def _life(self) -> Steps[None]:
+        """As `entry` has it."""
+        place = self.place
+        text = yield Read(f"{place.directory}/manifest.json")
+        try:
+            manifest: Manifest = parse_manifest(text)
+        except BadManifest:
+            return
+        yield OpenJournal()
+        left_s = place.ends_s - self._started_s
+        body = started_body(
+            manifest, place.round, place.index, self.task.client, 1, self.task.batch_id, left_s
+        )
+        yield Line("agent_started", body)
+        own = f"/dev/shm/ep-{place.bundle_id}-{place.index}-{place.nonce}"
+        post = Post(
+            place.directory,
+            place.round,
+            place.index,
+            left_s,
+            self.task.batch_id,
+            place.nonce,
+            own,
+            f"{own}.db",
+            manifest.agent_file,
+        )
+        self.agent = Agent(manifest, post, self._elapsed)
+        yield from self.agent.steps()
+
+    def _elapsed(self) -> float:
+        return self.floor.now() - self._started_s
+
+    def _done(self, outcome: Any) -> None:
+        """As its warden: whatever became of the agent, nothing of it stays."""
+        self.die("agent ended")
+        self.ended()
+
+    # --- its orders -------------------------------------------------------------------------------------------
+
+    def _perform(self, order: Any, reply: Callable[[Any], None]) -> Any:
+        match order:
+            case Line():
+                self._write(order)
+            case orders.Hear():
+                return self._hear(order, reply)
+            case orders.Spawn():
+                return self._spawn(order)
+            case orders.Terminate(slot):
+                delay_s = self.floor.random.uniform(0.0, 1.0)
+                self.floor.at(self.floor.now() + delay_s, partial(self._signal, slot, SIGTERM))
+            case orders.Kill(slot):
+                self._signal(slot, SIGKILL)
+            case orders.Sample(slots):
+                living = [slot for slot in slots if self._living(slot)]
+                plays = {slot: self._payloads[slot].play for slot in living}
+                return {slot: (play.rss_mib, play.stdout_mib) for slot, play in plays.items()}
+            case orders.Gather():
+                self._gather(order)
+            case orders.StartKeeper() | orders.KillKeeper() | orders.LetKeeperGo():
+                self._order_keeper(order)
+            case orders.Sweep():
+                self._end_all("agent ended")
+                return 0
+            case OpenJournal():
+                self._file = self.floor.shared.open_new(self.task.client, self.journal)
+            case orders.MakeLocal() | orders.Say():
+                pass
+            case _:
+                return self.floor.shared.perform(self.task.client, order)
+        return None
+
+    def _write(self, line: Line) -> None:
+        """As `JournalWriter`: after an error nothing more is written."""
+        assert self._file is not None
+        if self._broken:
+            raise OSError("the journal is broken")
+        self._lines += 1
+        text = render_line(self._lines, line.kind, "t", self._elapsed(), line.body).decode()
+        try:
+            self.floor.shared.append(self.task.client, self.journal, self._file, text)
+        except OSError:
+            self._broken = True
+            raise
+        if line.kind == "job_ended":
+            run = self._runs.get((line.body["panda_id"], line.body["attempt_nr"]))
+            if run is not None:
+                run.end_line_s = self.floor.now()
+                # The agent had decided to end it when it ended by itself: nothing was placed.
+                run.ended_by = run.ended_by or line.body["ended_by"]
+
+    # --- news -------------------------------------------------------------------------------------------------
+
+    def _tell(self, news: orders.News) -> None:
+        self._news.append(news)
+        if self._hearing is not None:
+            self.floor.later(self.task, 0.0, partial(self._wake, self._hearing))
+
+    def _hear(self, order: orders.Hear, reply: Callable[[Any], None]) -> Any:
+        if self._news or order.until_s is None:
+            return self._take()
+
+        def hearing(heard: Any) -> None:
+            reply(heard)
+
+        self._hearing = hearing
+        # Never no time at all: where a sum of times is rounded down, the clock would stand still for ever.
+        wait_s = max(0.001, order.until_s - self._elapsed())
+        self.floor.later(self.task, wait_s, partial(self._wake, hearing))
+        return LATER
+
+    def _wake(self, hearing: Callable[[Any], None]) -> None:
+        """Unless it was woken before."""
+        if self._hearing is hearing:
+            self._hearing = None
+            hearing(self._take())
+
+    def _take(self) -> tuple[orders.News, ...]:
+        news, self._news = tuple(self._news), []
+        return news
+
+    # --- payloads ---------------------------------------------------------------------------------------------
+
+    def _spawn(self, order: orders.Spawn) -> PayloadEnd | None:
+        job, floor = order.job, self.floor
+        play = floor.play(job)
+        if play.refused:
+            self._payloads[order.slot] = _Payload(play, order, None)
+            return PayloadEnd(127, None, None, 0.0, 0.0, 0.0, "t", "t", play.refused)
+        run = PayloadRun(
+            job.panda_id,
+            job.attempt_nr,
+            self.place.bundle_id,
+            self.place.round,
+            self.task.batch_id,
+            self.task.client,
+            floor.now(),
+            good=play.good,
+        )
+        floor.truth.payloads.append(run)
+        self._runs[job.panda_id, job.attempt_nr] = run
+        payload = self._payloads[order.slot] = _Payload(play, order, run)
+        floor.at(floor.now() + play.run_s, partial(self._due, payload, run))
+        return None
+
+    def _due(self, payload: _Payload, run: PayloadRun) -> None:
+        """It ends by itself, later by what it stood still while its files were away or its node was frozen."""
+        now_s, play = self.floor.now(), payload.play
+        if run.end_s is not None:
+            return
+        stopped_s = self.floor.shared.faults.stopped_s(run.start_s, now_s)
+        stopped_s += sum(max(0.0, min(end, now_s) - max(begin, run.start_s)) for begin, end in self.frozen)
+        end_s = run.start_s + play.run_s + stopped_s
+        if end_s > now_s + 1e-6:
+            self.floor.at(end_s, partial(self._due, payload, run))
+        else:
+            self._over(payload, run, None, play.signal)
+
+    def _living(self, slot: int) -> bool:
+        payload = self._payloads.get(slot)
+        return payload is not None and payload.run is not None and payload.run.end_s is None
+
+    def _signal(self, slot: int, number: int) -> None:
+        payload = self._payloads.get(slot)
+        if payload is None or payload.run is None or payload.run.end_s is not None:
+            return
+        if number == SIGKILL or not payload.play.deaf:
+            self._over(payload, payload.run, f"signal {number}", number)
+
+    def _over(self, payload: _Payload, run: PayloadRun, ended_by: str | None, number: int | None) -> None:
+        run.end_s, run.ended_by = self.floor.now(), ended_by
+        order, play = payload.order, payload.play
+        for output in order.job.outputs:
+            if output.lfn not in play.missing:
+                path = f"{order.work}/{output.lfn}"
+                # Its text says whose it is: no two runs write the same.
+                text = "" if output.lfn in play.empty else f"{self.task.client}:{path}"
+                self.floor.local[self.task.client, path] = text
+        wall_s = run.end_s - run.start_s
+        code = play.exit_code if number is None else None
+        end = PayloadEnd(code, number, None, wall_s, wall_s, play.rss_mib, "t", "t")
+        self._tell(orders.PayloadEnded(order.slot, end))
+
+    def _end_all(self, why: str) -> None:
         for run in self._runs.values():
             if run.end_s is None:
                 run.end_s, run.ended_by = self.floor.now(), why
 
-    # --- what is done -----------------------------------------------------------------------------------------
+    # --- what an ended payload left ---------------------------------------------------------------------------
 
-    def turn(self) -> None:
-        """Carry out everything that the plan wants done now, then wait for the next thing."""
-        limits, left_s = self.manifest.limits, self.manifest.walltime_s
-        while not self.over:
-            actions = plan.decide(self.state, self._elapsed(), limits, self.manifest.slots, left_s)
-            for action in actions:
-                self._act(action)
-            if not actions:
-                due_s = plan.next_due_s(self.state, limits, left_s) - self._elapsed()
-                self.floor.later(self.task, max(due_s, 0.1), self.turn)
-                return
+    def _gather(self, order: orders.Gather) -> None:
+        payload = self._payloads.pop(order.slot)
 
-    def _elapsed(self) -> float:
-        return self.floor.now() - self.started_s
+        def gathered(collected: Any) -> None:
+            self._tell(orders.Gathered(order.slot, collected))
 
-    def _act(self, action: plan.Action) -> None:
-        match action:
-            case plan.StartJob(job, slot):
-                pending = tuple(item for item in self.state.pending if item is not job)
-                running = (*self.state.running, plan.Running(job, slot, self._elapsed()))
-                self.state = self.state._replace(pending=pending, running=running)
-                steps = job_steps(self.directory, job, slot)
-                self.floor.drive(
-                    self.task, steps, partial(self._perform, slot), partial(self._job_over, slot)
-                )
-            case plan.EndPayload(slot, why, grace_s):
-                self._change(slot, ended_by=why, kill_at_s=self._elapsed() + grace_s)
-                self.floor.at(self.floor.now() + min(1.0, grace_s), partial(self._end_payload, slot, why))
-            case plan.KillPayload(slot):
-                self._change(slot, killed=True)
-                self._end_payload(slot, "killed")
-            case plan.GiveBack(jobs, reason):
-                pending = tuple(job for job in self.state.pending if job not in jobs)
-                self.state = self.state._replace(pending=pending)
-                back = [[job.panda_id, job.attempt_nr] for job in jobs]
-                self._line("given_back", {"reason": reason, "jobs": back})
-            case plan.EndAgent(reason):
-                self._line("agent_ended", {"reason": reason, "left_behind": 0})
-                self.die("agent ended")
-                self.ended()
-            case plan.GiveUpCaldb(_):
-                raise AssertionError("the jobs of this world need no calibration server")
+        steps = collect_steps(order.request)
+        self.floor.drive(self.task, steps, gathered, partial(self._collect, payload))
 
-    def _change(self, slot: int, **changes: Any) -> None:
-        running = tuple(i._replace(**changes) if i.slot == slot else i for i in self.state.running)
-        self.state = self.state._replace(running=running)
-
-    def _line(self, kind: str, body: dict[str, Any]) -> None:
-        self._lines += 1
-        text = render_line(self._lines, kind, "t", self._elapsed(), body).decode()
-        self.floor.shared.append(self.task.client, self._journal, self._open, text)
-
-    # --- one slot -----------------------------------------------------------------------------------------------
-
-    def _perform(self, slot: int, operation: Any, reply: Callable[[Any], None]) -> bool:
+    def _collect(self, payload: _Payload, operation: Any, reply: Callable[[Any], None]) -> Any:
+        client, local = self.task.client, self.floor.local
         match operation:
-            case Line(kind, body):
-                self._line(kind, body)
-                if kind == "job_ended" and slot in self._runs:
-                    self._runs[slot].end_line_s = self.floor.now()
-                reply(None)
-            case RunPayload(job, _):
-                self._spawn(slot, job, reply)
-            case Collect():
-                self.floor.drive(self.task, self._collect(operation), nothing_else, reply)
-            case _:
-                return False
-        return True
+            case Scan():
+                return _findings(payload)
+            case LocalSize(path):
+                return len(local[client, path]) if (client, path) in local else None
+            case Pack(path):
+                local[client, path] = f"{client}:{path}"
+                return len(local[client, path])
+            case Clean(work):
+                for key in [key for key in local if key[0] == client and key[1].startswith(work)]:
+                    del local[key]
+                return None
+        return self.floor.shared.perform(client, operation)
 
-    def _spawn(self, slot: int, job: Job, reply: Callable[[Any], None]) -> None:
-        run = PayloadRun(
-            job.panda_id,
-            job.attempt_nr,
-            self.bundle_id,
-            self.round,
-            self.task.batch_id,
-            self.task.client,
-            self.floor.now(),
-        )
-        self.floor.truth.payloads.append(run)
-        self._runs[slot], self._replies[slot] = run, reply
-        self.floor.at(self.floor.now() + self.floor.run_s(job), partial(self._payload_ends, slot, run))
-        if any(item.slot == slot and item.killed for item in self.state.running):
-            self._end_payload(slot, "killed")
+    # --- the calibration server -------------------------------------------------------------------------------
 
-    def _payload_ends(self, slot: int, run: PayloadRun) -> None:
-        """By itself; a hanging agent hears of it later."""
-        if run.end_s is None:
-            run.end_s = self.floor.now()
-            self.floor.later(self.task, 0.0, partial(self._reap, slot, run))
+    def _order_keeper(self, order: Any) -> None:
+        self._keeper += 1
+        if isinstance(order, orders.KillKeeper):
+            self._tell(orders.KeeperEnded())
+        if not isinstance(order, orders.StartKeeper):
+            return
+        play, now_s = self.floor.keeper(self.task.client), self.floor.now()
+        said: dict[str, Any]
+        if play.fails:
+            said = {"kind": "failed", "reason": play.fails, "log": ""}
+            self._at(now_s + (play.ready_s or 0.0), orders.KeeperSaid(said), orders.KeeperEnded())
+        elif play.ready_s is not None:
+            said = {"kind": "ready", "environment": {}, "ready_s": play.ready_s, "pid": 1}
+            self._at(now_s + play.ready_s, orders.KeeperSaid(said))
+        if play.ends_after_s is not None:
+            self._at(now_s + play.ends_after_s, orders.KeeperEnded())
 
-    def _end_payload(self, slot: int, why: str) -> None:
-        run = self._runs.get(slot)
-        if run is not None and run.end_s is None:
-            run.end_s, run.ended_by = self.floor.now(), why
-            self.floor.later(self.task, 0.0, partial(self._reap, slot, run))
+    def _at(self, at_s: float, *news: orders.News) -> None:
+        """News of the keeper that was started, unless it was killed or let go of by then."""
+        keeper = self._keeper
 
-    def _reap(self, slot: int, run: PayloadRun) -> None:
-        ended_by = next((item.ended_by for item in self.state.running if item.slot == slot), None)
-        wall_s = (run.end_s or 0.0) - run.start_s
-        code, signal = (0, None) if run.ended_by is None else (None, 15)
-        self._change(slot, placing=True)
-        self._replies.pop(slot)(PayloadEnd(code, signal, ended_by, wall_s, wall_s, 1.0, "t", "t"))
-        self.turn()
+        def due() -> None:
+            if self._keeper == keeper and not self.over:
+                for item in news:
+                    self._tell(item)
 
-    def _collect(self, request: Collect) -> files.Steps[Collected]:
-        job, entries = request.job, []
-        places = [(place, request.place_outputs) for place in job.outputs]
-        places += [(job.log, request.place_log)] if job.log is not None else []
-        for number, (place, wanted) in enumerate(places):
-            source = f"{self.task.client}:{job.panda_id}.{job.attempt_nr}:{place.lfn}"
-            if not wanted:
-                entries.append(not_placed(place, len(source), "not to be placed"))
-                continue
-            folder = place.target.rpartition("/")[0]
-            temp = f"{folder}/.{job.panda_id}.{job.attempt_nr}.{self.nonce}.{number}.part"
-            entry = yield from placement_steps(self.directory, source, len(source), place, temp)
-            entries.append(entry)
-        events = int(job.environment.get("PRODSYS_NEVENTS", "0"))
-        return Collected(request.end.exit_code == 0, (), events, events, tuple(entries), "")
-
-    def _job_over(self, slot: int, result: JobResult | OSError) -> None:
-        running = tuple(item for item in self.state.running if item.slot != slot)
-        self.state = self.state._replace(running=running)
-        if isinstance(result, OSError):
-            if self.state.stop is None:
-                self.state = self.state._replace(stop=f"a job could not be worked: {result}")
-        elif result.closed:
-            self._saw_closed()
-        self._look()
-        self.turn()
+        self.floor.at(at_s, due)
 
 
-def nothing_else(operation: Any, reply: Callable[[Any], None]) -> bool:
-    """For steps that have file operations only."""
-    return False
+def _findings(payload: _Payload) -> Findings:
+    """What a payload printed, one that was ended early without its last lines."""
+    play, job, run = payload.play, payload.order.job, payload.run
+    if run is None or run.ended_by is not None:
+        return Findings(None if job.kind.marker is None else False, (), None, None, "")
+    events = int(job.environment.get("PRODSYS_NEVENTS", "0")) if play.events is None else play.events
+    marker = None if job.kind.marker is None else play.marker
+    return Findings(marker, tuple(sorted(play.patterns)), events, events, "")

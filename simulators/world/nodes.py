@@ -15,7 +15,8 @@ from pilot.multijob.node.gate import Outcome, Start, gate_steps
 from pilot.multijob.node.manifest import parse_manifest
 from simulators.torque.job import JobOver, KillJob, Output, StartJob, TerminateJob
 from simulators.torque.model import TorqueModel
-from simulators.world.agents import Agent, Floor, Task, nothing_else
+from simulators.world.agents import AgentProcess, Place
+from simulators.world.floor import Floor, Task
 from simulators.world.truth import GateRun
 
 _GATE = re.compile(r" gate --bundle (\S+) --round (\d+)")
@@ -30,7 +31,7 @@ class Started:
 
     batch_id: str
     gate: Task
-    agents: list[Agent] = field(default_factory=list)
+    agents: list[AgentProcess] = field(default_factory=list)
     escaped: bool = False
     stuck: bool = False
 
@@ -93,7 +94,7 @@ class Machine:
             return
         own = Start(batch_id, client, len(self.starts), nonce, "t")
         decided = partial(self._decided, started, run, directory)
-        floor.drive(started.gate, gate_steps(directory, number, own, "link", 0.0), nothing_else, decided)
+        floor.drive(started.gate, gate_steps(directory, number, own, "link", 0.0), decided)
 
     # --- faults -----------------------------------------------------------------------------------------------
 
@@ -136,10 +137,15 @@ class Machine:
             self._escape(batch_id, NodeFault.REQUEUE_SURVIVED)
             self.model.job_ended(self.floor.now(), batch_id, 271)
 
-    def freeze(self, agent: Agent, seconds: float) -> None:
-        """Nothing of this agent goes on for so long; nobody can end it, also when its batch job is over."""
+    def freeze(self, agent: AgentProcess, seconds: float, *, payloads: bool = False) -> None:
+        """Nothing of this agent goes on for so long; nobody can end it, also when its batch job is over.
+
+        `payloads`: its whole node stands still.
+        """
         if not agent.over:
             agent.escaped = True
+            if payloads:
+                agent.frozen.append((self.floor.now(), self.floor.now() + seconds))
             self.floor.fired(NodeFault.FROZEN)
             self.floor.hang(agent.task, seconds)
 
@@ -149,7 +155,7 @@ class Machine:
             if any(not agent.over for agent in started.agents) or not started.gate.dead:
                 self.floor.fired(kind)
 
-    def agents(self) -> list[Agent]:
+    def agents(self) -> list[AgentProcess]:
         """All agents that were ever launched."""
         return [agent for started in self.starts for agent in started.agents]
 
@@ -161,16 +167,16 @@ class Machine:
             return
         manifest = parse_manifest(self.floor.shared.text(f"{directory}/manifest.json") or "")
         placement = self.model.jobs[started.batch_id].placement if started.batch_id in self.model.jobs else ()
-        for index in range(len(manifest.launch)):
+        ends_s = run.start_s + manifest.walltime_s
+        for index in sorted(manifest.jobs):
             node = placement[index].node if index < len(placement) else 0
             task = Task(f"nid{node}.{run.nonce}", started.batch_id)
-            if self.floor.shared.seen(task.client, f"{directory}/manifest.json") is None:
-                continue
-            place = (run.bundle_id, directory, run.round, index)
-            agent = Agent(self.floor, task, place, manifest, f"{run.nonce}x{index}")
-            agent.node = node
-            agent.ended = partial(self._agent_ended, started)
+            nonce = f"{run.nonce}x{index}"
+            place = Place(run.bundle_id, directory, run.round, index, node, nonce, ends_s)
+            agent = AgentProcess(self.floor, task, place, partial(self._agent_ended, started))
             started.agents.append(agent)
+        for agent in started.agents:
+            agent.start()
         self._agent_ended(started)
 
     def _agent_ended(self, started: Started) -> None:

@@ -58,7 +58,7 @@ def make_limits(listing_every_s: float = 20.0, wanted: int = 1, jobs_per_slot: i
         local_dir="/dev/shm",
         environment={},
         launch=lambda index, slots: ("aprun",),
-        node_limits={"margin_s": 30, "poll_s": 20, "kill_s": 5, "visible_s": 10},
+        node_limits={"margin_s": 30, "poll_s": 20, "kill_s": 5, "visible_s": 10, "sample_s": 30},
         caldb=None,
         account=None,
         flags=None,

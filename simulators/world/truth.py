@@ -9,7 +9,10 @@ from pilot.ports import Listing
 
 @dataclass(slots=True)
 class PayloadRun:
-    """One payload that was spawned. `ended_by` None: by itself. `end_line_s`: when its end line was durable."""
+    """One payload that was spawned. `ended_by` None: by itself. `end_line_s`: when its end line was durable.
+
+    `good`: what it plays is a success.
+    """
 
     panda_id: int
     attempt_nr: int
@@ -21,6 +24,7 @@ class PayloadRun:
     end_s: float | None = None
     ended_by: str | None = None
     end_line_s: float | None = None
+    good: bool = True
 
 
 @dataclass(slots=True)

@@ -35,9 +35,9 @@ from simulators.kernel import Timers
 from simulators.torque.model import TorqueModel
 from simulators.torque.port import TorquePort
 from simulators.torque.site import TorqueSite
-from simulators.world.agents import Floor
 from simulators.world.filefaults import FileFaults
 from simulators.world.files import VirtualFiles
+from simulators.world.floor import Floor, Play
 from simulators.world.lanes import Disk, Fate, VirtualLanes
 from simulators.world.nodes import Machine, claim_owner
 from simulators.world.source import Source
@@ -163,7 +163,15 @@ class World:
             start_delay_s=START_DELAY_S,
         )
         self.torque = TorqueModel(site)
-        self.floor = Floor(self.shared, self.truth, self.now, self.timers.set, Random(f"{seed}:floor"), run_s)
+        self.floor = Floor(
+            self.shared,
+            self.truth,
+            self.now,
+            self.timers.set,
+            Random(f"{seed}:floor"),
+            lambda job: Play(run_s(job)),
+        )
+        self.shared.local = self.floor.read_local
         self.floor.fired = self.fired
         self.machine = Machine(self.floor, self.torque)
         self.edge_operation_s = (0.001, 0.02)

@@ -1,4 +1,7 @@
-"""After a payload: read what it printed, pack its log, place its files. Runs beside the agent's loop, in a thread."""
+"""After a payload: read what it printed, pack its log, place its files. Runs beside the agent's loop, in a thread.
+
+`collect_steps` decides, as a generator of operations; `collect` carries them out on the node.
+"""
 
 from __future__ import annotations
 
@@ -9,49 +12,70 @@ import shutil
 import stat
 import tarfile
 import time
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
-from pilot.multijob.node.files import perform, run_steps
+from pilot.multijob.node.files import Steps, perform, run_steps
 from pilot.multijob.node.journal import escape
-from pilot.multijob.node.manifest import Job, Place
+from pilot.multijob.node.manifest import Kind, Place
+from pilot.multijob.node.orders import Request
 from pilot.multijob.node.payload import STDERR, STDOUT, Streams
 from pilot.multijob.node.scan import TAIL_CHARACTERS, Findings, PayloadScan
-from pilot.multijob.node.steps import Collected, PayloadEnd, declared, not_placed, placement_steps
+from pilot.multijob.node.steps import Collected, declared, not_placed, placement_steps
 
 READ_BYTES = 1024 * 1024
 
 
-class Request(NamedTuple):
-    """What is to be collected. `nonce` of the agent's start keeps temp names of two agents apart."""
+class Scan(NamedTuple):
+    """Replies the `Findings` of what the payload printed."""
 
-    directory: str
-    job: Job
+    kind: Kind
+
+
+class LocalSize(NamedTuple):
+    """Replies the size of a regular file on the node, None if there is none."""
+
+    path: str
+
+
+class Pack(NamedTuple):
+    """Pack streams and facts into this new file. Replies its size."""
+
+    path: str
+    request: Request
+    findings: Findings
+
+
+class Clean(NamedTuple):
+    """Close the streams, remove the work directory and what was packed. Replies None."""
+
     work: str
-    streams: Streams
-    end: PayloadEnd
-    place_outputs: bool
-    place_log: bool
-    nonce: str
 
 
-def collect(request: Request) -> Collected:
-    """All facts of one ended payload; its streams are closed and its work directory is removed. Raises nothing."""
+def collect(request: Request, streams: Streams) -> Collected:
+    """All facts of one ended payload, carried out here; its streams are closed, its work directory is removed."""
+
+    def carry_out(operation: Any) -> Any:
+        own = _OPERATIONS.get(type(operation))
+        return perform(operation) if own is None else own(operation, streams)
+
+    return run_steps(collect_steps(request), carry_out)
+
+
+def collect_steps(request: Request) -> Steps[Collected]:
+    """Read what the payload printed, pack its log, place its files. Raises nothing."""
     findings = Findings(None, (), None, None, "")
     files: List[Dict[str, Any]] = []
     trouble = ""
     try:
-        findings = _scan(request)
+        findings = yield Scan(request.job.kind)
         for index, place in enumerate(request.job.outputs):
-            files.append(_output(request, index, place))
+            files.append((yield from _output(request, index, place)))
         if request.job.log is not None:
-            files.append(_log(request, len(request.job.outputs), request.job.log, findings))
+            files.append((yield from _log(request, len(request.job.outputs), request.job.log, findings)))
     except Exception as error:  # the top of a thread: this job's facts stay incomplete, its slot comes free
         trouble = "cannot be collected: %r" % (error,)
         files.extend(not_placed(place, None, trouble) for place in declared(request.job)[len(files) :])
-    finally:
-        os.close(request.streams.stdout)
-        os.close(request.streams.stderr)
-        shutil.rmtree(request.work, ignore_errors=True)
+    yield Clean(request.work)
     tail = findings.stderr_tail
     if request.end.note or trouble:
         tail = escape(tail + request.end.note + trouble, TAIL_CHARACTERS)
@@ -61,23 +85,9 @@ def collect(request: Request) -> Collected:
     )
 
 
-def _scan(request: Request) -> Findings:
-    scan = PayloadScan(request.job.kind)
-    for name, fd in (("stdout", request.streams.stdout), ("stderr", request.streams.stderr)):
-        stream, offset = scan.streams[name], 0
-        while True:
-            piece = os.pread(fd, READ_BYTES, offset)
-            if not piece:
-                break
-            offset += len(piece)
-            stream.feed(piece)
-        stream.end()
-    return scan.findings()
-
-
-def _output(request: Request, index: int, place: Place) -> Dict[str, Any]:
+def _output(request: Request, index: int, place: Place) -> Steps[Dict[str, Any]]:
     source = os.path.join(request.work, place.lfn)
-    size = _size(source)
+    size: Optional[int] = yield LocalSize(source)
     if size is None:
         return not_placed(place, None, "not written")
     if not request.place_outputs:
@@ -89,50 +99,75 @@ def _output(request: Request, index: int, place: Place) -> Dict[str, Any]:
         else:
             why = "payload ended with exit code %s" % end.exit_code
         return not_placed(place, size, why)
-    return _place(request, index, source, size, place)
+    return (yield from _place(request, index, source, size, place))
 
 
-def _size(path: str) -> Optional[int]:
-    """Size of a regular file, None for anything else: a FIFO would be waited for."""
+def _log(request: Request, index: int, place: Place, findings: Findings) -> Steps[Dict[str, Any]]:
+    if not request.place_log:
+        return not_placed(place, None, "ended by the agent (%s)" % request.end.ended_by)
+    path = _log_path(request.work)
     try:
-        found = os.stat(path)
+        size: int = yield Pack(path, request, findings)
+    except OSError as error:
+        return not_placed(place, None, "cannot be packed: %s" % error)
+    return (yield from _place(request, index, path, size, place))
+
+
+def _log_path(work: str) -> str:
+    return work + ".log.tgz"
+
+
+def _place(request: Request, index: int, source: str, size: int, place: Place) -> Steps[Dict[str, Any]]:
+    job = request.job
+    name = ".%d.%d.%s.%d.part" % (job.panda_id, job.attempt_nr, request.nonce, index)
+    temp = os.path.join(os.path.dirname(place.target), name)
+    return (yield from placement_steps(request.directory, source, size, place, temp))
+
+
+# --- carried out on the node ------------------------------------------------------------------------------------
+
+
+def _scan(operation: Scan, streams: Streams) -> Findings:
+    scan = PayloadScan(operation.kind)
+    for name, fd in (("stdout", streams.stdout), ("stderr", streams.stderr)):
+        stream, offset = scan.streams[name], 0
+        while True:
+            piece = os.pread(fd, READ_BYTES, offset)
+            if not piece:
+                break
+            offset += len(piece)
+            stream.feed(piece)
+        stream.end()
+    return scan.findings()
+
+
+def _local_size(operation: LocalSize, streams: Streams) -> Optional[int]:
+    """None for anything but a regular file: a FIFO would be waited for."""
+    try:
+        found = os.stat(operation.path)
     except OSError:
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def _log(request: Request, index: int, place: Place, findings: Findings) -> Dict[str, Any]:
-    if not request.place_log:
-        return not_placed(place, None, "ended by the agent (%s)" % request.end.ended_by)
-    path = request.work + ".log.tgz"
-    try:
-        _pack(path, request, findings)
-        return _place(request, index, path, os.stat(path).st_size, place)
-    except OSError as error:
-        return not_placed(place, None, "cannot be packed: %s" % error)
-    finally:
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
-
-
-def _pack(path: str, request: Request, findings: Findings) -> None:
+def _pack(operation: Pack, streams: Streams) -> int:
+    request = operation.request
     facts = {
         "panda_id": request.job.panda_id,
         "attempt_nr": request.job.attempt_nr,
         "host": os.uname().nodename,
         "argv": list(request.job.argv),
         "end": request.end._asdict(),
-        "findings": findings._asdict(),
+        "findings": operation.findings._asdict(),
     }
     text = json.dumps(facts, indent=1).encode()
-    with tarfile.open(path, "w:gz", compresslevel=6) as tar:
-        for name, fd in ((STDOUT, request.streams.stdout), (STDERR, request.streams.stderr)):
+    with tarfile.open(operation.path, "w:gz", compresslevel=6) as tar:
+        for name, fd in ((STDOUT, streams.stdout), (STDERR, streams.stderr)):
             with open(os.dup(fd), "rb") as file:
                 file.seek(0)
                 _add(tar, name, os.fstat(fd).st_size, file)
         _add(tar, "job.json", len(text), io.BytesIO(text))
+    return os.stat(operation.path).st_size
 
 
 def _add(tar: tarfile.TarFile, name: str, size: int, file: Any) -> None:
@@ -141,8 +176,19 @@ def _add(tar: tarfile.TarFile, name: str, size: int, file: Any) -> None:
     tar.addfile(entry, file)
 
 
-def _place(request: Request, index: int, source: str, size: int, place: Place) -> Dict[str, Any]:
-    job = request.job
-    name = ".%d.%d.%s.%d.part" % (job.panda_id, job.attempt_nr, request.nonce, index)
-    temp = os.path.join(os.path.dirname(place.target), name)
-    return run_steps(placement_steps(request.directory, source, size, place, temp), perform)
+def _clean(operation: Clean, streams: Streams) -> None:
+    os.close(streams.stdout)
+    os.close(streams.stderr)
+    shutil.rmtree(operation.work, ignore_errors=True)
+    try:
+        os.unlink(_log_path(operation.work))
+    except OSError:
+        pass  # never packed; whatever else stays is removed with the agent's directory
+
+
+_OPERATIONS: Dict[type, Callable[[Any, Streams], Any]] = {
+    Scan: _scan,
+    LocalSize: _local_size,
+    Pack: _pack,
+    Clean: _clean,
+}

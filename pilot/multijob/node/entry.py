@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 import time
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from pilot.multijob.node.manifest import BadManifest, Manifest, parse_manifest
 
@@ -98,24 +98,17 @@ def _run_agent(
 ) -> None:
     from pilot.multijob.node.journal import JournalWriter
 
+    def now() -> float:
+        return time.monotonic() - started_mono
+
     node, left = options.node, options.seconds_left
-    path = "%s/node.%d.%s.journal" % (bundle, node, nonce)
-    journal = JournalWriter(path, time.time, lambda: time.monotonic() - started_mono)
-    wanted = any(job.kind.needs_caldb for job in manifest.jobs.get(node, ()))
-    body = {
-        "schema": 1,
-        "round": options.round,
-        "node": node,
-        "host": os.uname().nodename,
-        "pid": os.getpid(),
-        "batch_id": options.batch_id,
-        "slots": manifest.slots,
-        "seconds_left": left,
-        "caldb": manifest.caldb.identity if manifest.caldb is not None and wanted else None,
-    }
+    journal = JournalWriter(journal_path(bundle, node, nonce), time.time, now)
+    host, pid = os.uname().nodename, os.getpid()
+    body = started_body(manifest, options.round, node, host, pid, options.batch_id, left)
     journal.write("agent_started", body)
     # Only now: the first line is on disk before the larger part of the standard library is read.
     from pilot.multijob.node.agent import Agent
+    from pilot.multijob.node.host import Host
     from pilot.multijob.node.slots import Post
 
     post = Post(
@@ -128,7 +121,30 @@ def _run_agent(
         *directories,
         agent_file=manifest.agent_file,
     )
-    Agent(manifest, post, journal, started_mono).run()
+    Host(manifest, post, journal, now).run(Agent(manifest, post, now).steps())
+
+
+def journal_path(bundle: str, node: int, nonce: str) -> str:
+    """The node journal of one start of an agent. Pure."""
+    return "%s/node.%d.%s.journal" % (bundle, node, nonce)
+
+
+def started_body(
+    manifest: Manifest, number: int, node: int, host: str, pid: int, batch_id: str, seconds_left: float
+) -> Dict[str, Any]:
+    """Body of `agent_started`. Pure."""
+    wanted = any(job.kind.needs_caldb for job in manifest.jobs.get(node, ()))
+    return {
+        "schema": 1,
+        "round": number,
+        "node": node,
+        "host": host,
+        "pid": pid,
+        "batch_id": batch_id,
+        "slots": manifest.slots,
+        "seconds_left": seconds_left,
+        "caldb": manifest.caldb.identity if manifest.caldb is not None and wanted else None,
+    }
 
 
 def keeper(options: argparse.Namespace) -> int:

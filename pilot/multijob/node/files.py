@@ -113,7 +113,7 @@ def run_steps(steps: Steps[T], perform: Callable[[Any], Any]) -> T:
         while True:
             try:
                 reply = perform(operation)
-            except OSError as error:
+            except Exception as error:  # also what is no OSError: the steps may have something to undo
                 operation = steps.throw(error)
             else:
                 operation = steps.send(reply)

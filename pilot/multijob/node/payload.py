@@ -68,7 +68,6 @@ class Payload:
         self.mark = b"PANDA_ID=%d" % job.panda_id
         self.started_mono = time.monotonic()
         self.start_utc = utc_text(time.time())
-        self.ended_by: Optional[str] = None
         self.rss_mib = 0.0
         self.known: FrozenSet[Name] = frozenset()
         self.leader = Name(0, 0)
@@ -108,12 +107,12 @@ class Payload:
         return self.kill_all(reap)
 
     def ended(self, status: int, usage: Any) -> PayloadEnd:
-        """The facts, from wait4."""
+        """The facts, from wait4. Why it was ended is known to who asked for that."""
         by_signal = os.WIFSIGNALED(status)
         return PayloadEnd(
             exit_code=None if by_signal else os.WEXITSTATUS(status),
             signal=os.WTERMSIG(status) if by_signal else None,
-            ended_by=self.ended_by,
+            ended_by=None,
             wall_s=time.monotonic() - self.started_mono,
             cpu_s=usage.ru_utime + usage.ru_stime,
             rss_mib=max(self.rss_mib, usage.ru_maxrss / 1024.0),

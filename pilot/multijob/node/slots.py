@@ -1,19 +1,21 @@
-"""The slots of a node: carries out the steps of each job, reaps what has ended. I/O only; news are values."""
+"""The slots of a node: the steps of each job, as far as they go now. Pure: operations are yielded, replies are sent."""
 
 from __future__ import annotations
 
-import os
-import queue
-import threading
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Set, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
-from pilot.multijob.node.collect import Request, collect
-from pilot.multijob.node.files import Steps, perform
-from pilot.multijob.node.journal import JournalWriter
-from pilot.multijob.node.manifest import Job, Manifest
-from pilot.multijob.node.payload import Payload, payload_environment, start_payload
-from pilot.multijob.node.processes import Seen, reap_all
-from pilot.multijob.node.steps import Collect, Collected, JobResult, Line, PayloadEnd, RunPayload, job_steps
+from pilot.multijob.node.files import Steps
+from pilot.multijob.node.manifest import Job
+from pilot.multijob.node.orders import Gather, Kill, Request, Spawn, Terminate
+from pilot.multijob.node.steps import (
+    Collect,
+    Collected,
+    JobResult,
+    Line,
+    PayloadEnd,
+    RunPayload,
+    job_steps,
+)
 
 
 class Post(NamedTuple):
@@ -51,170 +53,105 @@ class StepsFailed(NamedTuple):
     journal: bool
 
 
-News = Union[PayloadOver, JobOver, StepsFailed]
-
-
-class Slot:
-    """A slot at work: the job's steps, and its payload once there is one."""
-
-    def __init__(self, steps: Steps[JobResult]) -> None:
-        self.steps = steps
-        self.payload: Optional[Payload] = None
+Progress = Union[PayloadOver, JobOver, StepsFailed]
 
 
 class JournalFailed(OSError):
     """A line could not be written."""
 
 
+class Slot:
+    """A slot at work: the steps of its job. `ended_by`: why the agent ends its payload."""
+
+    def __init__(self, steps: Steps[JobResult]) -> None:
+        self.steps = steps
+        self.ended_by: Optional[str] = None
+
+
 class Slots:
-    """All slots of one agent. Everything but the placing of files happens in the agent's own thread.
+    """All slots of one agent."""
 
-    `wake` is called from a placing thread when it has a result.
-    """
-
-    def __init__(
-        self, manifest: Manifest, post: Post, journal: JournalWriter, wake: Callable[[], None]
-    ) -> None:
-        self._manifest, self._post, self._journal, self._wake = manifest, post, journal, wake
+    def __init__(self, post: Post) -> None:
+        self._post = post
         self._slots: Dict[int, Slot] = {}
-        self._results: queue.SimpleQueue[Tuple[int, Collected]] = queue.SimpleQueue()
-        self._news: List[News] = []
-        self._reaped: Dict[int, Tuple[int, Any]] = {}
+        self._progress: List[Progress] = []
         self.caldb_environment: Mapping[str, str] = {}
-        self.others: Set[int] = set()
 
-    def start(self, job: Job, slot: int) -> None:
+    def progress(self) -> Tuple[Progress, ...]:
+        """What has happened since the last call, in order."""
+        progress, self._progress = tuple(self._progress), []
+        return progress
+
+    def start(self, job: Job, slot: int) -> Steps[None]:
         """Begin a job in a free slot."""
         assert slot not in self._slots
         self._slots[slot] = Slot(job_steps(self._post.bundle, job, slot))
-        self._advance(slot, None)
+        yield from self._advance(slot, None)
 
-    def terminate(self, slot: int, why: str, politely: bool) -> None:
+    def terminate(self, slot: int, why: str, politely: bool) -> Steps[None]:
         """Note why the payload is ended; SIGTERM if it has time to end by itself."""
-        payload = self._slots[slot].payload
-        if payload is not None:
-            payload.ended_by = why
+        if slot in self._slots:
+            self._slots[slot].ended_by = why
             if politely:
-                payload.terminate()
+                yield Terminate(slot)
 
-    def kill(self, slot: int) -> None:
+    def kill(self, slot: int) -> Steps[None]:
         """SIGKILL everything of the payload."""
-        payload = self._slots[slot].payload
-        if payload is not None:
-            payload.kill_all(self.reap)
+        if slot in self._slots:
+            yield Kill(slot)
 
-    def sample(self, slot: int, seen: Mapping[int, Seen]) -> Optional[Tuple[float, float]]:
-        """(memory, output) of a payload in MiB, None if there is none."""
-        payload = self._slots[slot].payload
-        if payload is None or payload.process is None:
-            return None
-        return payload.sample(seen), payload.streams.size_mib()
+    def payload_ended(self, slot: int, end: PayloadEnd) -> Steps[None]:
+        """Its facts, and why the agent ended it."""
+        self._progress.append(PayloadOver(slot))
+        yield from self._advance(slot, end._replace(ended_by=self._slots[slot].ended_by))
 
-    def reap(self) -> None:
-        """Collect all children that have ended; those of nobody here were adopted and need no more."""
-        reap_all(self._note)
+    def gathered(self, slot: int, collected: Collected) -> Steps[None]:
+        """Its files are placed."""
+        yield from self._advance(slot, collected)
 
-    def _note(self, pid: int, status: int, usage: Any) -> None:
-        if pid in self.others or any(pid == mine for mine in self._pids()):
-            self._reaped[pid] = (status, usage)
-
-    def take_end(self, pid: int) -> Optional[int]:
-        """Status of one of `others` that was reaped, once."""
-        end = self._reaped.pop(pid, None)
-        return end[0] if end is not None else None
-
-    def news(self) -> Tuple[News, ...]:
-        """What has happened since the last call, in order."""
-        self.reap()
-        for slot, run in list(self._slots.items()):
-            payload = run.payload
-            if payload is not None and payload.process is not None and payload.process.pid in self._reaped:
-                self._payload_ended(slot, payload)
-        while not self._results.empty():
-            slot, collected = self._results.get()
-            self._advance(slot, collected)
-        news, self._news = tuple(self._news), []
-        return news
-
-    def _pids(self) -> FrozenSet[int]:
-        payloads = [run.payload for run in self._slots.values()]
-        return frozenset(
-            item.process.pid for item in payloads if item is not None and item.process is not None
-        )
-
-    def _payload_ended(self, slot: int, payload: Payload) -> None:
-        assert payload.process is not None
-        status, usage = self._reaped.pop(payload.process.pid)
-        # Popen must not wait for a number that may be another's soon.
-        payload.process.returncode = status
-        end = payload.ended(status, usage)
-        payload.kill_escaped((self._pids() | self.others) - {payload.process.pid}, self.reap)
-        self._news.append(PayloadOver(slot))
-        self._advance(slot, end)
-
-    def _advance(self, slot: int, reply: Any) -> None:
+    def _advance(self, slot: int, reply: Any) -> Steps[None]:
         """Carry out the steps in this slot until they wait for the payload or its files, or are over."""
-        run = self._slots[slot]
+        steps = self._slots[slot].steps
         try:
-            operation = run.steps.send(reply)
+            operation = steps.send(reply)
             while True:
-                if isinstance(operation, Collect):
-                    self._collect(run, operation)
+                try:
+                    reply = yield self._order(operation)
+                except OSError as error:
+                    if isinstance(operation, Line):
+                        error = JournalFailed(*error.args)
+                    operation = steps.throw(error)
+                    continue
+                if isinstance(operation, Collect) or (isinstance(operation, RunPayload) and reply is None):
                     return
                 if isinstance(operation, RunPayload):
-                    end = self._spawn(run, operation)
-                    if end is None:
-                        return
-                    operation = run.steps.send(end)
-                    continue
-                try:
-                    reply = self._perform(operation)
-                except OSError as error:
-                    operation = run.steps.throw(error)
-                else:
-                    operation = run.steps.send(reply)
+                    self._progress.append(PayloadOver(slot))
+                operation = steps.send(reply)
         except StopIteration as stop:
             del self._slots[slot]
-            self._news.append(JobOver(slot, stop.value))
+            self._progress.append(JobOver(slot, stop.value))
         except OSError as error:
             del self._slots[slot]
-            self._news.append(StepsFailed(slot, error, isinstance(error, JournalFailed)))
+            self._progress.append(StepsFailed(slot, error, isinstance(error, JournalFailed)))
 
-    def _perform(self, operation: Any) -> Any:
-        if not isinstance(operation, Line):
-            return perform(operation)
-        try:
-            self._journal.write(operation.kind, operation.body)
-        except OSError as error:
-            raise JournalFailed(*error.args) from error
-        return None
+    def _order(self, operation: Any) -> Any:
+        """What the host is asked for instead of a job's own words; file operations and lines as they are."""
+        if isinstance(operation, RunPayload):
+            job, slot = operation.job, operation.slot
+            return Spawn(job, slot, self._work(job), self.caldb_environment)
+        if isinstance(operation, Collect):
+            post, job = self._post, operation.job
+            request = Request(
+                post.bundle,
+                job,
+                self._work(job),
+                operation.end,
+                operation.place_outputs,
+                operation.place_log,
+                post.nonce,
+            )
+            return Gather(operation.slot, request)
+        return operation
 
-    def _spawn(self, run: Slot, operation: RunPayload) -> Optional[PayloadEnd]:
-        job, slot = operation.job, operation.slot
-        work = os.path.join(self._post.own, "%d.%d" % (job.panda_id, job.attempt_nr))
-        caldb = self.caldb_environment
-        environment = payload_environment(self._manifest, job, self._post.node, slot, work, caldb)
-        run.payload, end = start_payload(job, work, environment)
-        if end is not None:
-            self._news.append(PayloadOver(slot))
-        return end
-
-    def _collect(self, run: Slot, operation: Collect) -> None:
-        payload = run.payload
-        assert payload is not None
-        request = Request(
-            self._post.bundle,
-            operation.job,
-            payload.work,
-            payload.streams,
-            operation.end,
-            operation.place_outputs,
-            operation.place_log,
-            self._post.nonce,
-        )
-
-        def work() -> None:
-            self._results.put((operation.slot, collect(request)))
-            self._wake()
-
-        threading.Thread(target=work, daemon=True).start()
+    def _work(self, job: Job) -> str:
+        return "%s/%d.%d" % (self._post.own, job.panda_id, job.attempt_nr)

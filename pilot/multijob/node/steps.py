@@ -32,10 +32,11 @@ FINAL_ERRORS = frozenset(
 
 
 class Line(NamedTuple):
-    """Append this line to the node journal, durably. Replies None."""
+    """Append this line to the node journal, durably unless `sync` is false. Replies None."""
 
     kind: str
     body: Dict[str, Any]
+    sync: bool = True
 
 
 class RunPayload(NamedTuple):

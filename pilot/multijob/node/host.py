@@ -1,0 +1,224 @@
+"""The host of an agent: carries out its orders with real processes, files and clocks. It decides nothing."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Set, Tuple
+
+from pilot.caldb.prctl import become_subreaper
+from pilot.multijob.node.collect import collect
+from pilot.multijob.node.database import Database, keeper_argv
+from pilot.multijob.node.files import Steps, perform, run_steps
+from pilot.multijob.node.journal import JournalWriter
+from pilot.multijob.node.manifest import Manifest
+from pilot.multijob.node.orders import (
+    AskedToEnd,
+    Gather,
+    Gathered,
+    Hear,
+    KeeperEnded,
+    KeeperSaid,
+    Kill,
+    KillKeeper,
+    LetKeeperGo,
+    MakeLocal,
+    News,
+    PayloadEnded,
+    Sample,
+    Say,
+    Spawn,
+    StartKeeper,
+    Sweep,
+    Terminate,
+)
+from pilot.multijob.node.payload import Payload, payload_environment, start_payload
+from pilot.multijob.node.processes import live_descendants, reap_all, snapshot, sweep
+from pilot.multijob.node.slots import Post
+from pilot.multijob.node.steps import Line, PayloadEnd
+from pilot.multijob.node.wake import Wake
+
+# A keeper that was let go of stops its server in 0.1 s; one that does not within this time is swept away.
+KEEPER_STOP_S = 10.0
+
+
+class Host:
+    """The processes of one agent. Everything but the collecting of files happens in the agent's own thread."""
+
+    def __init__(
+        self, manifest: Manifest, post: Post, journal: JournalWriter, now: Callable[[], float]
+    ) -> None:
+        self._manifest, self._post, self._journal, self._now = manifest, post, journal, now
+        self._wake = Wake()
+        self._said_to_end = False
+        self._payloads: Dict[int, Payload] = {}
+        self._gathered: queue.SimpleQueue[Gathered] = queue.SimpleQueue()
+        self._reaped: Dict[int, Tuple[int, Any]] = {}
+        self._database: Optional[Database] = None
+
+    def run(self, steps: Steps[None]) -> None:
+        """Carry out an agent from its start to its end."""
+        become_subreaper()
+        try:
+            run_steps(steps, self.perform)
+        finally:
+            self._journal.close()
+
+    def perform(self, operation: Any) -> Any:
+        """Carry out one order or file operation. Raises OSError."""
+        own = _ORDERS.get(type(operation))
+        return perform(operation) if own is None else own(self, operation)
+
+    # --- news -------------------------------------------------------------------------------------------------
+
+    def _hear(self, order: Hear) -> Tuple[News, ...]:
+        if order.until_s is not None:
+            database = self._database
+            fds = [database.fd] if database is not None and database.open else []
+            self._wake.wait(order.until_s - self._now(), fds)
+        news: List[News] = []
+        if self._wake.asked_to_end and not self._said_to_end:
+            self._said_to_end = True
+            news.append(AskedToEnd())
+        self._reap()
+        for slot, payload in list(self._payloads.items()):
+            if payload.process is not None and payload.process.pid in self._reaped:
+                news.append(PayloadEnded(slot, self._end_of(slot, payload)))
+        while not self._gathered.empty():
+            news.append(self._gathered.get())
+        news.extend(self._of_keeper())
+        return tuple(news)
+
+    def _reap(self) -> None:
+        """Collect all children that have ended; those of nobody here were adopted and need no more."""
+        reap_all(self._note)
+
+    def _note(self, pid: int, status: int, usage: Any) -> None:
+        if pid in self._keepers() or pid in self._pids():
+            self._reaped[pid] = (status, usage)
+
+    def _pids(self) -> FrozenSet[int]:
+        processes = [payload.process for payload in self._payloads.values()]
+        return frozenset(process.pid for process in processes if process is not None)
+
+    def _keepers(self) -> Set[int]:
+        return {self._database.process.pid} if self._database is not None else set()
+
+    def _end_of(self, slot: int, payload: Payload) -> PayloadEnd:
+        assert payload.process is not None
+        status, usage = self._reaped.pop(payload.process.pid)
+        # Popen must not wait for a number that may be another's soon.
+        payload.process.returncode = status
+        end = payload.ended(status, usage)
+        payload.kill_escaped((self._pids() | self._keepers()) - {payload.process.pid}, self._reap)
+        return end
+
+    def _of_keeper(self) -> List[News]:
+        database = self._database
+        if database is None:
+            return []
+        end = None if database.ended else self._reaped.pop(database.process.pid, None)
+        news: List[News] = [KeeperSaid(said) for said in database.said()]
+        if end is not None:
+            database.note_end(end[0])
+            news.append(KeeperEnded())
+        return news
+
+    # --- payloads ---------------------------------------------------------------------------------------------
+
+    def _spawn(self, order: Spawn) -> Optional[PayloadEnd]:
+        job, slot = order.job, order.slot
+        environment = payload_environment(self._manifest, job, self._post.node, slot, order.work, order.caldb)
+        payload, end = start_payload(job, order.work, environment)
+        self._payloads[slot] = payload
+        return end
+
+    def _terminate(self, order: Terminate) -> None:
+        payload = self._payloads.get(order.slot)
+        if payload is not None:
+            payload.terminate()
+
+    def _kill(self, order: Kill) -> None:
+        payload = self._payloads.get(order.slot)
+        if payload is not None:
+            payload.kill_all(self._reap)
+
+    def _sample(self, order: Sample) -> Dict[int, Tuple[float, float]]:
+        seen = snapshot()
+        payloads = [(slot, self._payloads.get(slot)) for slot in order.slots]
+        return {
+            slot: (payload.sample(seen), payload.streams.size_mib())
+            for slot, payload in payloads
+            if payload is not None and payload.process is not None
+        }
+
+    def _gather(self, order: Gather) -> None:
+        streams = self._payloads.pop(order.slot).streams
+
+        def work() -> None:
+            self._gathered.put(Gathered(order.slot, collect(order.request, streams)))
+            self._wake.call()
+
+        threading.Thread(target=work, daemon=True).start()
+
+    # --- the calibration server -------------------------------------------------------------------------------
+
+    def _start_keeper(self, order: StartKeeper) -> None:
+        post = self._post
+        self._database = Database(post.database, keeper_argv(post.agent_file, post.bundle, post.database))
+
+    def _kill_keeper(self, order: KillKeeper) -> None:
+        if self._database is not None:
+            self._database.process.kill()
+
+    def _let_keeper_go(self, order: LetKeeperGo) -> None:
+        database = self._database
+        if database is None:
+            return
+        database.release()
+        end_s = time.monotonic() + KEEPER_STOP_S
+        while not database.ended and time.monotonic() < end_s:
+            self._reap()
+            end = self._reaped.pop(database.process.pid, None)
+            if end is not None:
+                database.note_end(end[0])
+            else:
+                self._wake.wait(end_s - time.monotonic())
+
+    # --- everything else --------------------------------------------------------------------------------------
+
+    def _line(self, order: Line) -> None:
+        self._journal.write(order.kind, order.body, order.sync)
+
+    def _make_local(self, order: MakeLocal) -> None:
+        os.mkdir(self._post.own, 0o700)
+
+    def _sweep(self, order: Sweep) -> int:
+        left = sweep(lambda: live_descendants(os.getpid()), self._reap)
+        for directory in (self._post.own, self._post.database):
+            shutil.rmtree(directory, ignore_errors=True)
+        return left
+
+    def _say(self, order: Say) -> None:
+        print(order.text, file=sys.stderr)
+
+
+_ORDERS: Dict[type, Callable[[Host, Any], Any]] = {
+    Hear: Host._hear,
+    Spawn: Host._spawn,
+    Terminate: Host._terminate,
+    Kill: Host._kill,
+    Sample: Host._sample,
+    Gather: Host._gather,
+    StartKeeper: Host._start_keeper,
+    KillKeeper: Host._kill_keeper,
+    LetKeeperGo: Host._let_keeper_go,
+    Line: Host._line,
+    MakeLocal: Host._make_local,
+    Sweep: Host._sweep,
+    Say: Host._say,
+}
