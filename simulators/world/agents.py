@@ -13,7 +13,7 @@ from pilot.multijob.node.collect import Clean, LocalSize, Pack, Scan, collect_st
 from pilot.multijob.node.entry import journal_path, started_body
 from pilot.multijob.node.files import Read, Steps
 from pilot.multijob.node.journal import render_line
-from pilot.multijob.node.manifest import BadManifest, Manifest, parse_manifest
+from pilot.multijob.node.manifest import BadManifest, Limits, Manifest, parse_manifest
 from pilot.multijob.node.scan import Findings
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.steps import Line, PayloadEnd
@@ -66,6 +66,7 @@ class AgentProcess:
     frozen: list[tuple[float, float]] = field(default_factory=list)
     agent: Agent | None = None
     _started_s: float = 0.0
+    _limits: Limits | None = None
     _file: Inode | None = None
     _lines: int = 0
     _broken: bool = False
@@ -110,6 +111,7 @@ class AgentProcess:
         except BadManifest:
             return
         yield OpenJournal()
+        self._limits = manifest.limits
         left_s = place.ends_s - self._started_s
         body = started_body(
             manifest, place.round, place.index, self.task.client, 1, self.task.batch_id, left_s
@@ -237,13 +239,21 @@ class AgentProcess:
             self.task.batch_id,
             self.task.client,
             floor.now(),
-            good=play.good,
+            good=play.good and self._modest(play),
         )
         floor.truth.payloads.append(run)
         self._runs[job.panda_id, job.attempt_nr] = run
         payload = self._payloads[order.slot] = _Payload(play, order, run)
         floor.at(floor.now() + play.run_s, partial(self._due, payload, run))
         return None
+
+    def _modest(self, play: Play) -> bool:
+        """Whether it keeps to the node's limits."""
+        assert self._limits is not None
+        rss_max_mib = self._limits.rss_max_mib
+        return play.stdout_mib <= self._limits.stdout_max_mib and (
+            rss_max_mib is None or play.rss_mib <= rss_max_mib
+        )
 
     def _due(self, payload: _Payload, run: PayloadRun) -> None:
         """It ends by itself, later by what it stood still while its files were away or its node was frozen."""

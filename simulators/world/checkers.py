@@ -137,6 +137,31 @@ def finished_without_outputs(world: World) -> Iterator[str]:
             yield f"job {panda_id} finished without {missing}"
 
 
+def finished_though_bad(world: World) -> Iterator[str]:
+    """A job was judged finished, and no run of it was a success that nobody ended."""
+    good = {(r.panda_id, r.attempt_nr) for r in world.truth.payloads if r.good and r.ended_by is None}
+    for event in _judged(world):
+        if event.verdict.status is JobStatus.FINISHED and (event.panda_id, event.attempt_nr) not in good:
+            yield f"job {event.panda_id} is finished, and no run of it was a success"
+
+
+def infrastructure_charged(world: World) -> Iterator[str]:
+    """A job pays for its attempt, though all that it ran was good and others ended it, or it never ran."""
+    killed = world.limits.experiment.codes["killed"].number
+    runs: dict[tuple[int, int], list[bool]] = {}
+    for run in world.truth.payloads:
+        runs.setdefault((run.panda_id, run.attempt_nr), []).append(run.good)
+    for event in _judged(world):
+        verdict, ran = event.verdict, runs.get((event.panda_id, event.attempt_nr), [])
+        failed = verdict.status is JobStatus.FAILED and verdict.charge == "own" and verdict.code != killed
+        if failed and ran and all(ran):
+            yield f"job {event.panda_id} pays for {verdict.code}: {verdict.reason}"
+
+
+def _judged(world: World) -> list[JobJudged]:
+    return [event for daemon in world.daemons for _, event in daemon.events if isinstance(event, JobJudged)]
+
+
 def forgotten(world: World) -> Iterator[str]:
     """L: at the end every job handed out has a final report, and every bundle is settled."""
     heard = {reported.update.panda_id for reported in world.source.reports}
@@ -164,6 +189,8 @@ CHECKERS: Mapping[str, Callable[[World], Iterator[str]]] = {
         payload_outlived,
         submitted_twice,
         finished_without_outputs,
+        finished_though_bad,
+        infrastructure_charged,
         forgotten,
     )
 }

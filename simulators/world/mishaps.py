@@ -119,6 +119,38 @@ def lustre_outage_at_the_gates(seed: int) -> World:
     return heal(world)
 
 
+def node_journal_disk_full(seed: int) -> World:
+    """The quota is used up while payloads run: no agent can write a line any more; what they did is not known."""
+    world = _at_work(seed)
+    world.faults.rules.append(Rule(Wrong.QUOTA, "nid", ".journal"))
+    world.run(400.0)
+    return heal(world)
+
+
+def holes_that_heal(seed: int) -> World:
+    """For ten minutes what agents write is seen as NUL bytes by the edge, with later lines behind it."""
+    world = _at_work(seed, run_s=60.0, jobs=8, jobs_per_slot=2)
+    world.faults.rules.append(Rule(Wrong.HOLE, "edge", ".journal", world.now_s, world.now_s + 600.0, 0.5))
+    world.run(600.0)
+    return heal(world)
+
+
+def lines_lost_for_ever(seed: int) -> World:
+    """A start line in each journal is gone for ever, while its payload runs."""
+    world = _at_work(seed)
+    for agent in world.machine.agents():
+        world.shared.lose(agent.journal, 1)
+    world.run(100.0)
+    return heal(world)
+
+
+def node_stands_still(seed: int) -> World:
+    """A node stands still with its payloads until long after its bundle was settled, and goes on."""
+    world = _at_work(seed, run_s=200.0, jobs=8, jobs_per_slot=2)
+    world.machine.freeze(world.machine.agents()[0], 12_000.0, payloads=True)
+    return heal(world)
+
+
 def outputs_disk_full(seed: int) -> World:
     """The disk of the outputs is full when they are placed."""
     world = _at_work(seed, run_s=60.0)
@@ -158,6 +190,10 @@ MISHAPS: Mapping[str, tuple[Callable[[int], World], str]] = {
         (frozen_beyond_its_batch_job, NodeFault.FROZEN),
         (torn_last_lines, Wrong.TORN),
         (unlisted_journals, Wrong.UNLISTED),
+        (node_journal_disk_full, Wrong.QUOTA),
+        (holes_that_heal, Wrong.HOLE),
+        (lines_lost_for_ever, Wrong.LOST),
+        (node_stands_still, NodeFault.FROZEN),
         (lustre_outage, Wrong.OUTAGE),
         (lustre_outage_at_the_gates, Wrong.OUTAGE),
         (outputs_disk_full, Wrong.DISK_FULL),
