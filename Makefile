@@ -55,4 +55,5 @@ debian-demo:
 	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd
 
 debian-test:
-	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd chromium:/usr/bin/chromium openssl:/usr/bin/openssl
+	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd chromium:/usr/bin/chromium openssl:/usr/bin/openssl \
+		slurm-wlm:/usr/sbin/slurmctld-wlm slurm-wlm-torque:/usr/bin/qsub munge:/usr/sbin/munged

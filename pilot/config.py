@@ -83,7 +83,7 @@ class BatchTimes(Section):
 class BatchSection(Section):
     """The batch system."""
 
-    dialect: Literal["torque"] = "torque"
+    dialect: Literal["torque", "slurm", "openpbs"] = "torque"
     server: Name
     commands: BatchCommandNames = BatchCommandNames()
     listing_every_s: PositiveSeconds = 60.0

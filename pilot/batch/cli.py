@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pilot.batch import torque
+from pilot.batch import openpbs, slurm, torque
 from pilot.batch.dialect import Dialect, Reply
 from pilot.command import CommandOutcome, Completed, NotStarted, TimedOut, TooMuchOutput, run_command
 from pilot.ports import BatchId, CancelResult, Failure, Hole, Listing, Unavailable
 
-DIALECTS: Mapping[str, Dialect] = {"torque": torque}
+DIALECTS: Mapping[str, Dialect] = {"torque": torque, "slurm": slurm, "openpbs": openpbs}
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ from pilot.multijob.model import (
     WalltimePolicy,
 )
 from pilot.panda.dialect import make_job_source
-from pilot.ports import CredentialKind, Credentials, JobSource
+from pilot.ports import BatchRequest, CredentialKind, Credentials, JobSource
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 CHUNK = {"v1": 400, "legacy": 100}
@@ -104,6 +104,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
             **values, walltime=walltime, chunk=server.chunk or CHUNK[server.dialect]
         )
     launcher = config.launcher
+    _check_batch(config)
     site = SiteSpec(
         name=config.site,
         shared_dir=config.shared_dir,
@@ -139,6 +140,29 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         retain_failed_s=config.retention.failed_d * 86400,
         once=once,
     )
+
+
+def _check_batch(config: Config) -> None:
+    """Render one batch job of each queue: what no script can carry shows at the start. Raises WiringError."""
+    dialect, batch = DIALECTS[config.batch.dialect], config.batch
+    directory, name = f"{config.shared_dir}/bundles/aaaaaaaaa", "aaaaaaaaa.1"
+    for queue in config.queues:
+        request = BatchRequest(
+            name,
+            queue.batch_queue,
+            queue.nodes,
+            queue.slots,
+            queue.walltime.max_s,
+            f"{directory}/batch.1.out",
+            tuple(batch.features),
+            batch.account,
+            batch.flags,
+        )
+        try:
+            dialect.render_directives(request)
+            dialect.render_submit(batch.commands.submit, f"{directory}/script.1.sh", name)
+        except ValueError as error:
+            raise WiringError(f"batch: dialect {batch.dialect} cannot carry {error}") from error
 
 
 def _node_limits(config: Config) -> Mapping[str, float | int | None]:
