@@ -132,6 +132,12 @@ def test_an_unknown_id_is_definite_and_a_stopped_controller_tells_nothing(
     until(lambda: batch.list_jobs(None), lambda found: isinstance(found, Listing))
 
 
+PAYLOAD = """\
+echo "$SLURMD_NODENAME" >"$1"
+echo "Number of events saved to output : 7"
+echo "End of Job"
+"""
+
 # --- a whole pilot ------------------------------------------------------------------------------------------------
 
 
@@ -177,9 +183,7 @@ def write_config(tmp_path: Path, url: str) -> Path:
 
 def test_a_pilot_runs_its_bundle_on_two_nodes_of_a_real_slurm(site: SlurmSite, tmp_path: Path) -> None:
     payload = tmp_path / "payload.sh"
-    payload.write_text(
-        'echo "$SLURMD_NODENAME" >"$1"\necho "7 events"\necho "Number of events saved to output : 7"\necho "End of Job"\n'
-    )
+    payload.write_text(PAYLOAD)
     ready = tmp_path / "ready.json"
     panda = subprocess.Popen([sys.executable, "-m", "simulators.panda.http", "--ready", str(ready)], cwd=ROOT)
     try:
