@@ -166,14 +166,14 @@ def job(number: int, payload: Path, base: Path) -> list[Any]:
     return [*(values.get(attribute, "NULL") for attribute in ATTRIBUTES), listed]
 
 
-def write_config(tmp_path: Path, url: str) -> Path:
+def write_config(tmp_path: Path, url: str, local_dir: Path) -> Path:
     text = (ROOT / "pilot/sites/slurm.yaml").read_text().replace("@BASE@", str(tmp_path / "base"))
     config = yaml.safe_load(text.replace("@PYTHON@", os.path.realpath(sys.executable)))
     config["servers"] = [{"name": "panda", "url": url, "dialect": "v1", "timeout_s": 30.0}]
     config["protocol"] |= {"visible_s": 0.5, "poll_s": 1.0, "kill_s": 2.0, "grace_s": 30.0, "margin_s": 20.0}
     config["batch"] |= {"listing_every_s": 1.0}
     config |= {"evidence_every_s": 0.5, "tick_s": 0.2, "log_file": None}
-    config["node"] |= {"local_dir": str(tmp_path)}
+    config["node"] |= {"local_dir": str(local_dir)}
     config["queues"][0] |= {"slots": 2, "nodes": 2, "fill_wait_s": 2.0}
     config["queues"][0]["walltime"] |= {"min_s": 120, "max_s": 600, "startup_s": 1.0, "per_event_s": 0.0}
     path = tmp_path / "pilot.yaml"
@@ -181,7 +181,9 @@ def write_config(tmp_path: Path, url: str) -> Path:
     return path
 
 
-def test_a_pilot_runs_its_bundle_on_two_nodes_of_a_real_slurm(site: SlurmSite, tmp_path: Path) -> None:
+def test_a_pilot_runs_its_bundle_on_two_nodes_of_a_real_slurm(
+    site: SlurmSite, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     payload = tmp_path / "payload.sh"
     payload.write_text(PAYLOAD)
     ready = tmp_path / "ready.json"
@@ -196,7 +198,8 @@ def test_a_pilot_runs_its_bundle_on_two_nodes_of_a_real_slurm(site: SlurmSite, t
         assert json.load(urllib.request.urlopen(request, timeout=30))["success"]
         jobs = lambda: json.load(urllib.request.urlopen(f"{url}/sim/table", timeout=30))["jobs"]  # noqa: E731
         until(jobs, lambda found: all(item["status"] == "activated" for item in found))
-        command = [sys.executable, "-m", "pilot", "run", "--once", "-c", str(write_config(tmp_path, url))]
+        config = write_config(tmp_path, url, tmp_path_factory.mktemp("n"))
+        command = [sys.executable, "-m", "pilot", "run", "--once", "-c", str(config)]
         done = subprocess.run(
             command, cwd=ROOT, env=site.environment, capture_output=True, text=True, timeout=120, check=False
         )
