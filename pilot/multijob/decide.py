@@ -33,6 +33,10 @@ from pilot.multijob.script import bundle_dir, render_files, render_script
 from pilot.ports import BatchState
 
 
+# How soon a settled bundle is looked at again: cheap for thousands of them, early enough for a retention in hours.
+RETIRE_AGAIN_S, RETIRE_AGAIN_MAX_S = 60.0, 3600.0
+
+
 def decide_bundle(
     state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits
 ) -> Iterator[Event | Action]:
@@ -191,12 +195,16 @@ def _settling(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Itera
 
 def _retire(state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Iterator[Action]:
     """Remove the directory when every report was accepted and the retention is over."""
+    if bundle.settled_at is None or now.mono_s < memory.retire_s.get(bundle.bundle_id, float("-inf")):
+        return
+    age_s = (datetime.fromisoformat(now.utc) - datetime.fromisoformat(bundle.settled_at)).total_seconds()
+    left_s = (limits.retain_failed_s if bundle.failures else limits.retain_ok_s) - age_s
     open_reports = any(
         (record := state.jobs.get(panda_id)) is not None and record.bundle_id == bundle.bundle_id
         for panda_id in bundle.job_ids
     )
-    if open_reports or bundle.settled_at is None:
+    if left_s > 0 or open_reports:
+        # A wall clock that steps delays a removal by so long at most.
+        memory.retire_s[bundle.bundle_id] = now.mono_s + min(max(left_s, RETIRE_AGAIN_S), RETIRE_AGAIN_MAX_S)
         return
-    age_s = (datetime.fromisoformat(now.utc) - datetime.fromisoformat(bundle.settled_at)).total_seconds()
-    if age_s >= (limits.retain_failed_s if bundle.failures else limits.retain_ok_s):
-        yield from _once(memory, RemoveBundle(bundle.bundle_id), now)
+    yield from _once(memory, RemoveBundle(bundle.bundle_id), now)

@@ -73,6 +73,8 @@ class Memory:
     round_since_s: dict[RoundKey, float] = field(default_factory=dict)
     claim_read_s: dict[RoundKey, float] = field(default_factory=dict)
     closed_s: dict[BundleId, float] = field(default_factory=dict)
+    # settled bundles: not looked at before
+    retire_s: dict[BundleId, float] = field(default_factory=dict)
     read_s: dict[BundleId, float] = field(default_factory=dict)
     evidence_failed: dict[BundleId, str] = field(default_factory=dict)
     scripts: set[RoundKey] = field(default_factory=set)

@@ -228,6 +228,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
         case RemoveBundle():
             memory.withdrawn.discard(action.bundle_id)
             memory.doors.pop(action.bundle_id, None)
+            memory.retire_s.pop(action.bundle_id, None)
             memory.clear_alarm(f"damaged-evidence-{action.bundle_id}")
             memory.clear_alarm(f"foreign-claim-{action.bundle_id}")
             memory.clear_alarm(f"caldb-{action.bundle_id}")

@@ -65,10 +65,13 @@ def round_launched_twice(world: World) -> Iterator[str]:
 def returned_but_ran(world: World) -> Iterator[str]:
     """S4: *not started* was said of a job that ran in that bundle, before or later."""
     where: dict[int, str] = {}
+    ran: dict[str, set[int]] = {}
+    for run in world.truth.payloads:
+        ran.setdefault(run.bundle_id, set()).add(run.panda_id)
     for daemon in world.daemons:
         for at_s, event in daemon.events:
             if isinstance(event, BundleSettled):
-                bundle_jobs = {r.panda_id for r in world.truth.payloads if r.bundle_id == event.bundle_id}
+                bundle_jobs = ran.get(event.bundle_id, set())
                 back = {
                     e.panda_id for t, e in daemon.events if isinstance(e, JobReturned) and t == at_s
                 } & bundle_jobs
