@@ -28,11 +28,11 @@ CONNECT_S = 10.0
 
 
 class HttpJobSink:
-    """JobSink over v1. Not for several threads at once."""
+    """JobSink over v1. Not for several threads at once. `session`: what carries the requests."""
 
-    def __init__(self, panda: Panda) -> None:
+    def __init__(self, panda: Panda, session: requests.Session | None = None) -> None:
         self._panda = panda
-        self._session = requests.Session()
+        self._session = session or requests.Session()
         self._session.trust_env = False  # no proxy of the environment between us and the server
         self._session.headers["Accept"] = "application/json"
 

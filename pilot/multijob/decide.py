@@ -32,7 +32,6 @@ from pilot.multijob.recognise import Now
 from pilot.multijob.script import bundle_dir, render_files, render_script
 from pilot.ports import BatchState
 
-
 # How soon a settled bundle is looked at again: cheap for thousands of them, early enough for a retention in hours.
 RETIRE_AGAIN_S, RETIRE_AGAIN_MAX_S = 60.0, 3600.0
 

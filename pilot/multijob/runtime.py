@@ -9,9 +9,15 @@ from pilot.multijob.model import WalltimePolicy
 
 
 def predict_s(n_events: Sequence[int | None], policy: WalltimePolicy) -> tuple[float, ...]:
-    """Predicted run times in seconds, in the order given; an unknown count takes the median of the known ones."""
+    """Predicted run times in seconds, in the order given; an unknown count takes the median of the known ones.
+
+    None is longer than the longest walltime leaves: such a job is tried for as long as there is, once, and ends as
+    time-limit where that is not enough. Predicted as it is it would fit nowhere and go back for ever.
+    """
+    longest_s = max(policy.max_s - policy.margin_s, 1.0)
     known = [count for count in n_events if count is not None]
     middle = median(known) if known else 0
     return tuple(
-        policy.startup_s + policy.per_event_s * (count if count is not None else middle) for count in n_events
+        min(policy.startup_s + policy.per_event_s * (count if count is not None else middle), longest_s)
+        for count in n_events
     )

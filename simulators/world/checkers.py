@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from pilot.multijob.events import BundleSettled, JobJudged, JobReturned, RoundVoided
 from pilot.multijob.model import BundleState
-from pilot.ports import JobStatus
 from simulators.world.nodes import claim_owner
 from simulators.world.world import World
 
@@ -133,11 +132,10 @@ def finished_without_outputs(world: World) -> Iterator[str]:
     """A job was reported finished whose outputs are not all in place."""
     root = world.limits.site.output_root + "/"
     names = {path.rpartition("/")[2] for path in world.shared.paths(root)}
-    for panda_id, reported in world.source.finals.items():
-        job = world.source.handed_out[panda_id]
-        missing = [lfn for lfn in (*job.outputs, job.log_lfn) if lfn and lfn not in names]
-        if reported.update.status is JobStatus.FINISHED and missing:
-            yield f"job {panda_id} finished without {missing}"
+    for job in world.source.jobs():
+        missing = [entry["lfn"] for entry in job.files if entry["lfn"] not in names]
+        if job.final_state == "finished" and missing:
+            yield f"job {job.panda_id} finished without {missing}"
 
 
 def finished_though_bad(world: World) -> Iterator[str]:
@@ -166,11 +164,9 @@ def _judged(world: World) -> list[JobJudged]:
 
 
 def forgotten(world: World) -> Iterator[str]:
-    """L: at the end every job handed out has a final report, and every bundle is settled."""
-    heard = {reported.update.panda_id for reported in world.source.reports}
-    for panda_id in world.source.handed_out:
-        if panda_id in heard and panda_id not in world.source.finals:
-            yield f"job {panda_id} was never reported as over"
+    """L: at the end every job handed out is over, and every bundle is settled."""
+    for job in world.source.open():
+        yield f"job {job.panda_id} is {job.status} since {job.since_s:.0f} s and was never reported as over"
     for daemon in world.daemons:
         if daemon.alive:
             for bundle in daemon.state.bundles.values():

@@ -100,6 +100,12 @@ class VirtualFiles:
         found = ((path, self.current(path)) for path in self.bindings if path.startswith(start))
         return sorted(path for path, inode in found if inode is not None and not inode.directory)
 
+    def files_in(self, directory: str, start: str) -> list[str]:
+        """Names of files directly in a directory that begin with `start` and are there, sorted."""
+        names = sorted(self._names.get(directory, ()))
+        paths = (f"{directory}/{name}" for name in names if name.startswith(start))
+        return [path for path in paths if self.text(path) is not None]
+
     def contents(self, path: str) -> int:
         """How many different files ever stood under this name."""
         return len({id(bound.inode) for bound in self.bindings.get(path, ()) if bound.inode is not None})

@@ -67,7 +67,7 @@ def run_seed(seed: int) -> Result:
         coverage,
         world.trace_hash(),
         [*seeded.story(), *_history(seeded, found)] if found else [],
-        len(world.source.handed_out),
+        len(world.source.handed_out()),
         coverage.events["BundlePlanned"],
         sum(coverage.events.values()),
         world.now_s,
@@ -99,6 +99,6 @@ def at_rest(seeded: Seeded) -> bool:
     """Nothing is open any more."""
     world = seeded.world
     daemon = seeded.site.daemon()
-    if daemon is None or world.source.waiting or daemon.state.jobs or daemon.state.bundles:
+    if daemon is None or daemon.state.jobs or daemon.state.bundles:
         return False
-    return True
+    return world.source.at_rest()

@@ -24,7 +24,7 @@ class Rest:
         """Where jobs wait at the server though the time is over, the wanted number of pilots must live."""
         if world.now_s < self.healed_s + REACHED_MAX_S:
             return
-        waiting = {job.panda_queue for job in world.source.waiting}
+        waiting = {job.queue for job in world.source.waiting()}
         for daemon in (daemon for daemon in world.daemons if daemon.alive):
             for queue in world.limits.queues.values():
                 live = len(live_bundles(daemon.state, queue.name))

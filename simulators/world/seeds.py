@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
 from pilot.multijob.model import Limits, QueueSpec, ReportTimes, WalltimePolicy
 from pilot.multijob.node.manifest import Job as NodeJob
-from pilot.ports import Job
+from prodsys_core.lifecycle import StepKind
 from simulators.torque.site import QueueSpec as BatchQueue
 from simulators.torque.site import TorqueSite
 from simulators.world.faults.batch import BATCH
@@ -18,7 +18,8 @@ from simulators.world.faults.fault import Fault, Site, install
 from simulators.world.faults.files import FILES
 from simulators.world.faults.nodes import NODES
 from simulators.world.faults.processes import PROCESSES, crash, crash_at_effect
-from simulators.world.staging import make_job, make_limits
+from simulators.world.production import Killed, Production
+from simulators.world.staging import make_limits
 from simulators.world.world import World
 
 # Anything may fail until then; then everything is healed and the world must come to rest.
@@ -29,6 +30,9 @@ DAY_S = 24 * 3600.0
 WALLTIME_MAX_S = 7200
 TICK_S = 30.0
 FAULTS_MIN, FAULTS_MAX = 8, 14
+# Sixteen runs of ten chunks, their merges, forty single jobs.
+RUNS = 16
+PRODSYS_TICK_S, PRODSYS_BACK_S = 120.0, 300.0
 
 Draw = Callable[[Site], Fault]
 KINDS: tuple[Draw, ...] = (*CALLS, *BATCH, *NODES, *FILES, *PROCESSES)
@@ -41,7 +45,8 @@ class Seeded:
     seed: int
     world: World
     site: Site
-    faults: list[Fault]
+    production: Production
+    faults: list[Fault] = field(default_factory=list)
 
     def story(self) -> list[str]:
         """What was drawn, a line each."""
@@ -58,11 +63,13 @@ def make_seeded(seed: int) -> Seeded:
     limits = _limits(chance)
     run_s = partial(_run_s, seed)
     world = World(limits, [], seed, run_s, _torque(limits), TICK_S)
-    _jobs_arrive(world, chance)
     site = Site(world, Random(f"{seed}:faults"), CALM_S)
-    faults = _faults(site)
-    install(site, faults)
-    return Seeded(seed, world, site, faults)
+    production = Production(world.wires, world.source.server_of, world.now, site.boundary)
+    _work_arrives(production, world, chance)
+    seeded = Seeded(seed, world, site, production, _faults(site))
+    install(site, seeded.faults)
+    _prodsys(seeded)
+    return seeded
 
 
 def _faults(site: Site) -> list[Fault]:
@@ -132,19 +139,35 @@ def _torque(limits: Limits) -> TorqueSite:
     )
 
 
-def _jobs_arrive(world: World, chance: Random) -> None:
-    """200 jobs and more: most while anything may fail, some after that."""
-    numbers = iter(range(1, 100000))
-    for name, least in (("Q-long", 150), ("Q-short", 50)):
-        for _ in range(4):
-            late_s = chance.uniform(0.0, 0.8 * CALM_S)
-            _arrive(world, late_s, name, [next(numbers) for _ in range(least // 4 + 1)])
-        _arrive(world, CALM_S + 60.0, name, [next(numbers) for _ in range(8)])
+def _work_arrives(production: Production, world: World, chance: Random) -> None:
+    """Runs of ten chunks for the long queue, single jobs for the short one; most while anything may fail."""
+    for run in range(RUNS):
+        at_s = chance.uniform(0.0, 0.7 * CALM_S) if run < RUNS - 1 else CALM_S + 60.0
+        world.timers.set(at_s, partial(_add_run, production, run + 1))
+    for part in range(4):
+        at_s = chance.uniform(0.0, 0.7 * CALM_S) if part < 3 else CALM_S + 60.0
+        world.timers.set(at_s, partial(_add_singles, production, -part - 1))
 
 
-def _arrive(world: World, at_s: float, panda_queue: str, numbers: list[int]) -> None:
-    jobs: list[Job] = [replace(make_job(number), panda_queue=panda_queue) for number in numbers]
-    world.timers.set(at_s, lambda: world.source.waiting.extend(jobs))
+def _add_run(production: Production, run: int) -> None:
+    for chunk in range(10):
+        production.add(StepKind.RECONSTRUCT, run, chunk, "Q-long", 100 + run)
+
+
+def _add_singles(production: Production, run: int) -> None:
+    for chunk in range(10):
+        production.add(StepKind.RECONSTRUCT, run, chunk, "Q-short", 50)
+
+
+def _prodsys(seeded: Seeded) -> None:
+    """prodsys' process: one tick after the other; killed between two effects, it starts again a little later."""
+    world = seeded.world
+    try:
+        seeded.production.tick()
+        again_s = PRODSYS_TICK_S
+    except Killed:
+        again_s = PRODSYS_BACK_S
+    world.timers.set(world.now_s + again_s, partial(_prodsys, seeded))
 
 
 def _run_s(seed: int, job: NodeJob) -> float:

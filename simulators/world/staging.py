@@ -146,7 +146,7 @@ def _over(world: World) -> bool:
         if daemon.alive
         for bundle in daemon.state.bundles.values()
     )
-    return settled and not world.source.waiting and len(world.source.finals) == len(world.source.handed_out)
+    return settled and world.source.at_rest()
 
 
 def hidden(batch_id: BatchId, listing: Any) -> Any:

@@ -40,14 +40,16 @@ from simulators.world.files import VirtualFiles
 from simulators.world.floor import Floor, Play
 from simulators.world.lanes import Disk, Fate, VirtualLanes
 from simulators.world.nodes import Machine, claim_owner
-from simulators.world.source import Source
 from simulators.world.truth import Truth
+from simulators.world.workload import Workload, make_wires
 
 ZERO = datetime(2026, 1, 1, tzinfo=UTC)
 # A batch job starts so long after its qsub at the earliest (a scheduler's cycle): by then its directory is visible.
 START_DELAY_S = 12.0
 # A person, or what supervises the daemon, starts it again so long after a start that failed.
 START_AGAIN_S = 120.0
+# The dialect in which the pilot talks to a server of this name.
+DIALECT_OF = {"panda": "legacy", "panda2": "v1"}
 # The daemon's host as a client of the shared filesystem.
 EDGE = "edge"
 _TAG_REST = "abcdefghijklmnopqrstuvwxyz234567"
@@ -153,7 +155,12 @@ class World:
         self.shared = VirtualFiles(self.now, self._late_s, self.faults, limits.protocol.visible_s)
         for root in (limits.site.shared_dir, limits.site.output_root):
             self.shared.root(root)
-        self.source = Source(self.now, list(jobs))
+        queues = limits.queues.values()
+        servers = {queue.server: DIALECT_OF.get(queue.server, "legacy") for queue in queues}
+        self.dialects = servers
+        self.wires = make_wires(servers, self.now, self._note, ZERO.timestamp())
+        self.source = Workload(self.wires, {queue.panda_queue: queue.server for queue in queues})
+        self.source.submit(jobs)
         site = site or TorqueSite(
             nodes=8,
             slots=2,
@@ -311,7 +318,7 @@ class World:
             # the lanes let each operation take its own time
             evidence=replace(daemon.evidence, run=lambda steps: steps),
             batch=_Batch(batch, self),
-            sources=dict.fromkeys({queue.server for queue in self.limits.queues.values()}, self.source),
+            sources={name: wire.client(self.dialects[name]) for name, wire in self.wires.items()},
         )
         names = SimpleNamespace(
             queues=[SimpleNamespace(name=name) for name in self.limits.queues],
@@ -387,6 +394,9 @@ class World:
         first = "abcdefghijklmnopqrstuvwxyz"[daemon.number % 26]
         return BundleId(first + "".join(daemon.random.choice(_TAG_REST) for _ in range(8)))
 
+    def _note(self, what: str) -> None:
+        self.trace.append((self.now_s, what))
+
     def _utc(self) -> str:
         return (ZERO + timedelta(seconds=self.now_s + self.utc_offset_s)).isoformat()
 
@@ -410,7 +420,7 @@ class World:
         return reply
 
     def _closed(self, directory: str) -> None:
-        for path in self.shared.paths(f"{directory}/claim."):
+        for path in self.shared.files_in(directory, "claim."):
             owner = claim_owner(self.shared.text(path)) if path.count(".") == 1 else None
             job = self.torque.jobs.get(owner[0]) if owner else None
             if owner and job is not None and job.completed_at is None and self.truth.may_live(owner[0]):
@@ -420,10 +430,10 @@ class World:
         """Payloads that still run where the bundle is taken for settled."""
         if type(event).__name__ == "BundleSettled":
             bundle_id = cast(Any, event).bundle_id
-            hanging = {agent.task.client for agent in self.machine.agents() if agent.task.hanging}
-            self.truth.outlived.extend(
-                (self.now_s, run) for run in self.truth.living(bundle_id) if run.node not in hanging
-            )
+            living = self.truth.living(bundle_id)
+            if living:
+                hanging = {agent.task.client for agent in self.machine.agents() if agent.task.hanging}
+                self.truth.outlived.extend((self.now_s, run) for run in living if run.node not in hanging)
 
 
 @dataclass(frozen=True, slots=True)

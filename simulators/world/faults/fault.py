@@ -53,6 +53,13 @@ class Site:
     calm_s: float
     count: Counter[str] = field(default_factory=Counter)
     active: list[Fault] = field(default_factory=list)
+    # asked between any two effects of prodsys; a fault puts something there that raises Killed
+    boundaries: list[Callable[[], None]] = field(default_factory=list)
+
+    def boundary(self) -> None:
+        """Between two effects of prodsys."""
+        for ask in self.boundaries:
+            ask()
 
     def fired(self, kind: str) -> None:
         """The fault changed something."""

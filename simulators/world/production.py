@@ -1,0 +1,317 @@
+"""The production system of the virtual world: prodsys' own decisions and wire over rows in memory.
+
+What is sent, found again, judged and merged is decided by `prodsys_core.{plan,verdicts,wire}`; rows stand in place of
+the database and survive a crash, which may come between any two effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from prodsys_core import tables
+from prodsys_core.config import Panda
+from prodsys_core.lifecycle import StepKind, StepStatus
+from prodsys_core.panda import HttpJobSink
+from prodsys_core.plan import (
+    Listed,
+    MergeInput,
+    MergeLimits,
+    Sendable,
+    adopt,
+    plan_batches,
+    plan_groups,
+    settle,
+)
+from prodsys_core.ports import Broken, Description, OutputFile, PandaJob, Refused, Submitted, Unavailable
+from prodsys_core.verdicts import Ended, Expected, Held, RetryRules, Seen, judge_description, judge_status
+from simulators.world.panda import ProdsysSession, Wire
+
+ZERO = datetime(2026, 1, 1, tzinfo=UTC)
+PRIORITY = {StepKind.RECONSTRUCT: 2000, StepKind.MERGE_MDST: 5000}
+RULES = RetryRules(uncharged_max=50, backoff_s=(300.0, 900.0, 1800.0), charged_wait_s=60.0)
+MAX_ATTEMPTS = 3
+# Bytes of one chunk's output as the world's payloads write them: a merged file holds some of them.
+MERGE_LIMITS = MergeLimits(bytes_max=400)
+SOFTWARE = "COMPASS_SW_PREFIX=/out/ COMPASS_SW_PATH=p/ PRODSOFT=s prodSlt=3"
+
+
+class Killed(Exception):
+    """prodsys' process is killed here."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One PanDA job made for a step. `ended` None: open."""
+
+    step: Step
+    number: int
+    job_name: str
+    batch: int
+    panda_id: int | None = None
+    ended: str | None = None
+    held: str = ""
+
+
+@dataclass(slots=True)
+class Step:
+    """One piece of work. `inputs`: steps whose outputs it merges."""
+
+    number: int
+    kind: StepKind
+    run: int
+    chunk: int
+    panda_queue: str
+    n_events: int
+    status: StepStatus = StepStatus.READY
+    charged: int = 0
+    uncharged: int = 0
+    next_try_s: float | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    accepted: Attempt | None = None
+    size: int = 0
+    inputs: tuple[int, ...] = ()
+
+    @property
+    def work(self) -> str:
+        """The work key: the same for all attempts."""
+        return f"w{self.number}"
+
+
+@dataclass(slots=True)
+class Batch:
+    """One submission: committed before its call."""
+
+    number: int
+    server: str
+    attempts: list[Attempt]
+    status: str = "made"
+    listed: Listed | None = None
+
+
+@dataclass(slots=True)
+class Production:
+    """Rows of all tasks, and one sink a server. `boundary` is called between any two effects and may raise Killed."""
+
+    wires: Mapping[str, Wire]
+    server_of: Mapping[str, str]
+    now: Callable[[], float]
+    boundary: Callable[[], None]
+    steps: dict[int, Step] = field(default_factory=dict)
+    batches: dict[int, Batch] = field(default_factory=dict)
+    merged_runs: set[int] = field(default_factory=set)
+    _sinks: dict[str, HttpJobSink] = field(default_factory=dict)
+    _panda: Panda = field(
+        default_factory=lambda: Panda(
+            url="http://127.0.0.1", submit_chunk=20, active_max=400, prod_source_label="managed"
+        )
+    )
+
+    def __post_init__(self) -> None:
+        for name, wire in self.wires.items():
+            self._sinks[name] = HttpJobSink(self._panda, cast(Any, ProdsysSession(wire)))
+
+    def add(self, kind: StepKind, run: int, chunk: int, panda_queue: str, n_events: int) -> Step:
+        """A new step, ready to be sent."""
+        step = Step(len(self.steps) + 1, kind, run, chunk, panda_queue, n_events)
+        self.steps[step.number] = step
+        return step
+
+    def tick(self) -> None:
+        """Find again, send, follow, merge: as prodsys' tick. Raises Killed at a boundary."""
+        for batch in [batch for batch in self.batches.values() if batch.status in ("made", "unknown")]:
+            self._settle(batch)
+        self._send()
+        self._follow()
+        self._merge()
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        due = [
+            Sendable(step.number, step.panda_queue, PRIORITY[step.kind], step.n_events)
+            for step in self.steps.values()
+            if step.status in (StepStatus.READY, StepStatus.FAILED) and self._due(step)
+        ]
+        active: dict[str, int] = {}
+        for step in self.steps.values():
+            if step.status in (StepStatus.SENT, StepStatus.RUNNING):
+                active[step.panda_queue] = active.get(step.panda_queue, 0) + 1
+        for plan in plan_batches(due, active, self._panda.active_max, self._panda.submit_chunk):
+            server = self.server_of[plan.panda_queue]
+            number = len(self.batches) + 1
+            attempts = [self._attempt(self.steps[i], number) for i in plan.step_ids]
+            self.batches[number] = batch = Batch(number, server, attempts)
+            self.boundary()
+            answer = self._sinks[server].submit([_job(attempt) for attempt in attempts])
+            self.boundary()
+            self._answered(batch, answer)
+
+    def _due(self, step: Step) -> bool:
+        if step.status is StepStatus.READY:
+            return step.next_try_s is None or self.now() >= step.next_try_s
+        return step.next_try_s is not None and self.now() >= step.next_try_s
+
+    def _attempt(self, step: Step, batch: int) -> Attempt:
+        number = len(step.attempts) + 1
+        attempt = Attempt(step, number, f"{step.run}-{step.chunk}-{step.number}.a{number}", batch)
+        step.attempts.append(attempt)
+        step.status, step.next_try_s = StepStatus.SENT, None
+        return attempt
+
+    def _answered(self, batch: Batch, answer: tuple[Submitted, ...] | Unavailable | Refused | Broken) -> None:
+        match answer:
+            case Refused():
+                self._take_back(_open(batch), 300.0)
+                batch.status = "refused"
+            case Unavailable() | Broken():
+                batch.status = "unknown"
+            case _:
+                ids = {item.job_name: item.panda_id for item in answer}
+                for attempt in _open(batch):
+                    attempt.panda_id = ids.get(attempt.job_name)
+                batch.status = "unknown" if _open(batch) else "answered"
+
+    def _take_back(self, attempts: list[Attempt], wait_s: float) -> None:
+        """PanDA certainly does not have them; nothing is charged."""
+        for attempt in attempts:
+            attempt.ended = "not sent"
+            attempt.step.status = StepStatus.READY
+            attempt.step.next_try_s = self.now() + wait_s
+
+    def _settle(self, batch: Batch) -> None:
+        sink = self._sinks[batch.server]
+        ids = sink.job_ids(batch.number)
+        records = sink.descriptions(ids) if isinstance(ids, tuple) else ids
+        self.boundary()
+        if not isinstance(ids, tuple) or isinstance(records, Unavailable | Refused | Broken):
+            batch.status = "unknown"
+            return
+        names = {attempt.job_name: attempt for attempt in _open(batch)}
+        adoption = adopt(names, ((record.panda_id, record.job_name) for record in records.values()))
+        for name, panda_id in adoption.found.items():
+            names[name].panda_id = panda_id
+        if adoption.doubles:
+            sink.cancel(adoption.doubles)
+        if not _open(batch):
+            batch.status = "settled"
+            return
+        verdict = settle(batch.listed, ids, self._utc(), self._panda.settle_s)
+        batch.listed = verdict.listed
+        if verdict.settled and len(records) == len(ids):
+            self._take_back(_open(batch), 0.0)
+            batch.status = "settled"
+
+    # --- following --------------------------------------------------------------------------------------------
+
+    def open_attempts(self, server: str | None = None) -> Iterator[Attempt]:
+        """Attempts in PanDA whose end is not known."""
+        for step in self.steps.values():
+            for attempt in step.attempts:
+                of = server is None or self.server_of[step.panda_queue] == server
+                if of and attempt.panda_id is not None and attempt.ended is None:
+                    yield attempt
+
+    def _follow(self) -> None:
+        for server, sink in self._sinks.items():
+            attempts = {a.panda_id: a for a in self.open_attempts(server) if a.panda_id is not None}
+            if not attempts:
+                continue
+            statuses = sink.statuses(sorted(attempts))
+            if isinstance(statuses, Unavailable | Refused | Broken):
+                continue
+            words = tables.panda_words()
+            judged = {panda_id: judge_status(status, words) for panda_id, status in statuses.items()}
+            for panda_id, verdict in judged.items():
+                if verdict == Seen(running=True) and attempts[panda_id].step.status is StepStatus.SENT:
+                    attempts[panda_id].step.status = StepStatus.RUNNING
+            asked = [panda_id for panda_id, verdict in judged.items() if isinstance(verdict, Held)]
+            records = sink.descriptions(asked) if asked else {}
+            self.boundary()
+            if isinstance(records, Unavailable | Refused | Broken):
+                continue
+            for panda_id in asked:
+                self._judge(attempts[panda_id], records.get(panda_id))
+
+    def _judge(self, attempt: Attempt, record: Description | None) -> None:
+        step = attempt.step
+        n_events = step.n_events if step.kind is StepKind.RECONSTRUCT else None
+        expected = Expected(
+            step.kind, attempt.job_name, attempt.number, n_events, step.charged, step.uncharged, MAX_ATTEMPTS
+        )
+        verdict = judge_description(expected, record, tables.codes(), tables.panda_words(), RULES)
+        if isinstance(verdict, Held):
+            attempt.held = verdict.reason
+        if not isinstance(verdict, Ended) or record is None:
+            return
+        attempt.ended, step.status = f"{record.status} {verdict.reason}", verdict.status
+        step.charged += verdict.charged
+        step.uncharged += not verdict.charged
+        if verdict.status is StepStatus.FINISHED:
+            step.accepted = attempt
+            step.size = next((file.size for file in record.files if file.kind == "output"), 0)
+        step.next_try_s = None if verdict.retry_in_s is None else self.now() + verdict.retry_in_s
+
+    def give_up(self, attempt: Attempt) -> None:
+        """A manager says that PanDA will never tell the end of this attempt: uncharged, sent again."""
+        attempt.ended = "given up by a manager"
+        attempt.step.uncharged += 1
+        attempt.step.status, attempt.step.next_try_s = StepStatus.FAILED, self.now()
+
+    def try_again(self, step: Step) -> None:
+        """A manager has looked at a failed or questionable step: once more."""
+        step.status, step.charged, step.next_try_s = StepStatus.FAILED, 0, self.now()
+
+    # --- merging ----------------------------------------------------------------------------------------------
+
+    def _merge(self) -> None:
+        """The last chunk of a run has finished: its merge plan, once."""
+        runs: dict[int, list[Step]] = {}
+        for step in self.steps.values():
+            if step.kind is StepKind.RECONSTRUCT:
+                runs.setdefault(step.run, []).append(step)
+        for run, chunks in runs.items():
+            whole = all(step.status is StepStatus.FINISHED for step in chunks)
+            if not whole or run in self.merged_runs or run < 0:
+                continue
+            inputs = (MergeInput(s.number, s.chunk, s.work, s.size, s.n_events) for s in chunks)
+            groups = plan_groups(inputs, MERGE_LIMITS, None)
+            self.boundary()
+            self.merged_runs.add(run)
+            for piece, group in enumerate(groups):
+                queue = next(q for q in self.server_of if q.endswith("short"))
+                merge = self.add(StepKind.MERGE_MDST, run, piece, queue, sum(i.n_events or 0 for i in group))
+                merge.inputs = tuple(item.job_id for item in group)
+
+    def _utc(self) -> datetime:
+        return ZERO + timedelta(seconds=self.now())
+
+
+def _open(batch: Batch) -> list[Attempt]:
+    return [a for a in batch.attempts if a.panda_id is None and a.ended is None]
+
+
+def _job(attempt: Attempt) -> PandaJob:
+    step, number = attempt.step, attempt.number
+    if step.kind is StepKind.RECONSTRUCT:
+        lfn, transformation = f"mDST-{abs(step.run)}-{step.number}-3-8.a{number}.root", "mass production"
+    else:
+        lfn, transformation = f"mDST-{step.run}-3-8.a{number}.root.{step.chunk:03d}", "merging mdst"
+    words = f"PRODSYS_WORK={step.work} PRODSYS_NEVENTS={step.n_events} {SOFTWARE} reco --raw x"
+    outputs = (OutputFile(lfn), OutputFile(f"l-{step.work}.a{number}.job.log.tgz", "log"))
+    return PandaJob(
+        attempt.job_name,
+        attempt.batch,
+        step.panda_queue,
+        transformation,
+        words,
+        outputs,
+        number,
+        MAX_ATTEMPTS,
+        PRIORITY[step.kind],
+        1,
+        step.n_events,
+        prod_source_label="managed",
+    )
