@@ -196,6 +196,13 @@ class RetentionSection(Section):
     failed_d: Annotated[float, Field(ge=0)] = 14.0
 
 
+class RotationSection(Section):
+    """When pilots are started again."""
+
+    fruitless_wait_s: PositiveSeconds = 60.0
+    fruitless_wait_max_s: PositiveSeconds = 3600.0
+
+
 class Config(Section):
     """The whole file."""
 
@@ -216,6 +223,7 @@ class Config(Section):
     queues: Annotated[list[QueueSection], Field(min_length=1)]
     reporting: ReportingSection = ReportingSection()
     retention: RetentionSection = RetentionSection()
+    rotation: RotationSection = RotationSection()
 
 
 def load_config(path: Path) -> Config:

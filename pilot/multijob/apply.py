@@ -178,6 +178,9 @@ def _apply_job(
         case JobStarted():
             _expect(event, record.state is JobState.BUNDLED, f"job is {record.state}")
             record.state, record.started_at = JobState.STARTED, event.at
+            bundle = state.bundles.get(event.bundle_id)
+            if bundle is not None:
+                bundle.started += 1
         case JobJudged():
             _judge(state, record, event)
         case JobReturned():

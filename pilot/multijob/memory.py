@@ -14,6 +14,9 @@ from typing import Any
 from pilot.multijob.actions import Action
 from pilot.ports import BatchId, BatchJobSeen, BundleId, Claim, Credential, JobStatus, PandaId
 
+# One bundle without a start happens (a deleted batch job); three in a row are a site that does not work.
+FRUITLESS_ALARM = 3
+
 RoundKey = tuple[BundleId, int]
 
 
@@ -87,6 +90,8 @@ class Memory:
     questioned: dict[PandaId, str] = field(default_factory=dict)
     kills_held: set[PandaId] = field(default_factory=set)
     delays: dict[tuple[Any, ...], Delay] = field(default_factory=dict)
+    # bundles in a row that started no job, by queue, and when the last one was settled
+    fruitless: dict[str, tuple[int, float]] = field(default_factory=dict)
     alarms: dict[str, Alarm] = field(default_factory=dict)
     # credentials: what was read last (a text: why it is not usable), when; and what each bundle was given
     credentials: dict[str, Credential | str] = field(default_factory=dict)
@@ -137,6 +142,18 @@ class Memory:
             self.broken.discard(_source(action))
             if not any(kind == action.key[0] for kind, _ in self.broken):
                 self.clear_alarm(f"broken-{action.key[0]}")
+
+    def bundle_was_settled(self, queue: str, started: int, now_s: float) -> None:
+        """One more bundle of this queue is over; `started`: jobs that it started."""
+        if started:
+            self.fruitless.pop(queue, None)
+            self.clear_alarm(f"pilots-start-nothing-{queue}")
+            return
+        count = self.fruitless.get(queue, (0, 0.0))[0] + 1
+        self.fruitless[queue] = count, now_s
+        if count >= FRUITLESS_ALARM:
+            reason = f"{count} bundles in a row started no job"
+            self.raise_alarm(f"pilots-start-nothing-{queue}", reason, now_s)
 
     def raise_alarm(self, name: str, reason: str, now_s: float) -> None:
         """Raise or keep an alarm; its first time stays."""

@@ -131,6 +131,8 @@ class Bundle:
     unreadable: dict[int, str] = field(default_factory=dict)
     settled_at: str | None = None
     failures: int = 0
+    # jobs that were seen to start here
+    started: int = 0
 
     @property
     def current(self) -> Round | None:
@@ -283,6 +285,8 @@ class Limits:
     fetch_retry_s: float = 60.0
     fetch_retry_max_s: float = 600.0
     submit_retry_s: float = 60.0
+    fruitless_wait_s: float = 60.0
+    fruitless_wait_max_s: float = 3600.0
     cancel_again_s: float = 600.0
     blind_after_s: float = 900.0
     rounds_max: int = 5

@@ -136,6 +136,9 @@ def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: 
         return f"{queued} bundles wait in the batch system, at most {queue.queued_max}"
     if limits.once and state.totals.get(queue.name, QueueTotals()).bundles > 0:
         return "the one bundle of this run is made"
+    pause = held_fruitless(memory, queue.name, now, limits)
+    if pause is not None:
+        return pause
     if len(pool) < queue.bundle_jobs:
         waited_s = max(_age_s(state.jobs[panda_id].fetched_at, now) for panda_id in pool)
         if waited_s < queue.fill_wait_s:
@@ -150,6 +153,19 @@ def next_packing(state: State, queue: QueueSpec) -> Packing:
     chosen: list[PandaId] = list(state.pools[queue.name])[: queue.bundle_jobs]
     predicted = predict_s([events_of(state, panda_id) for panda_id in chosen], queue.walltime)
     return pack([Sized(i, s) for i, s in zip(chosen, predicted, strict=True)], queue)
+
+
+def held_fruitless(memory: Memory, queue: str, now: Now, limits: Limits) -> str | None:
+    """The quick-exit ladder: a wait after a bundle that started no job, twice as long after each further one in a row.
+
+    The bundle that is made then is the probe.
+    """
+    count, since_s = memory.fruitless.get(queue, (0, 0.0))
+    if not count:
+        return None
+    wait_s = min(limits.fruitless_wait_s * 2.0 ** min(count - 1, 16), limits.fruitless_wait_max_s)
+    left_s = since_s + wait_s - now.mono_s
+    return f"{count} bundles in a row started no job: the next one in {left_s:.0f} s" if left_s > 0 else None
 
 
 def decide_plan(

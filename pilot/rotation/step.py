@@ -16,7 +16,7 @@ from pilot.multijob.apply import apply
 from pilot.multijob.codec import encode
 from pilot.multijob.credential import looks_due
 from pilot.multijob.decide import cancel_batch_job, decide_bundle
-from pilot.multijob.events import Event, JobFetched
+from pilot.multijob.events import BundleSettled, Event, JobFetched
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
@@ -59,6 +59,9 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
         memory.recorded += 1
         if isinstance(event, JobFetched):
             memory.fetched[event.job.panda_id] = memory.recorded
+        elif isinstance(event, BundleSettled):
+            bundle = state.bundles[event.bundle_id]
+            memory.bundle_was_settled(bundle.queue, bundle.started, view.now.mono_s)
         events.append(event)
 
     for answer in view.answers:

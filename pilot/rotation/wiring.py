@@ -136,6 +136,8 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         fetch_retry_s=fetch_retry_s,
         fetch_retry_max_s=FETCH_PAUSE_GROWTH * fetch_retry_s,
         blind_after_s=max(900.0, 3 * batch.listing_every_s),
+        fruitless_wait_s=config.rotation.fruitless_wait_s,
+        fruitless_wait_max_s=config.rotation.fruitless_wait_max_s,
         retain_ok_s=config.retention.ok_h * 3600,
         retain_failed_s=config.retention.failed_d * 86400,
         once=once,

@@ -15,16 +15,17 @@ REACHED_MAX_S = 3600.0
 
 @dataclass(slots=True)
 class Rest:
-    """What is written down between the healing and the end. `answered`: alarms that a person answered."""
+    """What is written down between the healing and the end."""
 
     healed_s: float
     missing: dict[str, str] = field(default_factory=dict)
 
     def look(self, world: World) -> None:
-        """Where jobs wait at the server though the time is over, the wanted number of pilots must live."""
+        """Where jobs have waited at the server for that long, the wanted number of pilots must live."""
         if world.now_s < self.healed_s + REACHED_MAX_S:
             return
-        waiting = {job.queue for job in world.source.waiting()}
+        long_ago_s = world.now_s - REACHED_MAX_S
+        waiting = {job.queue for job in world.source.waiting() if job.since_s < long_ago_s}
         for daemon in (daemon for daemon in world.daemons if daemon.alive):
             for queue in world.limits.queues.values():
                 live = len(live_bundles(daemon.state, queue.name))

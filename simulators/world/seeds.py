@@ -28,11 +28,11 @@ CALM_S = 13 * 3600.0
 DAY_S = 24 * 3600.0
 # Batch queue, walltime, margins: the longest walltime that a bundle here asks for.
 WALLTIME_MAX_S = 7200
-TICK_S = 30.0
+TICK_S = 60.0
 FAULTS_MIN, FAULTS_MAX = 8, 14
 # Sixteen runs of ten chunks, their merges, forty single jobs.
 RUNS = 16
-PRODSYS_TICK_S, PRODSYS_BACK_S = 120.0, 300.0
+PRODSYS_TICK_S, PRODSYS_BACK_S = 300.0, 600.0
 
 Draw = Callable[[Site], Fault]
 KINDS: tuple[Draw, ...] = (*CALLS, *BATCH, *NODES, *FILES, *PROCESSES)

@@ -392,7 +392,8 @@ class World:
 
     def _tag(self, daemon: Daemon) -> BundleId:
         first = "abcdefghijklmnopqrstuvwxyz"[daemon.number % 26]
-        return BundleId(first + "".join(daemon.random.choice(_TAG_REST) for _ in range(8)))
+        bits = daemon.random.getrandbits(40)
+        return BundleId(first + "".join(_TAG_REST[bits >> shift & 31] for shift in range(0, 40, 5)))
 
     def _note(self, what: str) -> None:
         self.trace.append((self.now_s, what))
