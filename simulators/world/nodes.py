@@ -10,9 +10,11 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from typing import Any
 
+from pilot.multijob.node.files import Read, Steps
 from pilot.multijob.node.gate import Outcome, Start, gate_steps
-from pilot.multijob.node.manifest import parse_manifest
+from pilot.multijob.node.manifest import BadManifest, Manifest, parse_manifest
 from simulators.torque.job import JobOver, KillJob, Output, StartJob, TerminateJob
 from simulators.torque.model import TorqueModel
 from simulators.world.agents import AgentProcess, Place
@@ -88,13 +90,9 @@ class Machine:
         floor.truth.gates.append(run)
         started = Started(batch_id, Task(client, batch_id))
         self.starts.append(started)
-        if floor.shared.seen(client, f"{directory}/manifest.json") is None:
-            # As the real entry: whoever cannot read the manifest ends with 0 and claims nothing.
-            self._decided(started, run, directory, Outcome(False, "no manifest"))
-            return
         own = Start(batch_id, client, len(self.starts), nonce, "t")
         decided = partial(self._decided, started, run, directory)
-        floor.drive(started.gate, gate_steps(directory, number, own, "link", 0.0), decided)
+        floor.drive(started.gate, _gate(directory, number, own), decided)
 
     # --- faults -----------------------------------------------------------------------------------------------
 
@@ -159,13 +157,12 @@ class Machine:
         """All agents that were ever launched."""
         return [agent for started in self.starts for agent in started.agents]
 
-    def _decided(self, started: Started, run: GateRun, directory: str, outcome: Outcome | OSError) -> None:
-        run.launch = isinstance(outcome, Outcome) and outcome.launch
-        run.reason = outcome.reason if isinstance(outcome, Outcome) else str(outcome)
-        if not run.launch:
+    def _decided(self, started: Started, run: GateRun, directory: str, decided: Any) -> None:
+        outcome, manifest = decided
+        run.launch, run.reason = outcome.launch, outcome.reason
+        if not run.launch or manifest is None:
             self._over(started)
             return
-        manifest = parse_manifest(self.floor.shared.text(f"{directory}/manifest.json") or "")
         placement = self.model.jobs[started.batch_id].placement if started.batch_id in self.model.jobs else ()
         ends_s = run.start_s + manifest.walltime_s
         for index in sorted(manifest.jobs):
@@ -201,6 +198,17 @@ class Machine:
 
     def _of(self, batch_id: str) -> list[Started]:
         return [started for started in self.starts if started.batch_id == batch_id and not started.escaped]
+
+
+def _gate(directory: str, number: int, start: Start) -> Steps[tuple[Outcome, Manifest | None]]:
+    """As `entry` has it: whoever cannot read the manifest ends with 0 and claims nothing."""
+    try:
+        manifest = parse_manifest((yield Read(f"{directory}/manifest.json")))
+    except (OSError, BadManifest) as error:
+        return Outcome(False, f"gate: {error}"), None
+    steps = gate_steps(directory, number, start, manifest.fencing, manifest.limits.visible_s)
+    outcome = yield from steps
+    return outcome, manifest
 
 
 def claim_owner(text: str | None) -> tuple[str, str] | None:

@@ -1,0 +1,188 @@
+"""The agent as a generator: whatever one of its orders does, it ends in order and what it says is true."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from simfiles import SimFiles
+
+from pilot.multijob.node import orders
+from pilot.multijob.node.agent import Agent
+from pilot.multijob.node.collect import Clean, LocalSize, Pack, Scan, collect_steps
+from pilot.multijob.node.files import CopyNew, run_steps
+from pilot.multijob.node.manifest import Caldb, parse_manifest
+from pilot.multijob.node.orders import Request
+from pilot.multijob.node.scan import Findings
+from pilot.multijob.node.slots import Post
+from pilot.multijob.node.steps import Collected, Line, PayloadEnd
+
+END = PayloadEnd(0, None, None, 100.0, 90.0, 10.0, "t", "t")
+
+
+def manifest(jobs: int = 3, needs_caldb: bool = False, **limits: float) -> Any:
+    items = [
+        {
+            "panda_id": number,
+            "attempt_nr": 1,
+            "kind": "reco",
+            "predicted_s": 10,
+            "argv": ["x"],
+            "environment": {},
+            "outputs": [{"lfn": "o", "target": f"/out/o{number}"}],
+            "log": {"lfn": "l", "target": f"/out/l{number}"},
+        }
+        for number in range(1, jobs + 1)
+    ]
+    return parse_manifest(
+        json.dumps(
+            {
+                "schema": 1,
+                "bundle_id": "abcdefgh2",
+                "python": "python3",
+                "agent_file": "/a.pyz",
+                "walltime_s": 3600,
+                "limits": limits,
+                "local_dir": "/dev/shm",
+                "slots": 1,
+                "launch": [["aprun"]],
+                "environment": {},
+                "caldb": None,
+                "kinds": {"reco": {"needs_caldb": needs_caldb}},
+                "nodes": [{"index": 0, "jobs": items}],
+            }
+        )
+    )
+
+
+class FakeHost:
+    """Payloads end as soon as somebody waits. `fails` raises instead of the order of this type."""
+
+    def __init__(self, **fails: Exception) -> None:
+        self.files = SimFiles(**{"/b/manifest.json": "{}"})
+        self.fails, self.now_s = fails, 0.0
+        self.lines: list[tuple[str, Any]] = []
+        self.done: list[str] = []
+        self.news: list[Any] = []
+
+    def perform(self, operation: Any) -> Any:
+        name = type(operation).__name__
+        self.done.append(name)
+        if name in self.fails:
+            raise self.fails[name]
+        if isinstance(operation, Line):
+            self.lines.append((operation.kind, operation.body))
+        elif isinstance(operation, orders.Hear):
+            if operation.until_s is not None:
+                self.now_s = max(self.now_s + 1.0, operation.until_s if not self.news else 0.0)
+            news, self.news = tuple(self.news), []
+            return news
+        elif isinstance(operation, orders.Spawn):
+            self.news.append(orders.PayloadEnded(operation.slot, END))
+        elif isinstance(operation, orders.Gather):
+            collected = Collected(None, (), None, None, (), "")
+            self.news.append(orders.Gathered(operation.slot, collected))
+        elif isinstance(operation, orders.Sweep):
+            return 2
+        elif hasattr(self.files, f"_{name}"):
+            return self.files.perform(operation)
+        return None
+
+    def run(self, of: Any) -> list[tuple[str, Any]]:
+        post = Post("/b", 1, 0, 3600.0, "1.sim", "n", "/l", "/l.db", "/a.pyz")
+        run_steps(Agent(of, post, lambda: self.now_s).steps(), self.perform)
+        return self.lines
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.lines]
+
+
+def test_the_list_is_worked_one_job_after_the_other_and_the_end_is_told() -> None:
+    host = FakeHost()
+    host.run(manifest())
+    assert host.kinds() == ["job_started", "job_ended"] * 3 + ["agent_ended"]
+    assert host.lines[-1][1] == {"reason": "list worked", "left_behind": 2}
+
+
+def test_an_agent_that_breaks_ends_in_order_and_says_so() -> None:
+    host = FakeHost(Spawn=RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        host.run(manifest())
+    assert host.done[-3:] == ["LetKeeperGo", "Sweep", "Line"]
+    assert host.lines[-1] == ("agent_ended", {"reason": "error", "left_behind": 2})
+
+
+def test_without_a_local_directory_everything_goes_back() -> None:
+    host = FakeHost(MakeLocal=OSError("full"))
+    host.run(manifest())
+    [(kind, body), _] = host.lines
+    assert (kind, body["jobs"]) == ("given_back", [[1, 1], [2, 1], [3, 1]])
+    assert "full" in body["reason"]
+
+
+def test_a_node_that_can_make_no_work_directory_starts_nothing_more() -> None:
+    host = FakeHost(Spawn=OSError("no space"))
+    host.run(manifest())
+    assert host.kinds() == ["job_started", "given_back", "agent_ended"]
+    assert host.lines[1][1]["jobs"] == [[2, 1], [3, 1]]
+
+
+def test_without_a_journal_nothing_runs() -> None:
+    host = FakeHost(Line=OSError("quota"))
+    host.run(manifest())
+    assert "Spawn" not in host.done
+    assert host.done[-4:] == ["LetKeeperGo", "Sweep", "Line", "Say"]
+
+
+def test_a_keeper_that_says_nothing_is_given_up() -> None:
+    found = manifest(needs_caldb=True, caldb_ready_s=60)
+    host = FakeHost()
+    host.run(found._replace(caldb=Caldb("sqlite", "/s", "0", "i", "", "", "socket", None)))
+    assert "KillKeeper" in host.done
+    assert host.kinds() == ["caldb_failed", "given_back", "agent_ended"]
+    assert host.now_s == 75.0
+
+
+class FakeDisk:
+    """What a payload left. `fails` raises instead of the operation of this type."""
+
+    def __init__(self, **fails: Exception) -> None:
+        self.files = SimFiles(**{"/b/manifest.json": "{}", "/w/o": "out", "/w.log.tgz": "log"})
+        self.fails = fails
+        self.done: list[str] = []
+
+    def perform(self, operation: Any) -> Any:
+        name = type(operation).__name__
+        self.done.append(name)
+        if name in self.fails:
+            raise self.fails[name]
+        if isinstance(operation, Scan):
+            return Findings(True, (), 5, 5, "")
+        if isinstance(operation, LocalSize | Pack):
+            return 3
+        if isinstance(operation, Clean):
+            return None
+        return self.files.perform(operation)
+
+
+def collected(disk: FakeDisk) -> Collected:
+    job = manifest().jobs[0][0]
+    return run_steps(collect_steps(Request("/b", job, "/w", END, True, True, "n")), disk.perform)
+
+
+def test_what_a_payload_left_is_read_placed_and_cleaned_away() -> None:
+    disk = FakeDisk()
+    assert [item["placed"] for item in collected(disk).files] == [True, True]
+    assert disk.done[-1] == "Clean"
+
+
+@pytest.mark.parametrize("name", ["Scan", "Pack", "CopyNew"])
+@pytest.mark.parametrize("error", [OSError("gone"), ValueError("a bug")])
+def test_whatever_fails_there_are_facts_and_the_place_is_clean(name: str, error: Exception) -> None:
+    disk = FakeDisk(**{name: error})
+    found = collected(disk)
+    assert [item["lfn"] for item in found.files] == ["o", "l"]
+    assert not all(item["placed"] for item in found.files)
+    assert disk.done[-1] == "Clean"
+    assert CopyNew.__name__ in disk.done or name != "CopyNew"
