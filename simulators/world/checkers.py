@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pilot.multijob.events import BundleSettled, JobJudged, JobReturned, RoundVoided
 from pilot.multijob.model import BundleState
+from pilot.ports import JobStatus
 from simulators.world.nodes import claim_owner
 from simulators.world.world import World
 
