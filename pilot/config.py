@@ -109,6 +109,7 @@ class NodeSection(Section):
     quick_failures: Annotated[int, Field(ge=1, le=1000)] = 3
     quick_failure_s: Seconds = 60.0
     heartbeat_s: PositiveSeconds = 300.0
+    silent_s: PositiveSeconds = 3600.0
     sample_s: PositiveSeconds = 5.0
     caldb_ready_s: PositiveSeconds = 120.0
     caldb_restarts: Annotated[int, Field(ge=0, le=100)] = 2
@@ -310,6 +311,7 @@ def check_together(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
     for index, server in servers:
         yield from _check_credential(index, server)
     yield from _check_reporting(value)
+    yield from _check_silence(value)
 
 
 def _check_credential(index: int, server: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
@@ -342,6 +344,20 @@ def _check_walltime(
             where,
             f"found {least:g}, expected more than protocol.margin_s, {kept:g}: no job would ever start",
         )
+
+
+def _check_silence(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
+    every = _number(value.get("node", {}), "heartbeat_s", NodeSection)
+    silent = _number(value.get("node", {}), "silent_s", NodeSection)
+    seen = _number(value.get("protocol", {}), "visible_s", ProtocolSection)
+    if every is None or silent is None or seen is None:
+        return
+    least = 2 * every + seen
+    if silent < least:
+        expected = (
+            f"at least 2 x heartbeat_s + protocol.visible_s, {least:g}: living agents would count as dead"
+        )
+        yield ("node", "silent_s"), f"found {silent:g}, expected {expected}"
 
 
 def _check_reporting(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:

@@ -187,7 +187,10 @@ class BatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BatchJobSeen:
-    """One job of a listing. `exit_status` only where the batch system gave one."""
+    """One job of a listing. `exit_status` only where the batch system gave one.
+
+    `over_walltime`: it is over, and by its walltime: by the status for that, or because all of the walltime is used.
+    """
 
     batch_id: BatchId
     name: str
@@ -200,6 +203,7 @@ class BatchJobSeen:
     start_count: int | None = None
     exec_hosts: tuple[str, ...] = ()
     comment: str = ""
+    over_walltime: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +314,8 @@ class EvidenceSeen:
     """What the files of one bundle say. `lines` holds only what stands behind the offsets given.
 
     `damaged`: lines with a wrong crc in the middle of a file. `tails`: what stands behind the last line of a file
-    and is none: being written, not yet visible, or lost.
+    and is none: being written, not yet visible, or lost. `over_walltime`: rounds whose batch job's own output says
+    that its walltime ended it (looked for once the bundle is closed).
     """
 
     bundle_id: BundleId
@@ -322,6 +327,7 @@ class EvidenceSeen:
     lines: tuple[JournalLine, ...]
     damaged: tuple[Damage, ...] = ()
     tails: tuple[Damage, ...] = ()
+    over_walltime: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 from pilot.batch import exits
 from pilot.batch.dialect import Reply, escape_text
 from pilot.batch.exits import Verdict
-from pilot.batch.torque import parse_duration, parse_exec_host, render_walltime
+from pilot.batch.torque import is_over_walltime, parse_duration, parse_exec_host, render_walltime
 from pilot.ports import (
     BatchId,
     BatchJobSeen,
@@ -46,6 +46,8 @@ STATES: Mapping[str, tuple[BatchState, str]] = {
 }
 # "M", moved to another server, is in no table: this server does not know how the job goes on (OTHER).
 
+# JOB_EXEC_KILL_WALLTIME
+OVER_WALLTIME = -29
 HISTORY = 35
 _BATCH_ID = re.compile(r"\d+(\[\d*\])?\.[\w.-]+")
 _WORD = re.compile(r"[A-Za-z0-9._+@%=/-]+")
@@ -178,18 +180,22 @@ def parse_listing(reply: Reply, server: str, asked: BatchId | None) -> Listing |
 def _job(batch_id: BatchId, row: Mapping[str, Any]) -> BatchJobSeen:
     letter = row.get("job_state")
     state = STATES[letter][0] if isinstance(letter, str) and letter in STATES else BatchState.OTHER
+    exit_status = _integer(row.get("Exit_status")) if state is BatchState.OVER else None
+    asked = parse_duration(_text(_within(row, "Resource_List").get("walltime")))
+    used = parse_duration(_text(_within(row, "resources_used").get("walltime")))
     return BatchJobSeen(
         batch_id=batch_id,
         name=escape_text(_text(row.get("Job_Name"))),
         state=state,
         queue=escape_text(_text(row.get("queue"))),
         owner=escape_text(_text(row.get("Job_Owner")).partition("@")[0]),
-        exit_status=_integer(row.get("Exit_status")) if state is BatchState.OVER else None,
-        walltime_s=parse_duration(_text(_within(row, "Resource_List").get("walltime"))),
-        used_walltime_s=parse_duration(_text(_within(row, "resources_used").get("walltime"))),
+        exit_status=exit_status,
+        walltime_s=asked,
+        used_walltime_s=used,
         start_count=_integer(row.get("run_count")),
         exec_hosts=parse_exec_host(_text(row.get("exec_host"))),
         comment=escape_text(_text(row.get("comment"))),
+        over_walltime=state is BatchState.OVER and is_over_walltime(exit_status, asked, used, OVER_WALLTIME),
     )
 
 

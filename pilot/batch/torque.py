@@ -39,6 +39,9 @@ STATES: Mapping[str, tuple[BatchState, str]] = {
     "C": (BatchState.OVER, "kept for keep_completed seconds after its end"),
 }
 
+# JOB_EXEC_OVERLIMIT_WT
+OVER_WALLTIME = -11
+
 _BATCH_ID = re.compile(r"\d+(\[\d*\])?\.[\w.-]+")
 _WORD = re.compile(r"[A-Za-z0-9._:+@%=/-]+")
 _PATH = re.compile(r"/[^\x00-\x1f\x7f\"'\\:$]*")
@@ -261,6 +264,9 @@ def _read_text(reply: Reply) -> list[dict[str, str]] | Unavailable | Broken:
 def _job(row: Mapping[str, str]) -> BatchJobSeen:
     letter = row.get("job_state", "").strip()
     state = STATES[letter][0] if letter in STATES else BatchState.OTHER
+    exit_status = _integer(row.get("exit_status")) if state is BatchState.OVER else None
+    asked = parse_duration(row.get("Resource_List.walltime", ""))
+    used = parse_duration(row.get("resources_used.walltime", ""))
     return BatchJobSeen(
         batch_id=BatchId(row["Job_Id"].strip()),
         name=escape_text(row.get("Job_Name", "")),
@@ -268,13 +274,21 @@ def _job(row: Mapping[str, str]) -> BatchJobSeen:
         queue=escape_text(row.get("queue", "")),
         owner=escape_text(row.get("Job_Owner", "").partition("@")[0]),
         # A requeued job waits with the exit status of its last start: it says nothing about an end.
-        exit_status=_integer(row.get("exit_status")) if state is BatchState.OVER else None,
-        walltime_s=parse_duration(row.get("Resource_List.walltime", "")),
-        used_walltime_s=parse_duration(row.get("resources_used.walltime", "")),
+        exit_status=exit_status,
+        walltime_s=asked,
+        used_walltime_s=used,
         start_count=_integer(row.get("start_count")),
         exec_hosts=parse_exec_host(row.get("exec_host", "")),
         comment=escape_text(row.get("comment", "")),
+        over_walltime=state is BatchState.OVER and is_over_walltime(exit_status, asked, used, OVER_WALLTIME),
     )
+
+
+def is_over_walltime(exit_status: int | None, asked_s: int | None, used_s: int | None, code: int) -> bool:
+    """Whether an ended job ended by its walltime. Some sites and versions have no status of its own for it, so the
+    time used decides as well; total_runtime never does (garbage after a server's restart)."""
+    all_used = asked_s is not None and used_s is not None and asked_s > 0 and used_s >= asked_s
+    return exit_status == code or all_used
 
 
 def parse_exec_host(text: str) -> tuple[str, ...]:

@@ -242,6 +242,7 @@ def _apply_round(
             found.state = RoundState.VOID
         case BatchJobEnded():
             found.ended[event.batch_id] = event.how
+            found.over_walltime |= event.over_walltime
         case _:
             assert_never(event)
 

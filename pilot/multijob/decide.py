@@ -30,7 +30,7 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, BundleState, Limits, Round, RoundState, State
 from pilot.multijob.recognise import Now
 from pilot.multijob.script import bundle_dir, render_files, render_script
-from pilot.ports import BatchState
+from pilot.ports import BatchState, PandaId
 
 # How soon a settled bundle is looked at again: cheap for thousands of them, early enough for a retention in hours.
 RETIRE_AGAIN_S, RETIRE_AGAIN_MAX_S = 60.0, 3600.0
@@ -153,8 +153,9 @@ def _claimed(
     for batch_id in current.owners:
         seen = memory.seen_live.get(batch_id)
         requeued = seen is not None and seen.state in (BatchState.WAITING, BatchState.HELD)
-        if bundle.cancel_reason is not None or requeued:
-            why = bundle.cancel_reason or "requeued after its launch"
+        silent = silence(state, memory, bundle, current, limits)
+        if bundle.cancel_reason is not None or requeued or silent:
+            why = bundle.cancel_reason or silent or "requeued after its launch"
             yield from cancel_batch_job(memory, CancelBatchJob(bundle.bundle_id, batch_id, why), now, limits)
     ordered = [
         record
@@ -166,6 +167,32 @@ def _claimed(
     if {record.job.panda_id for record in ordered} - memory.commands.get(bundle.bundle_id, frozenset()):
         end = tuple((record.job.panda_id, record.job.attempt_nr) for record in ordered)
         yield from _once(memory, WriteCommands(bundle.bundle_id, len(end), end), now)
+
+
+def silence(state: State, memory: Memory, bundle: Bundle, current: Round, limits: Limits) -> str | None:
+    """Why nothing more is to be expected of a claimed round: every node that still has work has been silent for
+    `silent_s` of successful readings (a dead node keeps its batch job running for ever). None if one may speak.
+    """
+    read_s = memory.read_s.get(bundle.bundle_id)
+    if read_s is None:
+        return None
+    since_s = memory.claim_read_s.get((bundle.bundle_id, current.number), memory.started_s)
+    heard = memory.heard.get(bundle.bundle_id, {})
+    nodes = [index for index, node in enumerate(bundle.nodes) if any(_open(state, bundle, i) for i in node)]
+    silent = [
+        index
+        for index in nodes
+        if read_s - max(since_s, heard[index][2] if index in heard else since_s) > limits.silent_s
+    ]
+    if not nodes or len(silent) < len(nodes):
+        return None
+    return f"node {', '.join(str(index) for index in silent[:8])} silent for {limits.silent_s:.0f} s, no other has work"
+
+
+def _open(state: State, bundle: Bundle, panda_id: PandaId) -> bool:
+    record = state.jobs.get(panda_id)
+    here = record is not None and record.bundle_id == bundle.bundle_id and record.verdict is None
+    return here and panda_id not in bundle.given_back
 
 
 def _cancelling(memory: Memory, bundle: Bundle, current: Round, now: Now, limits: Limits) -> Iterator[Action]:

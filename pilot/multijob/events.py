@@ -101,7 +101,8 @@ class RoundVoided:
 class BatchJobEnded:
     """A batch job of round k is over; says nothing about success. `batch_id` None: no batch job has its name.
 
-    `how`: "over" (the batch system showed its end) or "absent" (not in two complete listings).
+    `how`: "over" (the batch system showed its end) or "absent" (not in two complete listings). `over_walltime`: the
+    batch system showed that the walltime ended it.
     """
 
     at: str
@@ -109,6 +110,7 @@ class BatchJobEnded:
     number: int
     batch_id: BatchId | None
     how: str
+    over_walltime: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,10 @@ from pilot.ports import (
 BUNDLE_ID = re.compile(r"[a-z][a-z2-7]{8}")
 _NUMBERED = re.compile(r"(claim|launched|turned-away)\.(\d{1,6})")
 _JOURNAL = re.compile(r"node\.\d{1,6}\.[A-Za-z0-9_-]{1,64}\.journal")
+_OUTPUT = re.compile(r"batch\.(\d{1,6})\.out")
+# Torque's line when it has killed a job for its walltime, and Slurm's.
+WALLTIME_WORDS = (b"=>> PBS: job killed: walltime ", b"DUE TO TIME LIMIT ***")
+OUTPUT_TAIL_BYTES = 4096
 SMALL_MAX_BYTES = 65536
 # Read at a time: far more than one line can have, little enough to hold for several bundles.
 READ_MAX_BYTES = 16 * 1024 * 1024
@@ -201,7 +205,22 @@ class FileEvidence:
             tuple(lines),
             tuple(damaged),
             tuple(tails),
+            (yield from self._over_walltime(directory, names)) if "closed" in names else (),
         )
+
+    def _over_walltime(self, directory: Path, names: list[str]) -> Steps[tuple[int, ...]]:
+        """Rounds whose batch output ends with the batch system's word for a used-up walltime."""
+        found: list[int] = []
+        for number in sorted(int(match[1]) for name in names if (match := _OUTPUT.fullmatch(name))):
+            path = f"{directory}/batch.{number}.out"
+            try:
+                size: int = yield Size(path)
+                tail: bytes = yield ReadBytes(path, max(0, size - OUTPUT_TAIL_BYTES), OUTPUT_TAIL_BYTES)
+            except OSError:
+                continue  # a hint, not a fact that anything waits for
+            if any(words in tail for words in WALLTIME_WORDS):
+                found.append(number)
+        return tuple(found)
 
     def _journal(self, path: Path, offset: int) -> Steps[Lines]:
         """Everything behind the offset, up to the end: the last reading of a bundle must leave nothing behind."""

@@ -47,6 +47,7 @@ def recognise_evidence(
     ends: dict[str, int] = {}
     for line in seen.lines:
         yield from _line(state, memory, bundle, line, utc, now_s, limits)
+        _hear(memory, bundle, line, now_s)
         ends[line.file] = max(line.end, ends.get(line.file, 0))
     if action.last:
         yield from _unreadable(bundle, seen)
@@ -58,7 +59,18 @@ def recognise_evidence(
         if end > bundle.offsets.get(file, 0):
             yield JournalConsumed(bundle.bundle_id, file, end)
     if action.last:
-        yield from settle(state, bundle, utc, limits)
+        current = bundle.current
+        said = current is not None and current.number in seen.over_walltime
+        yield from settle(state, bundle, utc, limits, over_walltime=said)
+
+
+def _hear(memory: Memory, bundle: Bundle, line: JournalLine, now_s: float) -> None:
+    """Remember that a node said something new; a line that is read again is nothing new."""
+    index = int(line.file.split(".")[1])
+    heard = memory.heard.setdefault(bundle.bundle_id, {})
+    file, end, _ = heard.get(index, ("", 0, 0.0))
+    if file != line.file or line.end > end:
+        heard[index] = (line.file, line.end, now_s)
 
 
 def _unreadable(bundle: Bundle, seen: EvidenceSeen) -> Iterator[Event]:
@@ -134,8 +146,11 @@ def expected_events(job: Job) -> int | None:
         return None
 
 
-def settle(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterator[Event]:
-    """The last reading is done: a start line without an end is lost, no start line means not started.
+def settle(
+    state: State, bundle: Bundle, utc: str, limits: Limits, *, over_walltime: bool = False
+) -> Iterator[Event]:
+    """The last reading is done: a start line without an end is lost (or ended by the walltime, where the batch system
+    said so, by its listing or in the job's output), no start line means not started.
 
     Where a node's journal has a part that cannot be read, no start line means nothing: lost, uncharged.
     """
@@ -144,7 +159,8 @@ def settle(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterator[E
         if record is None or record.bundle_id != bundle.bundle_id:
             continue
         if record.state is JobState.STARTED:
-            verdict = failed(limits.experiment.codes["lost"], f"bundle {bundle.bundle_id}")
+            code = "time-limit" if over_walltime or _was_over_walltime(bundle) else "lost"
+            verdict = failed(limits.experiment.codes[code], f"bundle {bundle.bundle_id}")
             yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
         elif record.state is JobState.BUNDLED:
             if record.kill_ordered:
@@ -157,3 +173,7 @@ def settle(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterator[E
             else:
                 yield JobReturned(utc, panda_id, bundle.given_back.get(panda_id, "not started"))
     yield BundleSettled(utc, bundle.bundle_id)
+
+
+def _was_over_walltime(bundle: Bundle) -> bool:
+    return bundle.current is not None and bundle.current.over_walltime

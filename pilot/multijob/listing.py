@@ -103,7 +103,9 @@ def _seen(memory: Memory, item: Expected, seen: BatchJobSeen, utc: str, *, later
     memory.ever_seen.add(item.batch_id)
     if seen.state is BatchState.OVER:
         memory.seen_live.pop(item.batch_id, None)
-        yield BatchJobEnded(utc, item.bundle.bundle_id, item.round.number, item.batch_id, "over")
+        yield BatchJobEnded(
+            utc, item.bundle.bundle_id, item.round.number, item.batch_id, "over", seen.over_walltime
+        )
     elif later:
         memory.seen_live[item.batch_id] = seen
 

@@ -79,6 +79,8 @@ class Memory:
     # settled bundles: not looked at before
     retire_s: dict[BundleId, float] = field(default_factory=dict)
     read_s: dict[BundleId, float] = field(default_factory=dict)
+    # newest line of each node's agents: end of it in its file, and when it was first read
+    heard: dict[BundleId, dict[int, tuple[str, int, float]]] = field(default_factory=dict)
     evidence_failed: dict[BundleId, str] = field(default_factory=dict)
     scripts: set[RoundKey] = field(default_factory=set)
     doors: dict[BundleId, int] = field(default_factory=dict)

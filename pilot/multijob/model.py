@@ -89,6 +89,7 @@ class Round:
     refused: str | None = None
     pilot_owns: bool = False
     ended: dict[BatchId | None, str] = field(default_factory=dict)
+    over_walltime: bool = False
 
     @property
     def owners(self) -> tuple[BatchId, ...]:
@@ -288,6 +289,7 @@ class Limits:
     fruitless_wait_s: float = 60.0
     fruitless_wait_max_s: float = 3600.0
     cancel_again_s: float = 600.0
+    silent_s: float = 3600.0
     blind_after_s: float = 900.0
     rounds_max: int = 5
     singles_per_cycle: int = 20

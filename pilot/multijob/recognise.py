@@ -136,6 +136,10 @@ def _failure(
                 )
         case ReportJobs():
             retry_reports(memory, action, now.mono_s, limits)
+        case CancelBatchJob():
+            if isinstance(outcome, Refused):
+                reason = f"batch job {action.batch_id} cannot be ended: {outcome.reason}"
+                memory.raise_alarm(f"cannot-cancel-{action.bundle_id}", reason[:300], now.mono_s)
         case LookAtCredential():
             note_credential(memory, action.server, outcome.reason, now.utc, now.mono_s, limits)
         case ReadEvidence():
@@ -209,6 +213,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             yield BatchJobAccepted(now.utc, action.bundle_id, action.number, BatchId(outcome), "qsub")
         case CancelBatchJob():
             memory.cancels_asked[action.batch_id] = now.mono_s
+            memory.clear_alarm(f"cannot-cancel-{action.bundle_id}")
         case MakeClaim():
             yield from _claim_made(state, memory, action, outcome, now)
         case SetDoor():
@@ -219,6 +224,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
                 yield RoundVoided(now.utc, action.bundle_id, number)
         case WriteClosed():
             memory.closed_s[action.bundle_id] = now.mono_s
+            memory.clear_alarm(f"cannot-cancel-{action.bundle_id}")
             if state.bundles[action.bundle_id].state is BundleState.OPEN:
                 yield BundleClosed(now.utc, action.bundle_id)
         case WriteCommands():
@@ -227,6 +233,8 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             note_copy(memory, action)
         case RemoveBundle():
             memory.withdrawn.discard(action.bundle_id)
+            memory.heard.pop(action.bundle_id, None)
+            memory.clear_alarm(f"cannot-cancel-{action.bundle_id}")
             memory.doors.pop(action.bundle_id, None)
             memory.retire_s.pop(action.bundle_id, None)
             memory.clear_alarm(f"damaged-evidence-{action.bundle_id}")

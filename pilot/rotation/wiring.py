@@ -133,6 +133,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         credentials=_credential_rules(config),
         listing_every_s=batch.listing_every_s,
         evidence_every_s=config.evidence_every_s,
+        silent_s=config.node.silent_s,
         fetch_retry_s=fetch_retry_s,
         fetch_retry_max_s=FETCH_PAUSE_GROWTH * fetch_retry_s,
         blind_after_s=max(900.0, 3 * batch.listing_every_s),

@@ -227,7 +227,7 @@ NOT_ASKED = {
     "qrun": "an operator's command",
     "qmove": "a bundle stays in its queue",
     "qselect": "one listing serves all bundles",
-    "cat": "a job's own output; the walltime's line is test_walltime_is_told_by_text_or_time_or_status",
+    "cat": "a job's own output; the walltime's line is test_walltime_is_told_by_text_or_time_or_status of the pilot",
 }
 OTHER_QSTAT = [key for key in cases("qstat") if not re.match(r"qstat (-x|-f)", command(CASES[key]))]
 
@@ -452,3 +452,13 @@ def test_backfill_windows():
     assert torque.parse_holes(Reply(0, text, "")) == (Hole(32, 5400), Hole(16, None))
     assert isinstance(torque.parse_holes(Reply(0, text + "no window\n", "")), Broken)
     assert isinstance(torque.parse_holes(Reply(1, "", "ERROR")), Unavailable)
+
+
+def test_walltime_by_its_status_or_by_the_time_used():
+    assert one("210_walltime_exceeded_qstat_f").over_walltime
+    for name in ("007_qstat_f_completed", "203_qstat_5s_after_qdel", "404_after_restart_qstat"):
+        assert not one(name).over_walltime, name
+    # Some sites say 271 for a walltime: all of it is used.
+    assert torque.is_over_walltime(271, 5, 31, torque.OVER_WALLTIME)
+    assert not torque.is_over_walltime(271, 600, 31, torque.OVER_WALLTIME)
+    assert not torque.is_over_walltime(None, None, None, torque.OVER_WALLTIME)

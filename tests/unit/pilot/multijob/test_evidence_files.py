@@ -300,3 +300,16 @@ def test_content_is_durable_before_its_name_is_there(
     monkeypatch.setattr(os, "rename", lambda a, b: (told.append("rename"), rename(a, b))[1])
     evidence.close(ID)
     assert told == ["fsync", "rename", "fsync"]
+
+
+def test_the_walltimes_line_is_found_at_the_end_of_a_real_output(
+    evidence: FileEvidence, tmp_path: Path
+) -> None:
+    fixtures = Path(__file__).parents[3] / "data/torque-fixtures/torque-6.1.3"
+    said = (fixtures / "211_walltime_exceeded_output.stdout").read_bytes()
+    outputs = {1: b"x" * 10_000 + said, 2: said + b"y" * 10_000, 3: b"", 4: b"*** DUE TO TIME LIMIT ***\n"}
+    for number, content in outputs.items():
+        (tmp_path / "bundles" / ID / f"batch.{number}.out").write_bytes(content)
+    assert read(evidence).over_walltime == ()
+    assert evidence.close(ID) == Done()
+    assert read(evidence).over_walltime == (1, 4)
