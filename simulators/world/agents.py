@@ -100,6 +100,14 @@ class AgentProcess:
         self.task.dead = self.over = True
         self._end_all(why)
 
+    def tear(self) -> bool:
+        """It dies while it writes a line: a half of it stands at the end of its journal for ever."""
+        if self._file is None or self._broken:
+            return False
+        line = render_line(self._lines + 1, "heartbeat", "t", self._elapsed(), {"running": []}).decode()
+        self.floor.shared.append(self.task.client, self.journal, self._file, line[: len(line) // 2])
+        return True
+
     # --- its life ---------------------------------------------------------------------------------------------
 
     def _life(self) -> Steps[None]:

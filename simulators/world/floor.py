@@ -190,13 +190,15 @@ class Floor:
             if up_s > self.now():
                 self.later(task, up_s - self.now(), partial(begin, operation))
                 return
+            failed: OSError | None = None
+            reply: Any = None
             try:
                 reply = carry_out(operation, advance)
             except OSError as error:
-                advance(None, error)
-                return
-            if reply is not LATER:
-                advance(reply)
+                failed = error
+            # A process that died in its operation hears of no reply.
+            if reply is not LATER and not task.dead:
+                advance(reply, failed)
 
         advance(None)
 

@@ -7,8 +7,10 @@ had: a scenario in which it changed nothing shows nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
-from simulators.torque.job import Letter
+from simulators.torque.job import KillJob, Letter
 from simulators.world.filefaults import Rule, Wrong
 from simulators.world.nodes import NodeFault
 from simulators.world.staging import (
@@ -19,7 +21,7 @@ from simulators.world.staging import (
     running,
     submitted,
 )
-from simulators.world.world import World
+from simulators.world.world import EDGE, World
 
 
 def _at_work(seed: int, run_s: float = 300.0, jobs: int = 4, jobs_per_slot: int = 1) -> World:
@@ -40,6 +42,13 @@ def node_dies(seed: int) -> World:
     """A node dies while payloads run; its launcher returns, the other node's payloads go on."""
     world = _at_work(seed)
     world.machine.kill_node(_first_node(world))
+    return heal(world)
+
+
+def node_dies_in_a_line(seed: int) -> World:
+    """A node dies while its agent writes a line; some of its jobs have not been started."""
+    world = _at_work(seed, jobs=12, jobs_per_slot=3)
+    world.machine.kill_node(_first_node(world), torn=True)
     return heal(world)
 
 
@@ -179,10 +188,63 @@ def link_replies_lost(seed: int) -> World:
     return heal(world)
 
 
+def killed_at(seed: int, client: str, number: int, happens: bool = False) -> tuple[World, bool]:
+    """One process dies at its `number`-th file operation, counted over all whose name begins with `client`.
+
+    "edge": the daemon, which starts again; "mom": a gate with its batch job; "nid": a node. `happens`: the operation
+    still has its effect. Also says whether there were so many.
+    """
+    world = make_world(seed, run_s=60.0, jobs=6, limits=make_limits(jobs_per_slot=2))
+    left = [number]
+    plain = world.shared.after
+
+    def strike(name: str) -> bool:
+        if not name.startswith(client) or (client == EDGE and not any(d.alive for d in world.daemons)):
+            return False
+        left[0] -= 1
+        if left[0] == 0:
+            _kill(world, name)
+        return left[0] == 0
+
+    def before(name: str, operation: Any) -> None:
+        if not happens and strike(name):
+            raise InterruptedError(4, "Interrupted system call")
+
+    def after(name: str, operation: Any, reply: Any) -> Any:
+        if happens:
+            strike(name)
+        return plain(name, operation, reply)
+
+    world.shared.before, world.shared.after = before, after
+    world.start_daemon()
+    let_start(world)
+    world.run_until(lambda: left[0] <= 0, 1200.0)
+    return heal(world), left[0] <= 0
+
+
+def _kill(world: World, name: str) -> None:
+    if name == EDGE:
+        for daemon in world.daemons:
+            if daemon.alive:
+                world.crash(daemon)
+        world.timers.set(world.now_s + 5.0, partial(_start_again, world))
+    elif name.startswith("mom"):
+        started = next(item for item in world.machine.starts if item.gate.client == name)
+        world.machine.carry_out((KillJob(started.batch_id),))
+    else:
+        agent = next(item for item in world.machine.agents() if item.task.client == name)
+        world.machine.kill_node(agent.node)
+
+
+def _start_again(world: World) -> None:
+    world.start_daemon()
+
+
 MISHAPS: Mapping[str, tuple[Callable[[int], World], str]] = {
     scenario.__name__: (scenario, kind)
     for scenario, kind in (
         (node_dies, NodeFault.NODE_DEATH),
+        (node_dies_in_a_line, NodeFault.TORN),
         (node_dies_with_all_ranks, NodeFault.LAUNCHER_TOO),
         (node_dies_and_the_batch_job_stays, NodeFault.NODE_DEATH),
         (requeued, NodeFault.REQUEUE),

@@ -42,6 +42,7 @@ class NodeFault(StrEnum):
     """What is counted when it changed something."""
 
     NODE_DEATH = "node-death"
+    TORN = "node-death-in-a-line"
     LAUNCHER_TOO = "launcher-took-its-ranks"
     REQUEUE = "requeue"
     REQUEUE_SURVIVED = "requeue-first-start-survives"
@@ -101,11 +102,13 @@ class Machine:
         self._escape(batch_id, NodeFault.LOST_CONTACT)
         self.model.job_ended(self.floor.now(), batch_id, 271)
 
-    def kill_node(self, number: int, *, all_ranks: bool = False, stays: bool = False) -> None:
+    def kill_node(
+        self, number: int, *, all_ranks: bool = False, stays: bool = False, torn: bool = False
+    ) -> None:
         """A node is gone with all that ran on it, until `model.node_back`.
 
         `all_ranks`: one launcher had started all agents of the batch job, and ends them. `stays`: the launcher does
-        not return, and the batch job stays running until somebody ends it.
+        not return, and the batch job stays running until somebody ends it. `torn`: a line was being written.
         """
         self.model.node_died(number)
         for started in self.starts:
@@ -114,6 +117,8 @@ class Machine:
                 continue
             self.floor.fired(NodeFault.NODE_DEATH)
             for agent in hit:
+                if torn and agent.tear():
+                    self.floor.fired(NodeFault.TORN)
                 agent.die("node died")
             others = [agent for agent in started.agents if not agent.over]
             if all_ranks and others:
