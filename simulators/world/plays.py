@@ -102,9 +102,9 @@ def _list_of(world: World) -> tuple[Job, ...]:
     return (*agent.agent.state.pending, *(item.job for item in agent.agent.state.running))
 
 
-def _with_caldb(seed: int, *keepers: KeeperPlay) -> World:
+def _with_caldb(seed: int, *keepers: KeeperPlay, ready_s: float = 120.0) -> World:
     """Payloads need a calibration server; the keepers play these, the later ones are good."""
-    limits = make_limits()
+    limits = _node_limits(caldb_ready_s=ready_s)
     kinds = {name: replace(kind, needs_caldb=True) for name, kind in limits.experiment.kinds.items()}
     limits = replace(
         limits,
@@ -120,8 +120,8 @@ def _with_caldb(seed: int, *keepers: KeeperPlay) -> World:
 
 
 def caldb_late(seed: int) -> World:
-    """The calibration servers need a minute; nothing starts before."""
-    return _with_caldb(seed, KeeperPlay(60.0), KeeperPlay(60.0))
+    """The calibration servers need between 5 and 400 s; nothing starts before."""
+    return _with_caldb(seed, KeeperPlay(5.0 + 50.0 * seed), KeeperPlay(400.0), ready_s=450.0)
 
 
 def caldb_fails(seed: int) -> World:

@@ -341,6 +341,30 @@ def claim_answer_lost_then_crash(seed: int) -> World:
     return heal(world)
 
 
+def login_node_away(seed: int) -> World:
+    """The login node is away for an hour while payloads run, end, and a batch job that waited starts."""
+    world = make_world(seed, run_s=400.0, jobs=8, limits=make_limits(wanted=2))
+    daemon, _, _ = submitted(world)
+    let_start(world)
+    running(world, 4)
+    world.crash(daemon)
+    world.run(3600.0)
+    world.start_daemon()
+    return heal(world)
+
+
+def clock_steps(seed: int) -> World:
+    """The login node's clock steps forward by two hours while payloads run, and back by more than that."""
+    world = make_world(seed, run_s=400.0)
+    submitted(world)
+    let_start(world)
+    running(world, 4)
+    for offset_s in (7200.0, -3600.0):
+        world.utc_offset_s = offset_s
+        world.run(100.0)
+    return heal(world)
+
+
 SCENARIOS: Mapping[str, Callable[[int], World]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -364,5 +388,7 @@ SCENARIOS: Mapping[str, Callable[[int], World]] = {
         cancelled_while_it_waits,
         overtaken_before_the_commit,
         claim_answer_lost_then_crash,
+        login_node_away,
+        clock_steps,
     )
 }
