@@ -141,7 +141,7 @@ class ServerSection(Section):
 
     name: Name
     url: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?$")]
-    dialect: Literal["v1", "legacy"]
+    dialect: Literal["v1", "legacy", "auto"]
     chunk: Annotated[int, Field(ge=1, le=1000)] | None = None
     timeout_s: Annotated[float, Field(gt=10, le=3600)] = 120.0
     ca: AbsolutePath | None = None
@@ -190,6 +190,14 @@ class ReportingSection(Section):
     urgent_s: Annotated[float, Field(gt=0, le=7000)] = 4500.0
 
 
+class AnnounceSection(Section):
+    """A small heartbeat of the daemon itself, for a monitor outside."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?$")] | None = None
+    every_s: Annotated[float, Field(ge=10, le=86400)] = 300.0
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 20.0
+
+
 class RetentionSection(Section):
     """How long the directory of a settled bundle is kept."""
 
@@ -224,6 +232,7 @@ class Config(Section):
     queues: Annotated[list[QueueSection], Field(min_length=1)]
     reporting: ReportingSection = ReportingSection()
     retention: RetentionSection = RetentionSection()
+    announce: AnnounceSection = AnnounceSection()
     rotation: RotationSection = RotationSection()
 
 

@@ -106,6 +106,25 @@ def _bundle(bundle: Bundle, memory: Memory) -> dict[str, Any]:
     }
 
 
+def render_summary(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the daemon tells a receiver outside: counts and names, no path, no reason, no text of a job."""
+    queues = [
+        {
+            "name": queue["name"],
+            "panda_queue": queue["panda_queue"],
+            "wanted": queue["wanted"],
+            "live": queue["live"],
+            "running": queue["jobs"][JobState.STARTED.value],
+            "jobs": queue["jobs"],
+            "totals": queue["totals"],
+        }
+        for queue in document["queues"]
+    ]
+    alarms = [{"name": alarm["name"], "for_s": alarm["for_s"]} for alarm in document["alarms"]]
+    kept = {name: document[name] for name in ("schema", "version", "utc", "epoch", "site")}
+    return {**kept, "queues": queues, "alarms": alarms}
+
+
 def render_text(document: Mapping[str, Any]) -> str:
     """The document for a terminal: one line per queue, bundle, busy lane and alarm."""
     lines = [f"{document['site']}  epoch {document['epoch']}  {document['utc']}"]

@@ -190,6 +190,8 @@ def _apply_job(
             _totals(state, record.queue).returned += 1
         case KillOrdered():
             record.kill_ordered = True
+            if record.bundle_id is not None:
+                state.bundles[record.bundle_id].orders += 1
         case JobOrphaned():
             record.orphaned = True
         case FinalAccepted():

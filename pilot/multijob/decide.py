@@ -49,6 +49,7 @@ def decide_bundle(
                 yield PrepareBundle(render_files(state, bundle, limits))
         case BundleState.OPEN:
             yield from _look(memory, bundle, now, limits)
+            yield from _orders(state, memory, bundle, now)
             yield from _rounds(state, memory, bundle, now, limits)
         case BundleState.CLOSED:
             yield from _settling(memory, bundle, now, limits)
@@ -157,6 +158,12 @@ def _claimed(
         if bundle.cancel_reason is not None or requeued or silent:
             why = bundle.cancel_reason or silent or "requeued after its launch"
             yield from cancel_batch_job(memory, CancelBatchJob(bundle.bundle_id, batch_id, why), now, limits)
+
+
+def _orders(state: State, memory: Memory, bundle: Bundle, now: Now) -> Iterator[Action]:
+    """Tell the agents which jobs a person wants to see ended; also before they start, so that these never do."""
+    if not bundle.orders:
+        return
     ordered = [
         record
         for panda_id in bundle.job_ids
@@ -178,15 +185,17 @@ def silence(state: State, memory: Memory, bundle: Bundle, current: Round, limits
         return None
     since_s = memory.claim_read_s.get((bundle.bundle_id, current.number), memory.started_s)
     heard = memory.heard.get(bundle.bundle_id, {})
-    nodes = [index for index, node in enumerate(bundle.nodes) if any(_open(state, bundle, i) for i in node)]
-    silent = [
+    silent = {
         index
-        for index in nodes
+        for index in range(len(bundle.nodes))
         if read_s - max(since_s, heard[index][2] if index in heard else since_s) > limits.silent_s
-    ]
-    if not nodes or len(silent) < len(nodes):
+    }
+    if not silent:
         return None
-    return f"node {', '.join(str(index) for index in silent[:8])} silent for {limits.silent_s:.0f} s, no other has work"
+    nodes = [index for index, node in enumerate(bundle.nodes) if any(_open(state, bundle, i) for i in node)]
+    if not nodes or not silent.issuperset(nodes):
+        return None
+    return f"node {', '.join(str(index) for index in nodes[:8])} silent for {limits.silent_s:.0f} s, no other has work"
 
 
 def _open(state: State, bundle: Bundle, panda_id: PandaId) -> bool:

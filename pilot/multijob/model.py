@@ -132,6 +132,7 @@ class Bundle:
     unreadable: dict[int, str] = field(default_factory=dict)
     settled_at: str | None = None
     failures: int = 0
+    orders: int = 0
     # jobs that were seen to start here
     started: int = 0
 

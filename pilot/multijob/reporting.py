@@ -92,7 +92,8 @@ def render_update(state: State, record: JobRecord, limits: Limits) -> Update:
         update.panda_queue,
         batch_id=update.batch_id,
         node=update.node,
-        start_time=min(start or end, end),
+        # Not before the fetch, whatever the node measured; not after the end, whatever the clock did.
+        start_time=min(max(start or end, datetime.fromisoformat(record.fetched_at)), end),
         end_time=end,
         pilot_error_code=record.verdict.code,
         pilot_error_diag=record.verdict.reason,

@@ -106,12 +106,14 @@ def _read(answer: requests.Response, end_s: float) -> bytes | None:
 def read_answer(path: str, status: int, content: bytes) -> str | Failure:
     """What an HTTP answer means before its text is looked at. Pure.
 
-    PanDA answers 200 for every handled call; 403 is a definite no (method or token); an HTML page is Apache or a
-    proxy speaking, also with 200; every other status is a server in trouble.
+    PanDA answers 200 for every handled call; 403 is a definite no (method or token), 404 one of Apache; an HTML page
+    is Apache or a proxy speaking, also with 200; every other status is a server in trouble.
     """
     if len(content) > ANSWER_MAX_BYTES:
         return Broken(f"{path}: answer of {len(content)} bytes")
     text = content.decode("utf-8", "replace")
+    if status == 404:
+        return Refused("404", excerpt(text))
     if text.lstrip()[:100].lower().startswith(("<html", "<!doctype")):
         return Unavailable(f"{path}: HTTP {status} with an HTML page")
     if status == 403:

@@ -22,7 +22,8 @@ from pilot.lanes import ThreadLanes
 from pilot.lease import Lease, LeaseRefused, take_lease
 from pilot.log import escaped
 from pilot.loop import Loop
-from pilot.monitor.status import render_status
+from pilot.monitor.announcer import Announcer
+from pilot.monitor.status import render_status, render_summary
 from pilot.multijob.agentfile import build_agent_file
 from pilot.multijob.apply import ImpossibleEvent, replay
 from pilot.multijob.codec import UnreadableEvent, decode
@@ -84,6 +85,7 @@ class _Daemon:
     control: ControlSocket
     stop: threading.Event = field(default_factory=threading.Event)
     published_s: float = float("-inf")
+    announcer: Announcer | None = None
 
     @classmethod
     def start(cls, config: Config, *, once: bool, take_over: bool) -> _Daemon:
@@ -108,6 +110,10 @@ class _Daemon:
         loop = Loop(state, memory, limits, lanes, clock, config.tick_s, lambda step, now: None)
         daemon = cls(config, limits, ports, loop, lanes, control)
         loop.after_tick = daemon.after_tick
+        if config.announce.url is not None:
+            announce = config.announce
+            daemon.announcer = Announcer(config.announce.url, announce.every_s, announce.timeout_s)
+            daemon.announcer.start()
         LOG.info(
             "epoch %d on %s: %d jobs, %d bundles",
             lease.epoch,
@@ -127,6 +133,8 @@ class _Daemon:
             self.lanes.close(CLOSING_S)
             self.ports.store.close()
             self.control.close()
+            if self.announcer is not None:
+                self.announcer.close()
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self.stop.set()
@@ -157,11 +165,12 @@ class _Daemon:
         if step.events or now.mono_s - self.published_s >= STATUS_EVERY_S:
             self.published_s = now.mono_s
             loop = self.loop
-            self.control.publish(
-                render_status(
-                    loop.state, loop.memory, self.limits, self.lanes.ages(), now, version=package_version()
-                )
+            document = render_status(
+                loop.state, loop.memory, self.limits, self.lanes.ages(), now, version=package_version()
             )
+            self.control.publish(document)
+            if self.announcer is not None:
+                self.announcer.offer(render_summary(document))
 
 
 def _utc_text() -> str:

@@ -53,7 +53,7 @@ from pilot.panda.dialect import make_job_source
 from pilot.ports import BatchRequest, CredentialKind, Credentials, JobSource
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
-CHUNK = {"v1": 400, "legacy": 100}
+CHUNK = {"v1": 400, "legacy": 100, "auto": 100}
 REPORT_CONNECTIONS = 2
 # An empty queue is asked at most so many times more slowly than at first: 600 s where listings come every 60 s.
 FETCH_PAUSE_GROWTH = 10.0

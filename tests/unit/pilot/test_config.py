@@ -115,7 +115,7 @@ def test_every_profile_loads_and_explains_its_limits(profile: str) -> None:
         (("slots: 4", "slots: 0"), "c.yaml:14: queues[0].slots: found 0, expected at least 1"),
         (
             ("dialect: v1", "dialect: v2"),
-            "c.yaml:7: servers[0].dialect: found 'v2', expected 'v1' or 'legacy'",
+            "c.yaml:7: servers[0].dialect: found 'v2', expected 'v1', 'legacy' or 'auto'",
         ),
         (("site: demo", "site: no"), "c.yaml:1: site: found False, expected text"),
         (("site: demo", "site: demo\ntick_s: .nan"), "c.yaml:2: tick_s: found nan, expected a finite number"),

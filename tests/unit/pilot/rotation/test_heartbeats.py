@@ -1,0 +1,150 @@
+"""What the server hears of waiting and running jobs: `starting` at once, heartbeats in time and apart, the end once."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from rig import START, Rig, Site, good_end, make_job, make_limits
+
+from pilot.multijob import actions as a
+from pilot.ports import Ack, JobStatus, ServerStatus, Unavailable
+
+JOBS = 600
+LOST_S, SENT_S = 7200.0, 1800.0
+
+
+class Listener(Site):
+    """A kind site that notes when each job was heard of; `down` answers nothing."""
+
+    def __init__(self, jobs: int) -> None:
+        super().__init__([make_job(n) for n in range(1, jobs + 1)])
+        self.now_s, self.down = 0.0, False
+        self.heard: dict[int, list[float]] = defaultdict(list)
+        self.calls: list[tuple[float, int]] = []
+        self.killed: dict[int, str] = {}
+        self.status = "failed"
+
+    def respond(self, action: a.Action) -> Any:
+        if self.down and isinstance(action, a.FetchJobs | a.ReportJobs | a.AskStatus):
+            return Unavailable("no answer")
+        if isinstance(action, a.AskStatus):
+            command = "tobekilled" if self.status == "running" else ""
+            return tuple(ServerStatus(panda_id, 0, self.status, command) for panda_id in action.ids)
+        if isinstance(action, a.ReportJobs):
+            self.calls.append((self.now_s, len(action.updates)))
+            self.reports.extend(action.updates)
+            for update in action.updates:
+                self.heard[int(update.panda_id)].append(self.now_s)
+            return tuple(
+                Ack(u.panda_id, u.attempt_nr, True, self.killed.get(int(u.panda_id), ""))
+                for u in action.updates
+            )
+        return super().respond(action)
+
+    def run(self, core: Rig, seconds: float, after_s: float = 15.0) -> None:
+        for _ in range(int(seconds / after_s)):
+            for action in core.tick(after_s):
+                self.now_s = core.now_s
+                outcome = self.respond(action)
+                if outcome is not None:
+                    core.answer(action, outcome)
+
+
+def big_rig() -> Rig:
+    limits = make_limits(evidence_every_s=60.0)
+    queue = replace(
+        limits.queues["long"], slots=150, nodes=2, pool_bundles=2, chunk=100, queued_max=1, wanted=1
+    )
+    return Rig(replace(limits, queues={"long": queue}))
+
+
+def test_jobs_that_wait_for_a_day_are_never_silent_for_long_and_spread() -> None:
+    core, site = big_rig(), Listener(JOBS)
+    site.run(core, 24 * 3600.0)
+    assert len(site.heard) == JOBS
+    gaps = [later - earlier for times in site.heard.values() for earlier, later in pairwise(times)]
+    assert max(gaps) <= 2760.0
+    assert {update.status for update in site.reports} == {JobStatus.STARTING}
+    # Two a cycle at most, and in the second half of the day no minute has a tenth of them.
+    assert len(site.reports) <= JOBS * (24 * 3600 / 2400 + 1)
+    minutes = Counter(int(at_s // 60) for times in site.heard.values() for at_s in times if at_s > 12 * 3600)
+    assert max(minutes.values()) <= JOBS / 5
+
+
+def test_starting_is_told_at_once() -> None:
+    core, site = big_rig(), Listener(JOBS)
+    site.run(core, 120.0)
+    assert len(site.heard) == JOBS
+    assert max(times[0] for times in site.heard.values()) < 120.0 < SENT_S
+
+
+def test_after_an_outage_of_an_hour_every_job_is_heard_before_it_would_be_lost() -> None:
+    for begins_s in range(300, 3000, 300):
+        core, site = big_rig(), Listener(JOBS)
+        site.run(core, float(begins_s))
+        site.down = True
+        site.run(core, 3600.0)
+        site.down = False
+        site.run(core, 3600.0)
+        gaps = [b - a for times in site.heard.values() for a, b in pairwise(times)]
+        assert max(gaps) < LOST_S - 300.0, begins_s
+
+
+def test_a_job_is_starting_until_its_start_line_and_running_after_it() -> None:
+    core, site = Rig(), Listener(4)
+    site.run(core, 600.0)
+    (batch_id,), (bundle,) = site.batch, core.state.bundles.values()
+    site.run(core, 3600.0)
+    assert {update.status for update in site.reports} == {JobStatus.STARTING}
+    assert {update.batch_id for update in site.reports} == {None}
+    site.start(batch_id)
+    first = bundle.job_ids[0]
+    site.line(bundle.bundle_id, "job_started", panda_id=first, attempt_nr=1)
+    site.reports.clear()
+    site.run(core, 120.0)
+    assert [(u.panda_id, u.status, u.batch_id) for u in site.reports] == [
+        (first, JobStatus.RUNNING, batch_id)
+    ]
+
+
+def test_start_and_end_are_neither_in_the_future_nor_reversed() -> None:
+    core, site = Rig(), Listener(4)
+    site.run(core, 600.0)
+    (batch_id,), (bundle,) = site.batch, core.state.bundles.values()
+    site.start(batch_id)
+    for number, panda_id in enumerate(bundle.job_ids):
+        job = core.state.jobs[panda_id].job
+        site.line(bundle.bundle_id, "job_started", panda_id=panda_id, attempt_nr=1)
+        # The node's own measure: shorter, as long, longer than what the edge saw, and none.
+        wall_s = (1.0, 600.0, 10_000_000.0, None)[number]
+        site.line(bundle.bundle_id, "job_ended", **{**good_end(job), "wall_s": wall_s})
+    site.reports.clear()
+    site.run(core, 120.0)
+    finals = [update for update in site.reports if update.status is JobStatus.FINISHED]
+    assert len(finals) == 4
+    for update in finals:
+        assert isinstance(update.start_time, datetime)
+        assert START <= update.start_time <= update.end_time <= START + timedelta(seconds=core.now_s)
+
+
+def test_a_mass_of_orders_ends_nothing_and_raises_the_alarm() -> None:
+    core, site = big_rig(), Listener(JOBS)
+    site.run(core, 300.0)
+    site.killed, site.status = dict.fromkeys(range(1, JOBS + 1), "tobekilled"), "running"
+    site.run(core, 3600.0)
+    assert "mass-kill" in core.memory.alarms
+    assert not any(record.kill_ordered for record in core.state.jobs.values())
+    assert len(core.state.jobs) == JOBS
+
+
+def test_orders_after_lost_heartbeats_are_not_a_persons() -> None:
+    core, site = big_rig(), Listener(8)
+    site.run(core, 300.0)
+    site.killed = dict.fromkeys(range(1, 9), "tobekilled")
+    for site.status in ("failed", "unknown"):
+        site.run(core, 3600.0)
+    assert not any(record.kill_ordered for record in core.state.jobs.values())
