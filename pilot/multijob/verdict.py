@@ -74,6 +74,9 @@ def _failure(
         return codes["unknown-payload"], "no exit code"
     if exit_code != 0:
         return experiment.exit_codes.get(exit_code, codes["payload-failed"]), f"exit code {exit_code}"
+    if facts.get("trouble"):
+        # The node could not look at what the payload wrote: that says nothing about the job.
+        return codes["stage-out"], f"{facts['trouble']!s:.200}"
     if kind.marker_text is not None and facts.get("marker") is not True:
         return codes["no-end-marker"], f"{kind.marker_text!r} not found"
     return _outputs_or_events(job, n_events, facts, experiment, kind)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from prodsys_core.lifecycle import StepStatus
 from simulators.world.checkers import Violation, violations
 from simulators.world.coverage import Coverage
 from simulators.world.rest import REST, Rest
@@ -53,6 +54,7 @@ def run_seed(seed: int) -> Result:
     rest = Rest(world.now_s)
     while world.now_s < CALM_S + OPEN_MAX_S and not (world.now_s >= DAY_S and at_rest(seeded)):
         world.run(_LOOK_S)
+        operator(seeded)
         rest.look(world)
     found = violations(world)
     found += [Violation(name, story) for name, check in REST.items() for story in check(world, rest)]
@@ -95,10 +97,24 @@ def heal(seeded: Seeded) -> None:
     site.restart(60.0)
 
 
+def operator(seeded: Seeded) -> None:
+    """What a manager does with work that waits for a person: looks at it and lets it run once more."""
+    production = seeded.production
+    for step in production.steps.values():
+        if step.status is StepStatus.MANUAL_CHECK or (
+            step.status is StepStatus.FAILED and step.next_try_s is None
+        ):
+            production.try_again(step)
+    for attempt in list(production.open_attempts()):
+        if attempt.held in ("unknown-to-panda", "not-this-attempt"):
+            production.give_up(attempt)
+
+
 def at_rest(seeded: Seeded) -> bool:
     """Nothing is open any more."""
     world = seeded.world
     daemon = seeded.site.daemon()
     if daemon is None or daemon.state.jobs or daemon.state.bundles:
         return False
-    return world.source.at_rest()
+    done = all(step.status is StepStatus.FINISHED for step in seeded.production.steps.values())
+    return done and world.source.at_rest()

@@ -242,8 +242,7 @@ class Production:
             step.kind, attempt.job_name, attempt.number, n_events, step.charged, step.uncharged, MAX_ATTEMPTS
         )
         verdict = judge_description(expected, record, tables.codes(), tables.panda_words(), RULES)
-        if isinstance(verdict, Held):
-            attempt.held = verdict.reason
+        attempt.held = verdict.reason if isinstance(verdict, Held) else ""
         if not isinstance(verdict, Ended) or record is None:
             return
         attempt.ended, step.status = f"{record.status} {verdict.reason}", verdict.status

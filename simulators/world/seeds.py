@@ -17,6 +17,8 @@ from simulators.world.faults.calls import CALLS
 from simulators.world.faults.fault import Fault, Site, install
 from simulators.world.faults.files import FILES
 from simulators.world.faults.nodes import NODES
+from simulators.world.faults.panda import PANDA
+from simulators.world.faults.payloads import PAYLOADS
 from simulators.world.faults.processes import PROCESSES, crash, crash_at_effect
 from simulators.world.production import Killed, Production
 from simulators.world.staging import make_limits
@@ -29,13 +31,13 @@ DAY_S = 24 * 3600.0
 # Batch queue, walltime, margins: the longest walltime that a bundle here asks for.
 WALLTIME_MAX_S = 7200
 TICK_S = 60.0
-FAULTS_MIN, FAULTS_MAX = 8, 14
+FAULTS_MIN, FAULTS_MAX = 10, 16
 # Sixteen runs of ten chunks, their merges, forty single jobs.
 RUNS = 16
 PRODSYS_TICK_S, PRODSYS_BACK_S = 300.0, 600.0
 
 Draw = Callable[[Site], Fault]
-KINDS: tuple[Draw, ...] = (*CALLS, *BATCH, *NODES, *FILES, *PROCESSES)
+KINDS: tuple[Draw, ...] = (*CALLS, *PANDA, *BATCH, *NODES, *PAYLOADS, *FILES, *PROCESSES)
 
 
 @dataclass(slots=True)
@@ -171,5 +173,6 @@ def _prodsys(seeded: Seeded) -> None:
 
 
 def _run_s(seed: int, job: NodeJob) -> float:
-    """How long this payload takes on this day, mostly below what is predicted."""
-    return Random(f"{seed}:run:{job.panda_id}.{job.attempt_nr}").lognormvariate(6.3, 0.7)
+    """How long this payload takes on this day: mostly less than is predicted."""
+    drawn = Random(f"{seed}:run:{job.panda_id}.{job.attempt_nr}").lognormvariate(0.0, 0.35)
+    return 10.0 + 3.5 * float(job.environment.get("PRODSYS_NEVENTS", "100")) * drawn

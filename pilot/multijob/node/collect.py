@@ -79,9 +79,14 @@ def collect_steps(request: Request) -> Steps[Collected]:
     tail = findings.stderr_tail
     if request.end.note or trouble:
         tail = escape(tail + request.end.note + trouble, TAIL_CHARACTERS)
-    marker = findings.marker if not trouble or request.job.kind.marker is None else False
     return Collected(
-        marker, findings.patterns, findings.events_read, findings.events_written, tuple(files), tail
+        findings.marker,
+        findings.patterns,
+        findings.events_read,
+        findings.events_written,
+        tuple(files),
+        tail,
+        escape(trouble, TAIL_CHARACTERS),
     )
 
 

@@ -71,7 +71,7 @@ class PayloadEnd(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """Facts of output and files, as in the `job_ended` line."""
+    """Facts of output and files, as in the `job_ended` line. `trouble`: why not all of them could be had."""
 
     marker: Optional[bool]
     patterns: Tuple[str, ...]
@@ -79,6 +79,7 @@ class Collected(NamedTuple):
     events_written: Optional[int]
     files: Tuple[Dict[str, Any], ...]
     stderr_tail: str
+    trouble: str = ""
 
 
 class JobResult(NamedTuple):
@@ -143,6 +144,7 @@ def render_facts(end: PayloadEnd, collected: Collected) -> Dict[str, Any]:
         "events_written": collected.events_written,
         "files": [dict(item) for item in collected.files],
         "stderr_tail": collected.stderr_tail,
+        "trouble": collected.trouble,
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pilot.multijob import actions as a
-from pilot.ports import Broken, Refused, Unavailable
+from pilot.ports import Refused, Unavailable
 from simulators.world.faults.fault import Fault, Site
 from simulators.world.lanes import Fate
 from simulators.world.world import Daemon
@@ -99,23 +99,6 @@ def answer_lost(site: Site) -> Fault:
     return _share(site, "answer-lost", HTTP, lambda action: Fate(1.0, HTTP_LIMIT_S, answer=TIMED_OUT))
 
 
-def html_answer(site: Site) -> Fault:
-    """A proxy answers with a page of HTML in place of PanDA."""
-    page = Broken("expected JSON", "<!DOCTYPE html><html>Bad gateway</html>")
-    return _share(site, "html-answer", HTTP, lambda action: Fate(0.2, 0.1, effect=False, answer=page))
-
-
-def server_error(site: Site) -> Fault:
-    """5xx before or after the commit."""
-    error = Unavailable("HTTP 503")
-    return _share(
-        site,
-        "server-error",
-        HTTP,
-        lambda action: Fate(0.2, 0.1, effect=site.random.random() < 0.5, answer=error),
-    )
-
-
 def credential_expired(site: Site) -> Fault:
     """PanDA refuses whatever is asked until somebody renews the credential."""
     start_s, end_s = site.window(1800.0, 3 * 3600.0)
@@ -173,8 +156,6 @@ CALLS = (
     hung_qstat,
     request_lost,
     answer_lost,
-    html_answer,
-    server_error,
     credential_expired,
     qsub_answer_lost,
     qsub_refused,

@@ -9,8 +9,12 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from pilot.multijob.node.manifest import Job
 from pilot.rotation.daemon import StartError
+from simulators.panda.dispatch import HttpReply, HttpRequest
+from simulators.world.floor import Play
 from simulators.world.lanes import Fate
+from simulators.world.panda import Wire
 from simulators.world.world import START_AGAIN_S, Daemon, World
 
 
@@ -37,6 +41,8 @@ class Fault:
     after: Callable[[str, Any, Any], Any] | None = None
     late_s: Callable[[str, str, float], float] | None = None
     hang_s: Callable[[str, Any], float] | None = None
+    spoil: Callable[[Wire, str, HttpRequest, Callable[[], HttpReply]], HttpReply] | None = None
+    play: Callable[[Job, Play], Play] | None = None
     begin: Callable[[], None] = _nothing
     end: Callable[[], None] = _nothing
 
@@ -111,6 +117,10 @@ def install(site: Site, faults: list[Fault]) -> None:
     world.fate_of, world.shown = bent.fate_of, bent.shown
     world.shared.before, world.shared.after, world.shared.delay_s = bent.before, bent.after, bent.delay_s
     world.floor.hang_s = bent.hang_s
+    drawn_play = world.floor.play
+    world.floor.play = lambda job: bent.play(job, drawn_play(job))
+    for wire in world.wires.values():
+        wire.spoil = bent.spoil
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +165,20 @@ class _Bent:
     def hang_s(self, client: str, operation: Any) -> float:
         hangs = (f.hang_s(client, operation) for f in self.site.active if f.hang_s is not None)
         return max(hangs, default=0.0)
+
+    def play(self, job: Job, drawn: Play) -> Play:
+        for fault in self.site.active:
+            if fault.play is not None:
+                drawn = fault.play(job, drawn)
+        return drawn
+
+    def spoil(
+        self, wire: Wire, client: str, request: HttpRequest, work: Callable[[], HttpReply]
+    ) -> HttpReply:
+        for fault in self.site.active:
+            if fault.spoil is not None:
+                work = partial(fault.spoil, wire, client, request, work)
+        return work()
 
 
 def _begin(site: Site, fault: Fault) -> None:

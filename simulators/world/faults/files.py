@@ -82,13 +82,13 @@ def outputs_full(site: Site) -> Fault:
 
 def io_error(site: Site) -> Fault:
     """Operations fail and nothing happened."""
-    client = site.random.choice(("edge", "mom"))
+    client = site.random.choice(("edge", "nid", "mom"))
     return _rule(site, Wrong.IO_ERROR, "io-error", client, "", 2 * 3600.0, (0.02, 0.3))
 
 
 def reply_lost(site: Site) -> Fault:
     """Operations happen and their reply is an error."""
-    client = site.random.choice(("edge", "mom"))
+    client = site.random.choice(("edge", "nid", "mom"))
     return _rule(site, Wrong.REPLY_LOST, "reply-lost", client, "", 2 * 3600.0, (0.02, 0.3))
 
 
@@ -165,6 +165,7 @@ FILES: tuple[Callable[[Site], Fault], ...] = (
     torn_line,
     nul_hole,
     manifest_full,
+    node_journal_full,
     outputs_full,
     io_error,
     reply_lost,

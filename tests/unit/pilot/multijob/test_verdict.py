@@ -32,6 +32,10 @@ ABNORMAL: dict[str, tuple[Callable[[dict[str, Any]], Any], int]] = {
     "log missing": (lambda f: f["files"].pop(), 1165),
     "output not placed": (lambda f: f["files"][0].update(placed=False, reason="EEXIST"), 1137),
     "output without checksum": (lambda f: f["files"][0].update(adler32=""), 1137),
+    "files could not be looked at": (
+        lambda f: f.update(trouble="EIO", marker=None, files=[], events_read=None),
+        1137,
+    ),
     "events differ": (lambda f: f.update(events_read=100), 1256),
     "no event count": (lambda f: f.update(events_read=None), 1256),
     "no written count": (lambda f: f.update(events_written=None), 1256),
@@ -71,6 +75,12 @@ def test_infrastructure_is_not_charged() -> None:
     facts = good_end(JOB)
     facts.update(ended_by="caldb-lost")
     assert judge(JOB, 101, facts, EXPERIMENT)[0].charge == "infrastructure"
+
+
+def test_a_node_that_cannot_look_at_the_files_charges_nobody() -> None:
+    facts = good_end(JOB)
+    facts.update(trouble="cannot be collected: EIO", marker=None)
+    assert judge(JOB, 101, facts, EXPERIMENT)[0].charge == "site"
 
 
 def test_guid_is_the_same_in_every_repetition() -> None:
