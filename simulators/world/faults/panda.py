@@ -292,6 +292,5 @@ PANDA: tuple[Callable[[Site], Fault], ...] = (
     competing_pilot,
     panda_outage,
     person_ends_a_job,
-    server_restored,
     prodsys_crash,
 )
