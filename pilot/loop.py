@@ -44,7 +44,11 @@ def draw_tag() -> BundleId:
 
 @dataclass(slots=True)
 class Loop:
-    """One daemon's loop over its state. `after_tick` sees each step (status, log of events)."""
+    """One daemon's loop over its state. `after_tick` sees each step (status, log of events).
+
+    `draw_tag` gives a fresh bundle id, once for each queue and tick: `loop.draw_tag` in production; a world with a
+    seed passes its own.
+    """
 
     state: State
     memory: Memory
@@ -53,11 +57,12 @@ class Loop:
     clock: Clock
     tick_s: float
     after_tick: Callable[[Step, Now], None]
+    draw_tag: Callable[[], BundleId]
 
     def tick(self) -> Step:
         """One tick; releases what the step released."""
         now = Now(self.clock.now().isoformat(), self.clock.monotonic())
-        tags = tuple(draw_tag() for _ in self.limits.queues)
+        tags = tuple(self.draw_tag() for _ in self.limits.queues)
         result = step(self.state, self.memory, View(self.lanes.answers(), now, tags), self.limits)
         for action in result.released:
             self.lanes.ask(action)

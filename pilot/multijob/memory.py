@@ -63,6 +63,8 @@ class Memory:
     durable: int = 0
     held: deque[tuple[int, Action]] = field(default_factory=deque)
     overtaken_by: int | None = None
+    # `pilot stop` was asked for
+    stopping: bool = False
     # batch system
     listing_asked_s: float = float("-inf")
     listing_ok_s: float | None = None

@@ -21,7 +21,7 @@ from pilot.journal import FileStore, JournalError
 from pilot.lanes import ThreadLanes
 from pilot.lease import Lease, LeaseRefused, take_lease
 from pilot.log import escaped
-from pilot.loop import Loop
+from pilot.loop import Loop, draw_tag
 from pilot.monitor.announcer import Announcer
 from pilot.monitor.status import render_status, render_summary
 from pilot.multijob.agentfile import build_agent_file
@@ -33,7 +33,7 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import Limits, State
 from pilot.multijob.recognise import Now
 from pilot.ports import ClaimMade
-from pilot.rotation.step import Step, idle
+from pilot.rotation.step import RunEnd, Step, end_of_run
 from pilot.rotation.wiring import (
     Ports,
     WiringError,
@@ -50,6 +50,15 @@ EXIT_OK, EXIT_FAILED, EXIT_NO_JOBS = 0, 1, 3
 # At the end, what is under way may take so long; then the process leaves (the journal makes that harmless).
 CLOSING_S = 10.0
 STATUS_EVERY_S = 2.0
+# Exit code and last line of the log, by the reason.
+ENDS = {
+    RunEnd.STOPPED: (
+        EXIT_OK,
+        "stopped; batch jobs run on; the server fails jobs 2 h after their last heartbeat",
+    ),
+    RunEnd.REPORTED: (EXIT_OK, "the one bundle of this run is reported"),
+    RunEnd.NO_JOBS: (EXIT_NO_JOBS, "no jobs given: nothing to do"),
+}
 
 
 class StartError(Exception):
@@ -107,7 +116,7 @@ class _Daemon:
         route = make_route(ports, lambda bundle_id: f"{shared_dir}/bundles/{bundle_id}")
         lanes = ThreadLanes(lane_specs(config), route)
         control = ControlSocket(state_dir)
-        loop = Loop(state, memory, limits, lanes, clock, config.tick_s, lambda step, now: None)
+        loop = Loop(state, memory, limits, lanes, clock, config.tick_s, lambda step, now: None, draw_tag)
         daemon = cls(config, limits, ports, loop, lanes, control)
         loop.after_tick = daemon.after_tick
         if config.announce.url is not None:
@@ -141,21 +150,14 @@ class _Daemon:
         self.lanes.wake()
 
     def _ends(self) -> int | None:
-        state, memory = self.loop.state, self.loop.memory
-        if self.stop.is_set():
-            if memory.recorded == memory.durable or "journal-not-writable" in memory.alarms:
-                LOG.info("stopped; batch jobs run on; the server fails jobs 2 h after their last heartbeat")
-                return EXIT_OK
+        end = end_of_run(self.loop.state, self.loop.memory, self.limits, stopping=self.stop.is_set())
+        if end is None:
             return None
-        if not self.limits.once or not idle(state, memory):
-            return None
-        if any(totals.bundles or totals.failed for totals in state.totals.values()):
-            return EXIT_OK
-        if any(delay.failures >= 2 for key, delay in memory.delays.items() if key[0] == "fetch"):
-            LOG.info("no jobs given: nothing to do")
+        code, story = ENDS[end]
+        LOG.info("%s", story)
+        if end is RunEnd.NO_JOBS:
             print("pilot: the server gave no jobs", flush=True)
-            return EXIT_NO_JOBS
-        return None
+        return code
 
     def after_tick(self, step: Step, now: Now) -> None:
         """Log what became known, publish the status document."""

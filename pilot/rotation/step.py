@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import cast, get_args
 
 from pilot.multijob.actions import Action, AppendEvents, Barrier, CancelBatchJob, ListBatchJobs
@@ -124,6 +125,36 @@ def _append(memory: Memory, now: Now) -> Sequence[Action]:
     action = AppendEvents(memory.recorded, tuple(memory.appending))
     memory.in_flight[action.key] = now.mono_s
     return (action,)
+
+
+class RunEnd(StrEnum):
+    """Why a run of the daemon is over.
+
+    STOPPED: a signal or `pilot stop`; batch jobs run on. REPORTED: the one bundle of `--once`, or a job that could
+    not enter it, is reported. NO_JOBS: `--once`, and the server gave none twice in a row.
+    """
+
+    STOPPED = "stopped"
+    REPORTED = "reported"
+    NO_JOBS = "no jobs"
+
+
+def end_of_run(state: State, memory: Memory, limits: Limits, *, stopping: bool) -> RunEnd | None:
+    """Whether the daemon ends now, and why. `stopping`: a signal came.
+
+    A stop waits for the journal (not for one that cannot be written) and for answers to commands under way.
+    """
+    if stopping or memory.stopping:
+        unanswered = any(key[0] == "answer" for key in memory.in_flight)
+        unwritten = memory.recorded != memory.durable and "journal-not-writable" not in memory.alarms
+        return None if unanswered or unwritten else RunEnd.STOPPED
+    if not limits.once or not idle(state, memory):
+        return None
+    if any(totals.bundles or totals.failed for totals in state.totals.values()):
+        return RunEnd.REPORTED
+    if any(delay.failures >= 2 for key, delay in memory.delays.items() if key[0] == "fetch"):
+        return RunEnd.NO_JOBS
+    return None
 
 
 def idle(state: State, memory: Memory) -> bool:
