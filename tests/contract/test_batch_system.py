@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from pilot.batch import torque
-from pilot.batch.cli import BatchCli
+from pilot.batch.cli import BatchCli, BatchTimeouts
 from pilot.batch.dialect import Reply
 from pilot.ports import BatchId, BatchRequest, BatchState, Broken, CancelResult, Listing, Refused, Unavailable
 from simulators.torque.control import start_server
@@ -212,3 +213,25 @@ def test_server_that_is_gone_is_unavailable(tmp_path, server):
     assert isinstance(batch.list_jobs([BatchId("1.sim")]), Unavailable)
     assert isinstance(batch.submit(str(tmp_path / "s"), "n"), Unavailable)
     assert isinstance(batch.cancel(BatchId("1.sim")), Unavailable)
+
+
+def test_server_that_hangs_is_given_up_at_the_limit_and_a_submission_stays_open(tmp_path, server):
+    site = Wire(tmp_path, server)
+    environment = {"PATH": f"{server.ready['bin']}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    quick = BatchCli(torque, "sim", environment, timeouts=BatchTimeouts(1.0, 1.0, 1.0))
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        start_s = time.monotonic()
+        assert isinstance(quick.list_jobs(None), Unavailable)
+        assert isinstance(quick.cancel(BatchId("1.sim")), Unavailable)
+        site.batch = quick
+        assert isinstance(submit(site, "hungry234.1"), Unavailable)
+        assert time.monotonic() - start_s < LIMIT_S
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    listing = BatchCli(torque, "sim", environment).list_jobs(None)
+    assert isinstance(listing, Listing)
+    # Whether the server took it is found out by its name, never by another qsub.
+    for job in listing.jobs:
+        if job.name == "hungry234.1":
+            assert quick.cancel(job.batch_id) is CancelResult.ASKED

@@ -11,7 +11,7 @@ from typing import Any
 from rig import START, Rig, Site, good_end, make_job, make_limits
 
 from pilot.multijob import actions as a
-from pilot.ports import Ack, JobStatus, ServerStatus, Unavailable
+from pilot.ports import Ack, Fetched, JobStatus, ServerStatus, Unavailable
 
 JOBS = 600
 LOST_S, SENT_S = 7200.0, 1800.0
@@ -148,3 +148,26 @@ def test_orders_after_lost_heartbeats_are_not_a_persons() -> None:
     for site.status in ("failed", "unknown"):
         site.run(core, 3600.0)
     assert not any(record.kill_ordered for record in core.state.jobs.values())
+
+
+def test_a_report_holds_at_most_a_chunk_and_a_full_one_is_one_call() -> None:
+    core, site = big_rig(), Listener(JOBS)
+    site.run(core, 120.0)
+    assert max(count for _, count in site.calls) == 100
+    # All were fetched at once: as few calls as hold them.
+    assert len(site.calls) <= JOBS / 100 + 2
+
+
+def test_a_short_answer_is_not_the_end_of_the_queue() -> None:
+    core, site = Rig(), Listener(8)
+    given: list[int] = []
+
+    def respond(action: a.Action) -> Any:
+        if isinstance(action, a.FetchJobs):
+            given.append(action.count)
+            return Fetched((site.waiting.pop(0),) if site.waiting else ())
+        return site.respond(action)
+
+    core.run(respond, 60)
+    assert given[:4] == [8, 7, 6, 5]
+    assert len(core.state.jobs) == 8
