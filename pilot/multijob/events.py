@@ -99,7 +99,7 @@ class RoundVoided:
 
 @dataclass(frozen=True, slots=True)
 class BatchJobEnded:
-    """A batch job of round k is over; says nothing about success. `batch_id` None: no batch job has its name.
+    """A batch job of round k is over; says nothing about success. `batch_id` None: no live batch job has its name.
 
     `how`: "over" (the batch system showed its end) or "absent" (not in two complete listings). `over_walltime`: the
     batch system showed that the walltime ended it.

@@ -113,7 +113,11 @@ def _seen(memory: Memory, item: Expected, seen: BatchJobSeen, utc: str, *, later
 def _names(
     state: State, memory: Memory, present: dict[BatchId, BatchJobSeen], asked_s: float, utc: str
 ) -> Iterator[Event]:
-    """Rounds without a batch id: found again by name, or one more listing without the name."""
+    """Rounds whose batch job is not known: found again by name, or one more listing without the name.
+
+    Where the claim cannot be read, it is a listing without a *live* batch job of this name that counts, later than the
+    reading: the owner may be one that was never accepted.
+    """
     by_name: dict[str, list[BatchId]] = {}
     for job in present.values():
         by_name.setdefault(job.name, []).append(job.batch_id)
@@ -125,7 +129,11 @@ def _names(
         for batch_id in named:
             if batch_id not in found.batch_ids:
                 yield BatchJobAccepted(utc, bundle.bundle_id, found.number, batch_id, "name")
-        if found.batch_ids or named:
+        if found.claim_unreadable:
+            there = any(present[batch_id].state is not BatchState.OVER for batch_id in named)
+        else:
+            there = bool(found.batch_ids or named)
+        if there:
             memory.name_absences.pop(key, None)
         elif asked_s >= memory.round_since_s.get(key, asked_s) and asked_s >= _read_s(memory, bundle, found):
             memory.name_absences[key] = memory.name_absences.get(key, 0) + 1

@@ -100,8 +100,19 @@ class Round:
 
     @property
     def batch_job_over(self) -> bool:
-        """Every batch job that may own this round is over (none known: none has its name)."""
-        return all(batch_id in self.ended for batch_id in self.owners) if self.owners else None in self.ended
+        """Every batch job that may own this round is over.
+
+        None known, or a claim that cannot be read: then also none that lives has its name.
+        """
+        known = all(batch_id in self.ended for batch_id in self.owners)
+        if self.owners and not self.claim_unreadable:
+            return known
+        return known and None in self.ended
+
+    @property
+    def claim_unreadable(self) -> bool:
+        """A batch job owns this round, and which one is not known: any with the round's name may be it."""
+        return self.claim is not None and self.claim.batch_id is None
 
 
 class BundleState(StrEnum):

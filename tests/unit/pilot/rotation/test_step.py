@@ -8,7 +8,7 @@ from rig import Rig, Site, good_end, make_job
 
 from pilot.multijob import actions as a
 from pilot.multijob.model import BundleState, JobState
-from pilot.ports import Appended, BatchId, BatchState, Fetched, JobStatus, Refused, Unavailable
+from pilot.ports import Appended, BatchId, BatchState, Claim, Fetched, JobStatus, Refused, Unavailable
 
 
 def walk(rig: Rig, site: Site, ticks: int = 60, after_s: float = 5.0) -> list[a.Action]:
@@ -251,6 +251,43 @@ def test_nothing_is_started_while_the_batch_system_cannot_be_seen() -> None:
         lambda x: Unavailable("111") if isinstance(x, a.ListBatchJobs) else site.respond(x), 50, 60.0
     )
     assert not any(isinstance(x, a.FetchJobs | a.SubmitBatchJob) for x in seen)
+
+
+def doubled_with_an_unreadable_claim() -> tuple[Rig, Site, BatchId]:
+    """The accepted batch job ends without the claim; then another of its round starts, whose claim nobody can read."""
+    site = Site([make_job(n) for n in range(1, 5)])
+    rig = Rig()
+    rig.run(site.respond, 40, 5.0)
+    (bundle,) = rig.state.bundles.values()
+    (accepted,) = site.batch
+    site.end(accepted)
+    doubled = BatchId("99.sim")
+
+    def respond(action: a.Action) -> object:
+        if isinstance(action, a.MakeClaim) and doubled not in site.batch:
+            site.batch[doubled] = replace(site.batch[accepted], batch_id=doubled, state=BatchState.RUNNING)
+            site.claims[bundle.bundle_id, 1] = Claim("unreadable", 1, None, "", 0, "", "")
+        return site.respond(action)
+
+    seen = rig.run(respond, 100, 5.0)
+    assert doubled in site.batch
+    assert not any(isinstance(action, a.WriteClosed) for action in seen)
+    return rig, site, doubled
+
+
+def test_a_claim_that_cannot_be_read_is_not_that_of_the_accepted_batch_job() -> None:
+    rig, _, doubled = doubled_with_an_unreadable_claim()
+    (bundle,) = rig.state.bundles.values()
+    assert doubled in bundle.rounds[1].owners
+
+
+def test_a_claim_that_cannot_be_read_ends_with_the_last_batch_job_of_its_name() -> None:
+    rig, site, doubled = doubled_with_an_unreadable_claim()
+    site.end(doubled)
+    before = len([event for event in rig.events if type(event).__name__ == "BundleClosed"])
+    seen = rig.run(site.respond, 60, 5.0)
+    assert before == 0
+    assert sum(isinstance(action, a.WriteClosed) for action in seen) == 1
 
 
 def test_a_listing_older_than_the_claim_shows_no_requeue() -> None:
