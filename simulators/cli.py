@@ -41,7 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     fuzz.add_argument(
         "--totals", type=Path, metavar="FILE", help="write totals by fault and checker (Markdown)"
     )
+    _add_model(verbs)
     arguments = parser.parse_args(argv)
+    if arguments.command == "model":
+        from simulators.protocol.command import list_variants, run_model
+
+        if arguments.list_variants:
+            return list_variants()
+        return run_model(arguments.variant, arguments.faults, arguments.fencing, arguments.without)
     if arguments.command == "fuzz":
         from simulators.world.fuzz_cli import run_fuzz
 
@@ -59,6 +66,28 @@ def main(argv: list[str] | None = None) -> int:
             print(f"simsite: {problem}", file=sys.stderr)
         return 1 if problem else 0
     return run_demo(ROOT, arguments.out.resolve(), arguments.fault, arguments.db)
+
+
+def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    model = verbs.add_parser(
+        "model", help="explicit-state model of the submission protocol: every order of its steps"
+    )
+    model.add_argument(
+        "--variant", metavar="NAME", help="a wrong variant of the protocol instead of the real one"
+    )
+    model.add_argument(
+        "--list-variants", action="store_true", help="name the wrong variants and what they break"
+    )
+    model.add_argument(
+        "--faults", type=int, metavar="N", help="faults in one history (default: 2, or the variant's)"
+    )
+    model.add_argument(
+        "--fencing",
+        choices=("link", "weak"),
+        default="link",
+        help="whether link(2) is exclusive (no --variant)",
+    )
+    model.add_argument("--without", metavar="KIND,KIND", help="kinds of fault to leave out")
 
 
 if __name__ == "__main__":
