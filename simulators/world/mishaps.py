@@ -145,11 +145,14 @@ def holes_that_heal(seed: int) -> World:
 
 
 def lines_lost_for_ever(seed: int) -> World:
-    """A start line in each journal is gone for ever, while its payload runs."""
-    world = _at_work(seed)
+    """A start line in each journal is gone for ever before the edge has read it; then its node dies."""
+    world = make_world(seed, run_s=300.0)
+    submitted(world)
+    let_start(world)
+    running(world, 4)
     for agent in world.machine.agents():
         world.shared.lose(agent.journal, 1)
-    world.run(100.0)
+        world.machine.kill_node(agent.node)
     return heal(world)
 
 
