@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import logging.handlers
+import os
 import queue
 import sys
 import threading
@@ -93,7 +94,12 @@ class _LogFile(logging.handlers.WatchedFileHandler):
 
 
 def set_up_log(path: str | None, level: int = logging.INFO) -> None:
-    """Send the records of `pilot` to `path` (appended; reopened when renamed) or stderr. Raises OSError."""
+    """Send the records of `pilot` to `path` (appended; reopened when renamed; its directory is made) or stderr.
+
+    Raises OSError.
+    """
+    if path:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
     target: logging.Handler = (
         _LogFile(path, encoding="utf-8", errors="backslashreplace")
         if path

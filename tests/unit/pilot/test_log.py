@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -71,3 +72,16 @@ def test_a_log_that_hangs_holds_nobody_up_and_what_is_missing_is_counted(
     hung.goes_on.set()
     lines.close()
     assert hung.written == ["first", "7 lines are missing: the log could not be written", "0", "1", "2"]
+
+
+def test_the_directory_of_the_log_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pilot init` writes a log_file below a directory that the first run makes."""
+    root = logging.getLogger("pilot")
+    monkeypatch.setattr(root, "handlers", [])
+    path = tmp_path / "state/edge-pilot/pilot.log"
+    pilot.log.set_up_log(str(path))
+    logging.getLogger("pilot").info("begun")
+    for handler in root.handlers:
+        handler.close()
+    assert "begun" in path.read_text()
+    root.propagate = True

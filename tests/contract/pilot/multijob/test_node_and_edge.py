@@ -80,7 +80,8 @@ def test_journal_of_an_agent_and_closed_of_the_pilot(evidence, tmp_path):
     bundle = Bundle(tmp_path / "kit", build_agent_file(tmp_path), slots=1)
     ended = bundle.job("echo End of Job")
     commanded = bundle.job("exec sleep 67.5")
-    bundle.job("exec sleep 67.5")
+    runs = tmp_path / "runs"
+    bundle.job(f"touch {runs}; exec sleep 67.5")
     bundle.write()
     evidence.prepare(BundleFiles(TAG, (bundle.dir / "manifest.json").read_text(), {1: ""}))
     bundle.dir = evidence.directory(TAG)
@@ -89,7 +90,8 @@ def test_journal_of_an_agent_and_closed_of_the_pilot(evidence, tmp_path):
         await_true(lambda: len(started(evidence)) == 2)
         end = [{"panda_id": commanded, "attempt_nr": 1, "why": "killed"}]
         evidence.write_commands(TAG, json.dumps({"serial": 1, "end": end}))
-        await_true(lambda: len(started(evidence)) == 3)
+        # Its payload runs: with `closed` between start line and look there would be no payload to end.
+        await_true(runs.exists)
         evidence.close(TAG)
         agent.wait(20)
     finally:
