@@ -206,10 +206,11 @@ class JobReturned:
 
 @dataclass(frozen=True, slots=True)
 class KillOrdered:
-    """A person asked PanDA to end this job."""
+    """A person asked PanDA to end this job. `confirmed`: one of a mass, and the operator said that it is meant."""
 
     at: str
     panda_id: PandaId
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,9 @@ class Memory:
     fetched: dict[PandaId, int] = field(default_factory=dict)
     reported: dict[PandaId, Reported] = field(default_factory=dict)
     questioned: dict[PandaId, str] = field(default_factory=dict)
+    # jobs ordered to end that wait for a person; and when how many orders were obeyed without one
     kills_held: set[PandaId] = field(default_factory=set)
+    orders_obeyed: deque[tuple[float, int]] = field(default_factory=deque)
     delays: dict[tuple[Any, ...], Delay] = field(default_factory=dict)
     # bundles in a row that started no job, by queue, and when the last one was settled
     fruitless: dict[str, tuple[int, float]] = field(default_factory=dict)

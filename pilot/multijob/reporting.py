@@ -137,10 +137,13 @@ def recognise_acks(
             _retry(known, now_s, limits)
         elif update.status in (JobStatus.FINISHED, JobStatus.FAILED):
             memory.reported.pop(update.panda_id, None)
+            _not_held(memory, update.panda_id)
             yield FinalAccepted(utc, update.panda_id, update.attempt_nr)
         else:
             known.status, known.accepted_s, known.failures = update.status, now_s, 0
-            if "tobekilled" in ack.command and not (record.kill_ordered or record.orphaned):
+            if "tobekilled" not in ack.command:
+                _not_held(memory, update.panda_id)
+            elif not (record.kill_ordered or record.orphaned):
                 memory.questioned[update.panda_id] = record.queue
 
 
@@ -178,30 +181,64 @@ def recognise_statuses(
 ) -> Iterator[Event]:
     """What the server's status says about an order to end a job: a person's order, or given up by the server."""
     asked = [item for item in statuses if item.panda_id in memory.questioned]
-    orders = [item for item in asked if _person_asked(item)]
-    live = sum(record.state is not JobState.JUDGED for record in state.jobs.values())
-    many = len(orders) >= limits.tobekilled_floor and len(orders) > limits.tobekilled_share * live
-    if len(orders) > limits.tobekilled_max or many:
-        memory.kills_held.update(item.panda_id for item in orders)
-        memory.raise_alarm(
-            "mass-kill", f"{len(orders)} jobs ordered to end at once: none of them is ended", now_s
-        )
-        orders = []
+    orders = {item.panda_id for item in asked if _person_asked(item)}
+    held = _hold_if_mass(state, memory, orders, now_s, limits)
     for item in asked:
         memory.questioned.pop(item.panda_id, None)
         record = state.jobs.get(item.panda_id)
-        if record is None or record.state is JobState.JUDGED or item.panda_id in memory.kills_held:
-            continue
-        if item in orders:
-            yield KillOrdered(utc, item.panda_id)
-            if record.state is JobState.POOLED:
-                verdict = failed(limits.experiment.codes["killed"], "before it entered a bundle")
-                yield JobJudged(utc, item.panda_id, record.job.attempt_nr, verdict, Outcome())
-        else:
+        if record is None or record.state is JobState.JUDGED:
+            _not_held(memory, item.panda_id)
+        elif item.panda_id not in orders:
+            _not_held(memory, item.panda_id)
             yield JobOrphaned(utc, item.panda_id, f"server says {item.status[:40]}")
             if record.state is JobState.POOLED:
                 verdict = failed(limits.experiment.codes["lost"], "given up by the server while waiting")
                 yield JobJudged(utc, item.panda_id, record.job.attempt_nr, verdict, Outcome())
+        elif not held:
+            yield from _obey(record, utc, limits, confirmed=False)
+
+
+def _hold_if_mass(state: State, memory: Memory, orders: set[PandaId], now_s: float, limits: Limits) -> bool:
+    """Whether these orders to end jobs wait for a person: too many within one cycle, or others wait already."""
+    recent = memory.orders_obeyed
+    while recent and recent[0][0] <= now_s - limits.listing_every_s:
+        recent.popleft()
+    count = len(orders) + sum(number for _, number in recent)
+    live = sum(record.state is not JobState.JUDGED for record in state.jobs.values()) if orders else 0
+    many = count >= limits.tobekilled_floor and count > limits.tobekilled_share * live
+    if not orders or not (memory.kills_held or count > limits.tobekilled_max or many):
+        if orders:
+            recent.append((now_s, len(orders)))
+        return False
+    memory.kills_held |= orders
+    reason = f"{len(memory.kills_held)} jobs ordered to end at once: none of them is ended"
+    memory.raise_alarm("mass-kill", reason, now_s)
+    return True
+
+
+def _not_held(memory: Memory, panda_id: PandaId) -> None:
+    """This job is not, or no longer, ordered to end; the alarm goes with the last one."""
+    if panda_id in memory.kills_held:
+        memory.kills_held.discard(panda_id)
+        if not memory.kills_held:
+            memory.clear_alarm("mass-kill")
+
+
+def _obey(record: JobRecord, utc: str, limits: Limits, *, confirmed: bool) -> Iterator[Event]:
+    yield KillOrdered(utc, record.job.panda_id, confirmed)
+    if record.state is JobState.POOLED:
+        verdict = failed(limits.experiment.codes["killed"], "before it entered a bundle")
+        yield JobJudged(utc, record.job.panda_id, record.job.attempt_nr, verdict, Outcome())
+
+
+def confirm_kills(state: State, memory: Memory, utc: str, limits: Limits) -> Iterator[Event]:
+    """A person confirmed the mass of orders: those held now are obeyed. What is ordered later is counted anew."""
+    held, memory.kills_held = sorted(memory.kills_held), set()
+    memory.clear_alarm("mass-kill")
+    for panda_id in held:
+        record = state.jobs.get(panda_id)
+        if record is not None and record.state is not JobState.JUDGED:
+            yield from _obey(record, utc, limits, confirmed=True)
 
 
 def _person_asked(item: ServerStatus) -> bool:

@@ -1,0 +1,133 @@
+"""Orders to end many jobs at once wait for a person; what a person confirmed is obeyed and survives a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from rig import make_job, make_limits
+
+from pilot.multijob import actions as a
+from pilot.multijob.apply import apply, replay
+from pilot.multijob.codec import decode, encode
+from pilot.multijob.events import Event, JobFetched, JobOrphaned, KillOrdered
+from pilot.multijob.memory import Memory
+from pilot.multijob.model import JobState, State
+from pilot.multijob.reporting import confirm_kills, recognise_acks, recognise_statuses
+from pilot.ports import Ack, JobStatus, PandaId, ServerStatus, Update
+
+AT = "2026-01-01T00:00:00+00:00"
+JOBS = 300
+
+
+class Desk:
+    """State, memory and limits with hands."""
+
+    def __init__(self) -> None:
+        self.state, self.memory, self.limits = State(), Memory(1, 0.0), make_limits()
+        self.events: list[Event] = []
+        self.take(JobFetched(AT, "long", make_job(number)) for number in range(1, JOBS + 1))
+
+    def take(self, events: Iterable[Event]) -> None:
+        """Apply each event before the next is asked for."""
+        for event in events:
+            apply(self.state, event)
+            self.events.append(event)
+
+    def order(self, numbers: Iterable[int], now_s: float, status: str = "running") -> None:
+        """The server says tobekilled, and to the question `status`."""
+        ids = [PandaId(number) for number in numbers]
+        self.memory.questioned.update(dict.fromkeys(ids, "long"))
+        command = "tobekilled" if status == "running" else ""
+        answer = tuple(ServerStatus(panda_id, 0, status, command) for panda_id in ids)
+        self.take(recognise_statuses(self.state, self.memory, answer, AT, now_s, self.limits))
+
+    def heartbeat(self, number: int, command: str, now_s: float) -> None:
+        """A heartbeat was accepted with this command."""
+        update = Update(PandaId(number), 1, JobStatus.STARTING, "Q")
+        acks = (Ack(update.panda_id, 1, True, command),)
+        action = a.ReportJobs("panda", (update,), 3, False)
+        self.take(recognise_acks(self.state, self.memory, action, acks, AT, now_s, self.limits))
+
+    @property
+    def ordered(self) -> set[int]:
+        return {int(panda_id) for panda_id, record in self.state.jobs.items() if record.kill_ordered}
+
+
+def test_a_few_orders_are_obeyed_at_once() -> None:
+    desk = Desk()
+    desk.order(range(1, 20), 0.0)
+    assert desk.ordered == set(range(1, 20))
+    assert "mass-kill" not in desk.memory.alarms
+
+
+@pytest.mark.parametrize("per_answer", [1, 5, 19, 300])
+def test_orders_of_one_cycle_count_together_however_many_answers_bring_them(per_answer: int) -> None:
+    desk = Desk()
+    for first in range(1, JOBS + 1, per_answer):
+        desk.order(range(first, min(first + per_answer, JOBS + 1)), first * 0.1)
+    assert len(desk.ordered) < desk.limits.tobekilled_floor
+    assert len(desk.memory.kills_held) + len(desk.ordered) == JOBS
+    assert "mass-kill" in desk.memory.alarms
+
+
+def test_orders_of_different_cycles_do_not_add_up() -> None:
+    desk = Desk()
+    for cycle in range(15):
+        desk.order(range(19 * cycle + 1, 19 * cycle + 20), cycle * desk.limits.listing_every_s)
+    assert len(desk.ordered) == 15 * 19
+    assert "mass-kill" not in desk.memory.alarms
+
+
+def test_while_orders_are_held_a_single_new_one_is_held_too() -> None:
+    desk = Desk()
+    desk.order(range(1, 101), 0.0)
+    desk.order([200], 1000.0)
+    assert not desk.ordered and PandaId(200) in desk.memory.kills_held
+
+
+def test_confirmed_orders_are_obeyed_and_survive_a_restart() -> None:
+    desk = Desk()
+    desk.order(range(1, 101), 0.0)
+    desk.take(confirm_kills(desk.state, desk.memory, AT, desk.limits))
+    assert desk.ordered == set(range(1, 101))
+    assert all(desk.state.jobs[PandaId(number)].state is JobState.JUDGED for number in range(1, 101))
+    assert not desk.memory.kills_held and "mass-kill" not in desk.memory.alarms
+    confirmed = [event for event in desk.events if isinstance(event, KillOrdered)]
+    assert all(event.confirmed for event in confirmed) and len(confirmed) == 100
+    assert replay(decode(encode(event)) for event in desk.events) == desk.state
+    desk.take(confirm_kills(desk.state, desk.memory, AT, desk.limits))
+    assert len(desk.ordered) == 100
+
+
+def test_a_confirmation_holds_for_what_was_shown_and_not_for_the_next_mass() -> None:
+    desk = Desk()
+    desk.order(range(1, 101), 0.0)
+    desk.take(confirm_kills(desk.state, desk.memory, AT, desk.limits))
+    desk.order(range(101, 201), 1.0)
+    assert desk.ordered == set(range(1, 101))
+    assert "mass-kill" in desk.memory.alarms
+
+
+def test_an_order_that_the_server_takes_back_is_held_no_more_and_the_alarm_ends() -> None:
+    desk = Desk()
+    desk.order(range(1, 101), 0.0)
+    for number in range(1, 101):
+        assert "mass-kill" in desk.memory.alarms
+        desk.heartbeat(number, "", 10.0)
+    assert "mass-kill" not in desk.memory.alarms
+    desk.take(confirm_kills(desk.state, desk.memory, AT, desk.limits))
+    assert not desk.ordered
+
+
+def test_a_held_job_that_the_server_gives_up_is_an_orphan_and_is_not_confirmed() -> None:
+    desk = Desk()
+    desk.order(range(1, 101), 0.0)
+    desk.order([7], 10.0, status="failed")
+    assert JobOrphaned(AT, PandaId(7), "server says failed") in desk.events
+    assert PandaId(7) not in desk.memory.kills_held
+
+
+def test_an_order_before_its_field_was_journalled_is_read_as_not_confirmed() -> None:
+    record = {"e": "KillOrdered", "at": AT, "panda_id": 7}
+    assert decode(record) == KillOrdered(AT, PandaId(7), False)
