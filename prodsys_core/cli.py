@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 OK, FAILED, USAGE = 0, 1, 2
-OWN_VERBS = ("task", "jobs", "runs", "tick", "serve")
+OWN_VERBS = ("task", "jobs", "runs", "act", "tick", "serve")
 EPILOG = """\
 Configuration: the YAML file named by the environment variable PRODSYS_CONFIG.
 Any other verb is passed to Django: `prodsys migrate` makes or updates the tables, `prodsys createsuperuser` adds a
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("name", metavar="NAME", help="name of the task")
     runs.add_argument("--json", action="store_true", help="a JSON list")
     runs.set_defaults(run=_runs)
+    _add_act_verb(verbs)
     tick = verbs.add_parser("tick", help="do everything that is due")
     how = tick.add_mutually_exclusive_group()
     how.add_argument(
@@ -97,6 +98,22 @@ def _add_task_verbs(verbs: Any) -> None:
     resend.add_argument("status", choices=("failed", "manual check is needed"), help="which of them")
     resend.add_argument("--yes", action="store_true", help="do it; without it they are only listed")
     resend.set_defaults(run=_task_resend)
+
+
+def _add_act_verb(verbs: Any) -> None:
+    act = verbs.add_parser(
+        "act", help="what a manager does to some of a task's jobs and runs; --list names it all"
+    )
+    act.add_argument("action", metavar="ACTION", nargs="?", help="see --list")
+    act.add_argument("name", metavar="NAME", nargs="?", help="name of the task")
+    act.add_argument("--list", action="store_true", help="all actions")
+    act.add_argument(
+        "--run", type=int, action="append", default=[], metavar="N", help="a run; again for more"
+    )
+    act.add_argument("--file", action="append", default=[], metavar="FILE", help="a raw file; again for more")
+    act.add_argument("--why", default="", metavar="TEXT", help="kept with the change, at most 40 characters")
+    act.add_argument("--yes", action="store_true", help="do it; without it only what it would touch is shown")
+    act.set_defaults(run=_act)
 
 
 def _seconds(text: str) -> float:
@@ -236,6 +253,38 @@ def _task_resend(options: argparse.Namespace) -> int:
         return OK
 
     return _with_database(resend)
+
+
+def _act(options: argparse.Namespace) -> int:
+    from prodsys_core.models import Task
+    from prodsys_core.services.actions import ACTIONS, BadPick, Pick, pick_rows, row_line
+    from prodsys_core.services.tasks import as_manager
+
+    action = ACTIONS.get(options.action)
+    if options.list:
+        print("\n".join(f"{name}\t{item.text}" for name, item in ACTIONS.items()))
+        return OK
+    if action is None or options.name is None:
+        return _complain(f"act: expected ACTION NAME; actions: {', '.join(ACTIONS)}", code=USAGE)
+
+    def perform() -> int:
+        task = Task.objects.filter(name=options.name).first()
+        if task is None:
+            return _complain(f"no task named {options.name}", code=FAILED)
+        try:
+            pick = Pick(tuple(options.run), tuple(options.file), options.why)
+            rows = pick_rows(action, task, pick)
+        except BadPick as error:
+            return _complain(str(error), code=FAILED)
+        for row in rows:
+            print(row_line(row))
+        if not options.yes:
+            print(f"{len(rows)} would be touched; add --yes")
+            return OK
+        print(f"{action.perform(rows, pick, as_manager(getpass.getuser(), _now()))} done")
+        return OK
+
+    return _with_database(perform)
 
 
 def _jobs(options: argparse.Namespace) -> int:

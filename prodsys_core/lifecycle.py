@@ -107,6 +107,10 @@ RUN_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
     (RunStatus.MERGING, RunStatus.CHECKED): _S,
     (RunStatus.MERGING, RunStatus.SUSPICIOUS): _S,
     (RunStatus.CHECKED, RunStatus.ARCHIVED): _S,
+    (RunStatus.SUSPICIOUS, RunStatus.CHECKED): _M,  # counts differ for a known reason: accepted
+    (RunStatus.SUSPICIOUS, RunStatus.MERGING): _M,  # count again
+    (RunStatus.SUSPICIOUS, RunStatus.OPEN): _M,  # merge again: next generation
+    (RunStatus.MERGING, RunStatus.OPEN): _M,
 }
 
 STEP_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
@@ -129,13 +133,18 @@ STEP_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
     (_P.FAILED, _P.READY): _M,
     (_P.MANUAL_CHECK, _P.STAGED): _M,
     (_P.MANUAL_CHECK, _P.READY): _M,
-    (_P.DEFINED, _P.CANCELLED): _S,
-    (_P.STAGED, _P.CANCELLED): _S,
-    (_P.READY, _P.CANCELLED): _S,
-    (_P.FAILED, _P.CANCELLED): _S,
-    (_P.MANUAL_CHECK, _P.CANCELLED): _S,
-    (_P.SENT, _P.CANCELLED): _S,  # PanDA confirmed the end
-    (_P.RUNNING, _P.CANCELLED): _S,
+    (_P.MANUAL_CHECK, _P.FINISHED): _M,  # accepted by a person
+    (_P.DEFINED, _P.CANCELLED): _M
+    | _S,  # by the manager: left out of its run; by the service: task cancelled
+    (_P.STAGED, _P.CANCELLED): _M | _S,
+    (_P.READY, _P.CANCELLED): _M | _S,
+    (_P.FAILED, _P.CANCELLED): _M | _S,
+    (_P.MANUAL_CHECK, _P.CANCELLED): _M | _S,
+    (_P.SENT, _P.CANCELLED): _M | _S,  # manager: PanDA is asked to end it; service: PanDA confirmed the end
+    (_P.RUNNING, _P.CANCELLED): _M | _S,
+    (_P.FINISHED, _P.CANCELLED): _M,  # a chunk that turned out broken, merged files of an older generation
+    (_P.CANCELLED, _P.DEFINED): _M,  # taken in again
+    (_P.CANCELLED, _P.READY): _S,  # work of a run, opened for its next merge generation
 }
 
 EDGES: Mapping[str, Mapping[tuple[str, str], frozenset[Role]]] = {

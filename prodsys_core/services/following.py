@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 
 from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
@@ -198,7 +198,8 @@ def _log_ends(ends: Sequence[tuple[Followed, Description, Ended]]) -> None:
 
 
 def jobs_cancel(sink: JobSink, mover: Mover) -> int:
-    """Work of cancelled tasks: what is not in PanDA is cancelled now, what is there is asked to end, once.
+    """Work of cancelled tasks: what is not in PanDA is cancelled now, what is there is asked to end, once; so are jobs
+    of steps that a manager has cancelled.
 
     The steps of the latter follow when PanDA's record says that the job is over. Returns the requests made.
     """
@@ -211,16 +212,16 @@ def jobs_cancel(sink: JobSink, mover: Mover) -> int:
     ):
         ids = Step.objects.filter(task__status=TaskStatus.CANCELLED, status=old).values_list("pk", flat=True)
         move(mover, "step", list(ids), old, StepStatus.CANCELLED, reason="task-cancelled")
-    attempts = PandaAttempt.objects.filter(
-        end=None, step__task__status=TaskStatus.CANCELLED, step__status__in=IN_PANDA
-    ).exclude(panda_id=None)
+    unwanted = Q(step__task__status=TaskStatus.CANCELLED, step__status__in=IN_PANDA)
+    unwanted |= Q(step__status=StepStatus.CANCELLED)
+    attempts = PandaAttempt.objects.filter(unwanted, end=None).exclude(panda_id=None)
     waiting = dict(attempts.exclude(step__reason=CANCEL_ASKED).values_list("panda_id", "step_id"))
     if not waiting:
         return 0
     answer = sink.cancel(sorted(waiting))
     if isinstance(answer, Unavailable | Refused | Broken):
-        log.warning("%d jobs of cancelled tasks not ended yet: PanDA is %s", len(waiting), describe(answer))
+        log.warning("%d jobs that are not wanted not ended yet: PanDA is %s", len(waiting), describe(answer))
         return 0
-    for status in IN_PANDA:
+    for status in (*IN_PANDA, StepStatus.CANCELLED):
         note("step", [waiting[panda_id] for panda_id in answer], status, CANCEL_ASKED)
     return len(answer)

@@ -30,6 +30,7 @@ from prodsys_core.plan import GroupCount, backoff_s, crosscheck_problems
 from prodsys_core.ports import Accepted, Broken, NotThere, Refused, Stored, Unavailable, UnderWay
 from prodsys_core.services.jobs import input_list_path, piece_names, step_outputs, task_names
 from prodsys_core.services.moves import Mover, move, note
+from prodsys_core.services.runs import current_groups
 from prodsys_core.storage import OutsideRoot, SiteFilesystem, below, open_tape
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def _hold(step: Step, reason: str, message: str, mover: Mover) -> None:
 
 def crosscheck(config: Config, site: Site, step: Step, mover: Mover) -> bool:
     """Count what is in the chunks and in the merged files of a run. A difference makes the run suspicious."""
-    groups = list(MergeGroup.objects.filter(plan__run=step.run).order_by("product", "piece"))
+    groups = list(current_groups(plan__run=step.run).order_by("product", "piece"))
     counted = [(group, _count_group(site, group)) for group in groups]
     problems = crosscheck_problems(count for _, count in counted)
     with transaction.atomic():
@@ -201,8 +202,13 @@ def _logs(step: Step) -> tuple[list[str], list[str]]:
     for other in panda_steps(step):
         for attempt in range(1, other.attempt + 1):
             path = chunk_path(table, names, "log", step_outputs(other, attempt)["log"])
-            (needed if attempt == other.attempt else others).append(path)
+            (needed if attempt == _counted(other) else others).append(path)
     return needed, others
+
+
+def _counted(step: Step) -> int:
+    """The attempt whose files count; 0 where none does: left out by a manager, or merged again."""
+    return 0 if step.status == StepStatus.CANCELLED else step.attempt
 
 
 def panda_steps(step: Step) -> Iterable[Step]:
@@ -288,7 +294,8 @@ def clean(config: Config, site: Site, step: Step, mover: Mover) -> bool:
 def _check_merged(site: Site, step: Step) -> None:
     """Without tape the merged files on the site are the only ones: each must be there as its job reported it."""
     names, files = task_names(step.task), SiteFilesystem(site.files.root)
-    for merge in Step.objects.filter(run=step.run, kind__in=MERGES).select_related("task", "run", "group"):
+    merges = Step.objects.filter(run=step.run, kind__in=MERGES, status=StepStatus.FINISHED)
+    for merge in merges.select_related("task", "run", "group"):
         product = merge.group.product
         lfn = step_outputs(merge, merge.attempt)[product]
         path = merged_path(tables.products(), names, product, lfn)
@@ -307,7 +314,7 @@ def _intermediates(site: Site, step: Step) -> Iterable[str]:
             for product, lfn in step_outputs(other, attempt).items():
                 if not merged or product == "log":
                     yield chunk_path(table, names, product, lfn)
-                elif attempt < other.attempt:
+                elif attempt != _counted(other):
                     yield merged_path(table, names, product, lfn)
 
 

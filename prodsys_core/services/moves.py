@@ -4,7 +4,7 @@ edges, with one Transition row each. Somebody else's change in between makes the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -79,6 +79,16 @@ def move(
             )
         moved.extend(rows)
     return moved
+
+
+def move_each(
+    mover: Mover, subject: str, rows: Iterable[Any], new: Callable[[Any], str], **columns: Any
+) -> int:
+    """Move each row from the status it was read with; returns how many were still in it."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        groups.setdefault((row.status, new(row)), []).append(row.pk)
+    return sum(len(move(mover, subject, ids, old, to, **columns)) for (old, to), ids in groups.items())
 
 
 def note(

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from django.db import transaction
-from django.db.models import Count, Exists, OuterRef
+from django.db.models import Count, Exists, Max, OuterRef, QuerySet
 
 from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
@@ -43,9 +43,10 @@ class NoSize(Exception):
 
 
 def runs_merge(config: Config, mover: Mover) -> int:
-    """Plan the merges of every open run whose last chunk is finished; returns the number of runs planned."""
+    """Plan the merges of every open run whose last chunk is finished; returns the number of runs planned. Chunks that
+    a manager has left out (cancelled) are not waited for."""
     unfinished = Step.objects.filter(run=OuterRef("pk"), kind=StepKind.RECONSTRUCT).exclude(
-        status=StepStatus.FINISHED
+        status__in=(StepStatus.FINISHED, StepStatus.CANCELLED)
     )
     runs = Run.objects.filter(~Exists(unfinished), status=RunStatus.OPEN, task__status__in=ADVANCED)
     planned = 0
@@ -69,7 +70,11 @@ def _plan_run(config: Config, site: Site, run: Run, mover: Mover) -> int:
     with transaction.atomic():
         if not move(mover, "run", [run.pk], RunStatus.OPEN, RunStatus.MERGING):
             return 0
-        plan = MergePlan.objects.create(run=run, generation=1, made_at=mover.now)
+        if _chunks_wanted(run) != {item.job_id for found in inputs.values() for item in found}:
+            transaction.set_rollback(True)  # a manager left a chunk out or took one in meanwhile: next tick
+            return 0
+        last = MergePlan.objects.filter(run=run).aggregate(n=Max("generation"))["n"] or 0
+        plan = MergePlan.objects.create(run=run, generation=last + 1, made_at=mover.now)
         for product in table.types[run.task.type]:
             limit = limits[product]
             groups = plan_groups(
@@ -91,25 +96,46 @@ def _store_groups(
     mover: Mover,
 ) -> None:
     kind = tables.products().products[product].step
+    used = Step.objects.filter(run=run, kind=kind).aggregate(n=Max("attempt"))["n"] or 0
     for piece, members in enumerate(groups):
         group = MergeGroup.objects.create(plan=plan, product=product, piece=piece)
         MergeInput.objects.bulk_create(
             MergeInput(group=group, job_id=item.job_id, lfn=item.lfn, size=item.size, n_events=item.n_events)
             for item in members
         )
-        open_step(config, run, kind, mover, group=group)
+        open_step(config, run, kind, mover, group, attempt=used)
 
 
-def open_step(config: Config, run: Run, kind: str, mover: Mover, group: MergeGroup | None = None) -> None:
-    """Make a step of a run or group, waiting to be done."""
+def _chunks_wanted(run: Run) -> set[int]:
+    steps = Step.objects.filter(run=run, kind=StepKind.RECONSTRUCT).exclude(status=StepStatus.CANCELLED)
+    return set(steps.values_list("job_id", flat=True))
+
+
+def current_groups(**of: object) -> QuerySet[MergeGroup]:
+    """Merge groups of runs' last generation: work of an older one was cancelled when a manager had it merged again."""
+    return MergeGroup.objects.filter(**of).exclude(steps__status=StepStatus.CANCELLED)
+
+
+def open_step(
+    config: Config, run: Run, kind: str, mover: Mover, group: MergeGroup | None = None, attempt: int = 0
+) -> None:
+    """Make a step of a run or group, waiting to be done. Merges of a later generation go on counting `attempt`, which
+    is in their files' names. A run's own step of an earlier generation is opened again."""
     subject = group.pk if group else run.pk
+    work = work_key(config.instance, run.task_id, kind, subject)
+    again = list(Step.objects.filter(work=work, status=StepStatus.CANCELLED).values_list("pk", flat=True))
+    if again:
+        columns = {"failures": 0, "next_try_at": None}
+        move(mover, "step", again, StepStatus.CANCELLED, StepStatus.READY, reason="opened-again", **columns)
+        return
     Step.objects.create(
         task=run.task,
         run=run,
         group=group,
         kind=kind,
-        work=work_key(config.instance, run.task_id, kind, subject),
+        work=work,
         status=StepStatus.READY,
+        attempt=attempt,
         status_at=mover.now,
     )
 
@@ -165,7 +191,7 @@ def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> i
             continue  # planned by runs_merge, with the run's status
         with transaction.atomic():
             if kind == StepKind.TRANSFER:
-                groups = MergeGroup.objects.filter(plan__run=run).exclude(steps__kind=StepKind.TRANSFER)
+                groups = current_groups(plan__run=run).exclude(steps__kind=StepKind.TRANSFER)
                 for group in groups.order_by("pk"):
                     open_step(config, run, kind, mover, group=group)
                     opened += 1
@@ -176,18 +202,19 @@ def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> i
 
 
 def load_progress(config: Config, runs: Iterable[Run]) -> Mapping[int, RunProgress]:
-    """Counts of steps of runs that have a merge plan."""
+    """Counts of steps of runs that have a merge plan; cancelled ones are not wanted any more and do not count."""
     by_pk = {run.pk: run for run in runs}
     counts: dict[int, dict[StepKind, tuple[int, int]]] = {}
     for pk, run in by_pk.items():
         merges = [link.kind for link in tables.chains()[run.task.type] if link.kind in MERGES]
-        counts[pk] = dict.fromkeys(merges, (0, 0))
-    rows = Step.objects.filter(run__in=by_pk).values("run_id", "kind", "status").annotate(n=Count("pk"))
+        counts[pk] = dict.fromkeys((StepKind.RECONSTRUCT, *merges), (0, 0))
+    wanted = Step.objects.filter(run__in=by_pk).exclude(status=StepStatus.CANCELLED)
+    rows = wanted.values("run_id", "kind", "status").annotate(n=Count("pk"))
     for row in rows.order_by():
         total, finished = counts[row["run_id"]].get(StepKind(row["kind"]), (0, 0))
         done = row["n"] if row["status"] == StepStatus.FINISHED else 0
         counts[row["run_id"]][StepKind(row["kind"])] = (total + row["n"], finished + done)
-    groups = MergeGroup.objects.filter(plan__run__in=by_pk).values("plan__run_id").annotate(n=Count("pk"))
+    groups = current_groups(plan__run__in=by_pk).values("plan__run_id").annotate(n=Count("pk"))
     n_groups = {row["plan__run_id"]: row["n"] for row in groups.order_by()}
     for pk, run in by_pk.items():
         _set_transfers(config, run, counts[pk], n_groups.get(pk, 0))

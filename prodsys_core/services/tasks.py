@@ -24,7 +24,7 @@ from prodsys_core.lifecycle import PANDA_KINDS, Role, StepKind, StepStatus, Task
 from prodsys_core.models import MESSAGE_LENGTH, Job, MergeLimit, Run, Step, Task, Transition
 from prodsys_core.naming import work_key
 from prodsys_core.plan import backoff_s
-from prodsys_core.services.moves import Mover, move, note
+from prodsys_core.services.moves import Mover, move, move_each, note
 from prodsys_core.taskfile import TaskFile
 
 log = logging.getLogger(__name__)
@@ -118,12 +118,8 @@ def resend_candidates(task: Task, status: str) -> list[Step]:
 
 def steps_resend(steps: Iterable[Step], mover: Mover) -> int:
     """Give each of these steps one more attempt, whatever it has been charged; returns how many."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for step in steps:
-        groups.setdefault((step.status, waiting_status(step.kind)), []).append(step.pk)
-    return sum(
-        len(move(mover, "step", ids, old, new, reason="resent", next_try_at=None))
-        for (old, new), ids in groups.items()
+    return move_each(
+        mover, "step", steps, lambda step: waiting_status(step.kind), reason="resent", next_try_at=None
     )
 
 

@@ -36,20 +36,46 @@ def test_task_edges_are_those_of_the_specification():
         assert service == ((old, new) in SERVICE_EDGES), (old, new)
 
 
-def test_managers_move_no_run_and_only_resend_steps():
-    assert all(roles == {life.Role.SERVICE} for roles in life.RUN_EDGES.values())
-    by_hand = {edge for edge, roles in life.STEP_EDGES.items() if life.Role.MANAGER in roles}
-    assert by_hand == set(itertools.product(("failed", "manual check is needed"), ("staged", "ready")))
+def test_run_edges_are_those_of_the_specification():
+    by_hand = {("suspicious", new) for new in ("checked", "merging", "open")} | {("merging", "open")}
+    by_service = {
+        ("open", "merging"),
+        ("merging", "checked"),
+        ("merging", "suspicious"),
+        ("checked", "archived"),
+    }
+    for old, new in itertools.product(life.RunStatus, repeat=2):
+        assert (life.check_edge("run", old, new, life.Role.MANAGER) is None) == ((old, new) in by_hand)
+        assert (life.check_edge("run", old, new, life.Role.SERVICE) is None) == ((old, new) in by_service)
 
 
-def test_nothing_leaves_an_end():
+def test_step_edges_of_managers_are_those_of_the_specification():
+    by_hand = set(itertools.product(("failed", "manual check is needed"), ("staged", "ready")))
+    by_hand |= {(old.value, "cancelled") for old in life.StepStatus} - {
+        (x, "cancelled") for x in ("staging", "paused")
+    }
+    by_hand |= {("cancelled", "defined"), ("manual check is needed", "finished")}
+    by_hand -= {("cancelled", "cancelled")}
+    for old, new in itertools.product(life.StepStatus, repeat=2):
+        assert (life.check_edge("step", old, new, life.Role.MANAGER) is None) == ((old, new) in by_hand), (
+            old,
+            new,
+        )
+
+
+def test_no_service_leaves_an_end():
     ends = {
         "task": ("archived", "cancelled"),
         "step": ("finished", "cancelled"),
         "run": ("archived", "suspicious"),
     }
-    for subject, statuses in ends.items():
-        assert not [edge for edge in life.EDGES[subject] if edge[0] in statuses]
+    left = [
+        edge
+        for subject, statuses in ends.items()
+        for edge, roles in life.EDGES[subject].items()
+        if edge[0] in statuses and life.Role.SERVICE in roles
+    ]
+    assert left == [("cancelled", "ready")]
 
 
 def test_refusal_names_what_is_possible():

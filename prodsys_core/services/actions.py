@@ -1,0 +1,202 @@
+"""What a manager does to jobs and runs of a task. Each action is a row of `ACTIONS`: it finds what it would touch,
+which is shown, and then does it to exactly those rows, each from the status it was shown with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from prodsys_core.chunks import in_chunks
+from prodsys_core.lifecycle import RunStatus, StepKind, StepStatus, TaskStatus
+from prodsys_core.models import REASON_LENGTH, Run, Step, Task
+from prodsys_core.services.moves import Mover, move_each
+
+WHY_LENGTH = 40
+MERGED = (RunStatus.MERGING, RunStatus.SUSPICIOUS)
+FINISHED_TASKS = (TaskStatus.CANCELLED, TaskStatus.ARCHIVED)
+
+
+class BadPick(Exception):
+    """What was named cannot be touched by this action; the text says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Run numbers and raw files that were named, and the manager's reason."""
+
+    runs: tuple[int, ...] = ()
+    files: tuple[str, ...] = ()
+    why: str = ""
+
+    def reason(self, word: str) -> str:
+        """Reason column: the action's word, then the manager's."""
+        return f"{word}: {self.why}"[:REASON_LENGTH] if self.why else word
+
+
+Rows = Sequence[Step] | Sequence[Run]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """`find` what can be touched, of all that was named or of the whole task; `named`: something must be named."""
+
+    text: str
+    find: Callable[[Task], QuerySet[Step] | QuerySet[Run]]
+    perform: Callable[[Rows, Pick, Mover], int]
+    named: bool = True
+    unfinished: bool = False
+
+
+def pick_rows(action: Action, task: Task, pick: Pick) -> list[Step] | list[Run]:
+    """Rows that the action would touch. Raises BadPick if nothing or something impossible is named."""
+    if action.named and not (pick.runs or pick.files):
+        raise BadPick("name runs (--run) or files (--file)")
+    if len(pick.why) > WHY_LENGTH or not pick.why.isprintable():
+        raise BadPick(f"--why: expected at most {WHY_LENGTH} printable characters")
+    found = action.find(task)
+    if found.model is Run:
+        if pick.files:
+            raise BadPick("this action takes runs (--run), not files")
+        rows = list(found.filter(number__in=pick.runs) if pick.runs else found)
+        _all_found("run", pick.runs, {row.number for row in rows})
+        return rows
+    chosen = found.filter(run__number__in=pick.runs) if pick.runs else found
+    if pick.files:
+        chosen = chosen.filter(job__file__in=pick.files)
+    elif action.unfinished:
+        chosen = chosen.exclude(status=StepStatus.FINISHED)  # finished ones only by name
+    rows = list(chosen.select_related("run", "job").order_by("run__number", "job__chunk"))
+    _all_found("file", pick.files, {row.job.file for row in rows})
+    _all_found("run", pick.runs, {row.run.number for row in rows})
+    return rows
+
+
+def _all_found(kind: str, named: Sequence[object], found: set[object]) -> None:
+    missing = [str(item) for item in dict.fromkeys(named) if item not in found]
+    if missing:
+        raise BadPick(f"nothing that this action may touch: {kind} {', '.join(missing[:20])}")
+
+
+def row_line(row: Step | Run) -> str:
+    """What is shown of a row before it is touched."""
+    name = f"run {row.number}" if isinstance(row, Run) else row.job.file
+    return "\t".join(part for part in (name, row.status, row.reason, row.message) if part)
+
+
+# --- chunks of a run ------------------------------------------------------------------------------------------
+
+
+def _chunks(task: Task) -> QuerySet[Step]:
+    """Reconstruct steps of runs that are not merged yet."""
+    if task.status in FINISHED_TASKS:
+        return Step.objects.none()
+    return Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT, run__status=RunStatus.OPEN)
+
+
+def _left_out(task: Task) -> QuerySet[Step]:
+    """Left out, and PanDA is done with them."""
+    return (
+        _chunks(task).filter(status=StepStatus.CANCELLED).exclude(attempts__end=None, attempts__isnull=False)
+    )
+
+
+def _of_open_runs(steps: Sequence[Step]) -> list[Step]:
+    """Lock the steps' runs: while it is held no merge plan is made of them."""
+    wanted = sorted({step.run_id for step in steps})
+    locked: set[int] = set()
+    for part in in_chunks(wanted):
+        runs = Run.objects.select_for_update().filter(pk__in=part, status=RunStatus.OPEN)
+        locked.update(runs.values_list("pk", flat=True))
+    return [step for step in steps if step.run_id in locked]
+
+
+def exclude(rows: Rows, pick: Pick, mover: Mover) -> int:
+    """Leave chunks out of their runs; PanDA jobs of theirs are ended by the next tick."""
+    with transaction.atomic():
+        steps = _of_open_runs(rows)
+        columns = {"reason": pick.reason("left-out"), "next_try_at": None}
+        return move_each(mover, "step", steps, lambda _: StepStatus.CANCELLED, **columns)
+
+
+def include(rows: Rows, pick: Pick, mover: Mover) -> int:
+    """Take chunks in again."""
+    with transaction.atomic():
+        steps = _of_open_runs(rows)
+        return move_each(mover, "step", steps, lambda _: StepStatus.DEFINED, reason=pick.reason("taken-in"))
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+
+def _runs(*statuses: str) -> Callable[[Task], QuerySet[Run]]:
+    def find(task: Task) -> QuerySet[Run]:
+        open_task = Run.objects.filter(task=task, status__in=statuses).exclude(
+            task__status__in=FINISHED_TASKS
+        )
+        return open_task.order_by("number")
+
+    return find
+
+
+def _with_crosscheck(run_status: str, step_status: str, word: str) -> Callable[[Rows, Pick, Mover], int]:
+    """Move runs, and their cross-checks that wait for a person with them."""
+
+    def perform(rows: Rows, pick: Pick, mover: Mover) -> int:
+        held = Step.objects.filter(kind=StepKind.CROSS_CHECK, status=StepStatus.MANUAL_CHECK)
+        moved = 0
+        for run in rows:
+            with transaction.atomic():
+                columns = {"reason": pick.reason(word), "failures": 0, "next_try_at": None}
+                move_each(mover, "step", held.filter(run=run), lambda _: step_status, **columns)
+                moved += move_each(mover, "run", [run], lambda _: run_status, reason=pick.reason(word))
+        return moved
+
+    return perform
+
+
+def merge_again(rows: Rows, pick: Pick, mover: Mover) -> int:
+    """Cancel what was made of the runs' merge plans; the next tick plans the next generation. Files of the older one
+    keep their names (the attempt is in them) until the run is cleaned."""
+    moved = 0
+    for run in rows:
+        with transaction.atomic():
+            reopened = move_each(
+                mover, "run", [run], lambda _: RunStatus.OPEN, reason=pick.reason("merge-again")
+            )
+            if reopened:
+                old = Step.objects.filter(run=run).exclude(kind=StepKind.RECONSTRUCT)
+                columns = {"reason": "merged-again", "next_try_at": None}
+                steps = list(old.exclude(status=StepStatus.CANCELLED))
+                move_each(mover, "step", steps, lambda _: StepStatus.CANCELLED, **columns)
+            moved += reopened
+    return moved
+
+
+ACTIONS: dict[str, Action] = {
+    "exclude": Action(
+        "leave chunks out of their runs: the files named, or all of a run that are not finished (closes the run)",
+        lambda task: _chunks(task).exclude(status=StepStatus.CANCELLED),
+        exclude,
+        unfinished=True,
+    ),
+    "include": Action("take chunks in again that were left out", _left_out, include),
+    "accept-run": Action(
+        "a suspicious run is good: its counts differ for a reason that is known",
+        _runs(RunStatus.SUSPICIOUS),
+        _with_crosscheck(RunStatus.CHECKED, StepStatus.FINISHED, "accepted"),
+    ),
+    "check-again": Action(
+        "count the files of a suspicious run again",
+        _runs(RunStatus.SUSPICIOUS),
+        _with_crosscheck(RunStatus.MERGING, StepStatus.READY, "check-again"),
+    ),
+    "merge-again": Action(
+        "merge a run again, before anything of it is on tape; then chunks can be left out",
+        _runs(*MERGED),
+        merge_again,
+    ),
+}
