@@ -24,7 +24,9 @@ def main(verb: str, runtime: str, server_name: str) -> int:
         return run_aprun(runtime)
     server = _connect(runtime)
     if server is None:
-        return _server_down(verb, server_name)
+        text, exit_code = server_down(verb, server_name)
+        sys.stderr.write(text)
+        return exit_code
     request = _render(verb)
     answer = _ask(server, request + "}\n")
     if answer is not None and answer[3] == "stdin":
@@ -93,21 +95,22 @@ def _write(fd: int, text: bytes) -> None:
         text = text[os.write(fd, text) :]
 
 
-def _server_down(verb: str, name: str) -> int:
-    """What the commands say when nobody listens (captured from Torque 6.1.3)."""
+def server_down(verb: str, name: str) -> tuple[str, int]:
+    """What the commands say and exit with when nobody listens (captured from Torque 6.1.3)."""
     once = (
         f"\nUnable to communicate with {name}(127.0.0.1)\nCannot connect to specified server host '{name}'.\n"
     )
-    match verb:
-        case "pbsnodes":
-            sys.stderr.write(
-                f"{once}pbsnodes: cannot connect to server {name}, error=111 (Connection refused)\n"
-            )
-            return 1
+    if verb == "pbsnodes":
+        return f"{once}pbsnodes: cannot connect to server {name}, error=111 (Connection refused)\n", 1
     times = 3 if verb == "qstat" else 1
-    sys.stderr.write(
-        f"{once * times}{verb}: cannot connect to server {name} (errno=111) Connection refused\n"
-    )
-    if verb == "qstat":
-        sys.stderr.write("qstat: Error (111 - Connection refused) \n")
-    return 111
+    text = f"{once * times}{verb}: cannot connect to server {name} (errno=111) Connection refused\n"
+    return text + ("qstat: Error (111 - Connection refused) \n" if verb == "qstat" else ""), 111
+
+
+def authority_down(verb: str) -> tuple[str, int]:
+    """What they say when trqauthd, which vouches for users, is not there (captured)."""
+    times = 3 if verb == "qstat" else 1
+    reason = "could not connect to trqauthd"
+    text = "socket_connect_unix failed: 15137\n" * times
+    text += f"{verb}: cannot connect to server (null) (errno=15137) {reason}\n"
+    return text + (f"qstat: Error (15137 - {reason}) \n" if verb == "qstat" else ""), 33

@@ -11,6 +11,7 @@ class Pbse(IntEnum):
 
     UNKJOBID = 15001
     PERM = 15007
+    UNKSIG = 15015
     BADATVAL = 15016
     BADSTATE = 15018
     UNKQUE = 15020
@@ -19,14 +20,17 @@ class Pbse(IntEnum):
     EXCQRESC = 15038
     NORERUN = 15040
     MAXQUED = 15048
+    BADDEPEND = 15056
     NORELYMOM = 15072
     MAXUSERQUED = 15076
+    BAD_ARRAY_REQ = 15083
     INVALID_SYNTAX = 15131
 
 
 TEXTS: dict[Pbse, str] = {
     Pbse.UNKJOBID: "Unknown Job Id Error",
     Pbse.PERM: "Unauthorized Request ",
+    Pbse.UNKSIG: "Unknown/illegal signal name",
     Pbse.BADATVAL: "Illegal attribute or resource value for",
     Pbse.BADSTATE: "Request invalid for state of job",
     Pbse.UNKQUE: "Unknown queue",
@@ -35,6 +39,8 @@ TEXTS: dict[Pbse, str] = {
     Pbse.EXCQRESC: "Job exceeds queue resource limits",
     Pbse.NORERUN: "job is not rerunnable",
     Pbse.MAXQUED: "Maximum number of jobs already in queue",
+    Pbse.BADDEPEND: "Invalid Job Dependency",
+    Pbse.BAD_ARRAY_REQ: "Bad Job Array Request",
     Pbse.NORELYMOM: "Server could not connect to MOM",
     Pbse.MAXUSERQUED: "Maximum number of jobs already in queue for user",
     Pbse.INVALID_SYNTAX: "Command syntax invalid",

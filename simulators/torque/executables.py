@@ -7,7 +7,22 @@ import shlex
 import sys
 from pathlib import Path
 
-VERBS = ("qsub", "qstat", "qdel", "pbsnodes", "aprun")
+VERBS = (
+    "qsub",
+    "qstat",
+    "qdel",
+    "qselect",
+    "qhold",
+    "qrls",
+    "qalter",
+    "qmove",
+    "qsig",
+    "qrerun",
+    "qrun",
+    "pbsnodes",
+    "showbf",
+    "aprun",
+)
 _ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -13,6 +13,7 @@ class Letter(StrEnum):
 
     QUEUED = "Q"
     HELD = "H"
+    WAITING = "W"
     RUNNING = "R"
     COMPLETE = "C"
 
@@ -32,6 +33,7 @@ class Submission:
     `resources` keeps the order of the `-l` words as they were given. `variables` are those of -v and -V,
     `user_variables` the PBS_O_* of the submitting environment.
     `host` is the submitting host. Paths of the outputs are absolute, None for the default name.
+    `array`, `depend`: the texts of -t and -W depend=; `start_after`: epoch seconds of -a.
     """
 
     owner: str
@@ -53,11 +55,19 @@ class Submission:
     submit_args: str = ""
     host: str = "localhost"
     mail_points: str = "a"
+    shell: str | None = None
+    array: str | None = None
+    start_after: float | None = None
+    depend: str | None = None
 
 
 @dataclass(slots=True)
 class BatchJob:
-    """One batch job as the server knows it. Times are epoch seconds."""
+    """One batch job as the server knows it, or one element of an array. Times are epoch seconds.
+
+    `holds`: u by the user, s by the server (a dependency), l by the array's limit. `depends`: kind and ids of
+    what it waits for. `restarted`: the server was restarted while it ran.
+    """
 
     sequence: int
     batch_id: str
@@ -73,6 +83,7 @@ class BatchJob:
     comment: str = ""
     placement: Placement = ()
     started_at: float | None = None
+    last_start_at: float | None = None
     completed_at: float | None = None
     script_ended_at: float | None = None
     start_count: int = 0
@@ -80,6 +91,21 @@ class BatchJob:
     exit_status: int | None = None
     stop: Stop | None = None
     reservation: int = 0
+    index: int | None = None
+    holds: str = ""
+    depends: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    hint: str = ""
+    restarted: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name; an element's ends with its index."""
+        return self.submission.name if self.index is None else f"{self.submission.name}-{self.index}"
+
+    def default_output(self, letter: str) -> str:
+        """File name of stdout ("o") or stderr ("e") where the user gave none."""
+        ending = "" if self.index is None else f"-{self.index}"
+        return f"{self.submission.name}.{letter}{self.sequence}{ending}"
 
     @property
     def start(self) -> float:
@@ -89,12 +115,27 @@ class BatchJob:
         return self.started_at
 
 
+@dataclass(frozen=True, slots=True)
+class JobArray:
+    """What -t made: `elements` are the ids of its batch jobs, of which `limit` may run at once."""
+
+    sequence: int
+    batch_id: str
+    submission: Submission
+    queue: str
+    resources: tuple[tuple[str, str], ...]
+    created_at: float
+    elements: tuple[str, ...]
+    limit: int | None
+
+
 @dataclass(slots=True)
 class Node:
     """A compute node; `jobs` are the batch jobs that hold slots on it."""
 
     number: int
     up: bool = True
+    died_at: float | None = None
     jobs: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from simulators.torque.job import BatchJob, Node
+from simulators.torque.nodetexts import node_label
 from simulators.torque.site import TorqueSite
-from simulators.torque.texts import node_label, variables
+from simulators.torque.texts import variables
 
 
 def job_environment(
@@ -28,7 +29,7 @@ def job_environment(
         "PBS_GPUFILE": f"{aux}gpu",
         "PBS_JOBCOOKIE": cookie,
         "PBS_JOBID": job.batch_id,
-        "PBS_JOBNAME": job.submission.name,
+        "PBS_JOBNAME": job.name,
         "PBS_MICFILE": f"{aux}mic",
         "PBS_MOMPORT": "15003",
         "PBS_NODEFILE": aux,

@@ -238,7 +238,7 @@ class SimulatedMachine:
         made = job.submission
         for ending, path in run.spool.items():
             wanted, letter = (made.stdout, "o") if ending == "OU" else (made.stderr, "e")
-            default = f"{made.name}.{letter}{job.sequence}"
+            default = job.default_output(letter)
             target = wanted or os.path.join(made.work_dir, default)
             if os.path.isdir(target):
                 target = os.path.join(target, default)
@@ -248,6 +248,8 @@ class SimulatedMachine:
             except OSError as error:
                 kept = self._places.inside("undelivered", os.path.basename(path))
                 os.rename(path, kept)
+                if job.batch_id in self._model.jobs:
+                    self._model.output_undelivered(job.batch_id)
                 self._log("undelivered", batch_id=job.batch_id, path=target, kept=kept, reason=str(error))
 
     # --- nodes ------------------------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ class SimulatedMachine:
         self._watch(keeper.peer, None)
         count = keeper.kill() - 1  # itself
         shutil.rmtree(self.local_dir(number), ignore_errors=True)
-        self._model.node_died(number)
+        self._model.node_died(number, self._now())
         self._log("node_died", node=self._site.node_name(number), processes=count)
         self.applications.node_died(number)
         reap_adopted(self._keepers())

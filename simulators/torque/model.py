@@ -2,7 +2,7 @@
 
 State machine of a batch job (letters as qstat prints them):
 
-    submit -> Q (H when held) -> R -> C -> unknown id after keep_completed
+    submit -> Q (H when held, W until a time) -> R -> C -> unknown id after keep_completed
     Q, H -> delete -> C without an exit status
     R -> delete -> R until its script has ended -> C with 271;  walltime -> C with -11
     R -> requeue (rerunable only) -> Q, start_count grows at the next start
@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from simulators.kernel import Timers
+from simulators.torque.arrays import parse_array, parse_depend, verdict
 from simulators.torque.errors import Pbse, TorqueError
 from simulators.torque.job import (
     BatchJob,
+    JobArray,
     JobOver,
     KillJob,
     Letter,
@@ -34,7 +36,16 @@ from simulators.torque.job import (
     TerminateJob,
 )
 from simulators.torque.resources import parse_resources
-from simulators.torque.schedule import Layout, NodeRequest, Placement, Running, Waiting, place, plan_starts
+from simulators.torque.schedule import (
+    Layout,
+    NodeRequest,
+    Placement,
+    Running,
+    Waiting,
+    place,
+    plan_starts,
+    reserve,
+)
 from simulators.torque.site import QueueSpec, TorqueSite
 
 EXIT_WALLTIME = -11
@@ -56,19 +67,23 @@ class TorqueModel:
     def __init__(self, site: TorqueSite) -> None:
         self.site = site
         self.jobs: dict[str, BatchJob] = {}
+        self.arrays: dict[str, JobArray] = {}
         self.nodes = {number: Node(number) for number in range(1, site.nodes + 1)}
         self._sequence = site.first_sequence
+        self.made_at = 0.0
         self._reservations = 0
+        self._dependents: set[str] = set()
         self._timers: Timers[_Due | None] = Timers()
         self._outputs: list[Output] = []
         self._pass_at: float | None = None
         numbers = range(1, site.nodes + 1)
-        # Cray mode fills from the lowest number, cluster mode from the highest (captured exec_host lines).
+        # Both modes fill from the lowest number; cluster mode lists the highest first (captured exec_host lines).
         self._layout = Layout(
-            order=tuple(numbers) if site.cray else tuple(reversed(numbers)),
-            features={number: frozenset(site.features) for number in numbers},
+            order=tuple(numbers),
+            features={number: frozenset(site.features_of(number)) for number in numbers},
             slots=site.slots,
             whole_nodes=site.cray,
+            highest_first=not site.cray,
         )
 
     # --- time -----------------------------------------------------------------------------------------------
@@ -103,13 +118,39 @@ class TorqueModel:
         job = self._admit(now, sequence, submission)
         if isinstance(job, TorqueError):
             return job
+        if submission.array is not None:
+            return self._make_array(now, job)
         if submission.script.strip():
             self.jobs[job.batch_id] = job
+            if job.depends:
+                self._dependents.add(job.batch_id)
             self._want_pass(job.eligible_at)
         return job.batch_id
 
-    def delete(self, now: float, batch_id: str, user: str) -> TorqueError | None:
-        """qdel. A waiting job is complete at once; a running one is asked to end."""
+    @property
+    def next_sequence(self) -> int:
+        """Number of the next submission."""
+        return self._sequence
+
+    def drop_hold(self, now: float, job: BatchJob, hold: str) -> None:
+        """Take one hold from a job; without any it is queued."""
+        job.holds = job.holds.replace(hold, "")
+        if job.state is Letter.HELD and not job.holds:
+            job.state, job.changed_at = Letter.QUEUED, now
+            job.eligible_at = now + self.site.start_delay_s
+            self._want_pass(job.eligible_at)
+
+    def queue_refuses(
+        self, name: str, submission: Submission, parts: tuple[NodeRequest, ...], walltime_s: int
+    ) -> TorqueError | None:
+        """Why a queue would not take such a job; None if it would."""
+        queue = self.site.queues.get(name)
+        if queue is None:
+            return TorqueError(Pbse.UNKQUE, "requested queue not found")
+        return self._limits(name, queue, submission, parts, walltime_s)
+
+    def delete(self, now: float, batch_id: str, user: str, kill: bool = False) -> TorqueError | None:
+        """qdel. A waiting job is complete at once; a running one is asked to end (`kill`: ended at once)."""
         job = self.jobs.get(batch_id)
         if job is None:
             return TorqueError(Pbse.UNKJOBID)
@@ -124,6 +165,8 @@ class TorqueModel:
             return TorqueError(Pbse.NORELYMOM)
         else:
             self._stop(now, job, Stop.DELETED)
+            if kill:
+                self._outputs.append(KillJob(batch_id))
         return None
 
     def requeue(self, now: float, batch_id: str, forced: bool = False) -> TorqueError | None:
@@ -142,6 +185,28 @@ class TorqueModel:
             job.stop = Stop.REQUEUED
             self._outputs.append(KillJob(batch_id))
         return None
+
+    def holes(self, now: float) -> tuple[tuple[int, float | None], ...]:
+        """Backfill windows from now on: (nodes, seconds until a reservation needs them; None: nothing does).
+
+        The reservation is that of the first waiting job; largest window first.
+        """
+        free = self._free()
+        idle = [number for number, slots in free.items() if len(slots) == self.site.slots]
+        queued = [job for job in self.jobs.values() if job.state is Letter.QUEUED]
+        if not queued:
+            return ((len(idle), None),) if idle else ()
+        running = [job for job in self.jobs.values() if job.state is Letter.RUNNING]
+        first = min(queued, key=self._turn)
+        ends = [Running(max(now, job.start + job.walltime_s), job.placement) for job in running]
+        shadow_s, reserved = reserve(self._layout, free, first.parts, ends)
+        unreserved = [number for number in idle if number not in reserved]
+        windows = [(len(idle), shadow_s - now if shadow_s != math.inf else None), (len(unreserved), None)]
+        return tuple(window for window in dict.fromkeys(windows) if window[0])
+
+    def _turn(self, job: BatchJob) -> tuple[int, int]:
+        """Smaller is earlier: priority, then first come first served."""
+        return -self.site.queues[job.queue].priority - job.submission.priority, job.sequence
 
     # --- inputs from the machine ----------------------------------------------------------------------------
 
@@ -168,9 +233,35 @@ class TorqueModel:
                 job.exit_status = exit_status
         self._timers.set(now + self.site.release_s, self._due(job, self._release))
 
-    def node_died(self, number: int) -> None:
-        """A node is gone, with everything that ran on it."""
-        self.nodes[number].up = False
+    def purge(self, batch_id: str) -> None:
+        """qdel -p by an operator: the job is forgotten, whatever it does; its id is unknown afterwards."""
+        job = self.jobs.pop(batch_id)
+        for share in job.placement:
+            self.nodes[share.node].jobs.pop(batch_id, None)
+
+    def output_undelivered(self, batch_id: str) -> None:
+        """The output files could not be brought where the user wants them."""
+        self.jobs[
+            batch_id
+        ].hint = "Unable to copy files back - please see the mother superior's log for exact details."
+
+    def server_restarted(self) -> None:
+        """pbs_server was ended and started: running jobs go on; what it knew of their start is lost."""
+        for job in self.jobs.values():
+            if job.state is Letter.RUNNING:
+                job.restarted = True
+
+    def start_failed(self, now: float, batch_id: str, exit_status: int) -> None:
+        """The MOM could not start the script and will be asked again: back to the queue, start_count grows."""
+        job = self.jobs[batch_id]
+        if job.state is Letter.RUNNING and job.script_ended_at is None:
+            job.stop = Stop.REQUEUED
+            self._release(now, job)
+            job.exit_status = exit_status
+
+    def node_died(self, number: int, now: float | None = None) -> None:
+        """A node is gone, with everything that ran on it. Without `now` pbsnodes shows it at once."""
+        self.nodes[number].up, self.nodes[number].died_at = False, now
 
     def node_back(self, now: float, number: int) -> None:
         """A dead node is there again, empty."""
@@ -194,6 +285,16 @@ class TorqueModel:
         no = self._limits(name, queue, submission, wanted.parts, wanted.walltime_s)
         if no is not None:
             return no
+        depends = (
+            parse_depend(submission.depend, self.site.server_name, self.jobs) if submission.depend else ()
+        )
+        if depends is None:
+            return TorqueError(Pbse.BADDEPEND)
+        if submission.array is not None and parse_array(submission.array) is None:
+            return TorqueError(Pbse.BAD_ARRAY_REQ)
+        waits = submission.start_after is not None and submission.start_after > now
+        held = submission.held or bool(depends)
+        eligible_at = max(now, submission.start_after or now) + self._start_delay_s(submission, wanted.parts)
         return BatchJob(
             sequence=sequence,
             batch_id=f"{sequence}.{self.site.server_name}",
@@ -201,12 +302,40 @@ class TorqueModel:
             queue=name,
             parts=wanted.parts,
             walltime_s=wanted.walltime_s,
-            state=Letter.HELD if submission.held else Letter.QUEUED,
+            state=Letter.HELD if held else Letter.WAITING if waits else Letter.QUEUED,
             created_at=now,
             changed_at=now,
-            eligible_at=now + self.site.start_delay_s,
+            eligible_at=eligible_at,
             resources=wanted.shown,
+            holds=("s" if depends else "") + ("u" if submission.held else ""),
+            depends=depends,
         )
+
+    def _start_delay_s(self, submission: Submission, parts: tuple[NodeRequest, ...]) -> float:
+        """Site's delay, and the assumed one of a convex place for jobs that are not commtransparent."""
+        delay_s = self.site.start_delay_s
+        if self.site.convex_delay_s and ("flags", "commtransparent") not in submission.resources:
+            delay_s += self.site.convex_delay_s * math.log2(sum(part.count for part in parts))
+        return delay_s
+
+    def _make_array(self, now: float, pattern: BatchJob) -> str:
+        """One batch job for each index; those beyond the limit are held until others have ended."""
+        indices, limit = parse_array(pattern.submission.array or "") or ((), None)
+        server, sequence = self.site.server_name, pattern.sequence
+        elements = []
+        for place_in_line, index in enumerate(indices):
+            job = replace(pattern, batch_id=f"{sequence}[{index}].{server}", index=index)
+            if limit is not None and place_in_line >= limit:
+                job.holds, job.state = job.holds + "l", Letter.HELD
+            self.jobs[job.batch_id] = job
+            elements.append(job.batch_id)
+        array_id = f"{sequence}[].{server}"
+        made = pattern.submission
+        self.arrays[array_id] = JobArray(
+            sequence, array_id, made, pattern.queue, pattern.resources, now, tuple(elements), limit
+        )
+        self._want_pass(pattern.eligible_at)
+        return array_id
 
     def _limits(
         self,
@@ -254,13 +383,14 @@ class TorqueModel:
             self._timers.set(tick, None)
 
     def _schedule(self, now: float) -> None:
-        queued = [job for job in self.jobs.values() if job.state is Letter.QUEUED]
+        queued = [job for job in self.jobs.values() if job.state in (Letter.QUEUED, Letter.WAITING)]
         queued = [job for job in queued if self.site.queues[job.queue].started]
         later = [job.eligible_at for job in queued if job.eligible_at > now]
         queued = [job for job in queued if job.eligible_at <= now]
-        queued.sort(
-            key=lambda job: (-self.site.queues[job.queue].priority - job.submission.priority, job.sequence)
-        )
+        for job in queued:
+            job.state = Letter.QUEUED
+        queued.sort(key=self._turn)
+        queued = self._eligible(queued)
         running = [job for job in self.jobs.values() if job.state is Letter.RUNNING]
         starts = plan_starts(
             self._layout,
@@ -277,6 +407,18 @@ class TorqueModel:
         if later:
             self._want_pass(min(later))
 
+    def _eligible(self, queued: list[BatchJob]) -> list[BatchJob]:
+        """Without the blocked ones: of each user the first `eligible_max` in turn."""
+        if self.site.eligible_max is None:
+            return queued
+        counts: dict[str, int] = {}
+        eligible = []
+        for job in queued:
+            counts[job.submission.owner] = counts.get(job.submission.owner, 0) + 1
+            if counts[job.submission.owner] <= self.site.eligible_max:
+                eligible.append(job)
+        return eligible
+
     def _free(self) -> dict[int, tuple[int, ...]]:
         free = {}
         for number, node in self.nodes.items():
@@ -290,6 +432,7 @@ class TorqueModel:
 
     def _start(self, now: float, job: BatchJob, placement: Placement) -> None:
         job.state, job.started_at, job.changed_at, job.placement = Letter.RUNNING, now, now, placement
+        job.last_start_at = now
         job.start_count += 1
         job.exit_status, job.stop, job.script_ended_at = None, None, None
         self._reservations += 1
@@ -334,11 +477,46 @@ class TorqueModel:
 
     def _complete(self, now: float, job: BatchJob) -> None:
         job.state, job.changed_at, job.completed_at = Letter.COMPLETE, now, now
-        self._timers.set(now + self.site.keep_completed_s, self._due(job, self._forget))
+        keep_s = self.site.queues[job.queue].keep_completed_s
+        keep_s = self.site.keep_completed_s if keep_s is None else keep_s
+        self._timers.set(now + keep_s, self._due(job, self._forget))
         self._want_pass(now)
+        if job.index is not None:
+            self._next_of_array(now, job)
+        for batch_id in sorted(self._dependents):
+            other = self.jobs.get(batch_id)
+            if other is None or not other.depends or other.state is not Letter.HELD:
+                self._dependents.discard(batch_id)
+            else:
+                self._dependency_ended(now, other, job)
+
+    def _next_of_array(self, now: float, ended: BatchJob) -> None:
+        array = self.arrays[f"{ended.sequence}[].{self.site.server_name}"]
+        going = [self.jobs[i] for i in array.elements if i in self.jobs]
+        if (
+            array.limit is None
+            or sum("l" not in j.holds and j.state is not Letter.COMPLETE for j in going) >= array.limit
+        ):
+            return
+        waiting = next((job for job in going if "l" in job.holds and job.state is Letter.HELD), None)
+        if waiting is not None:
+            self.drop_hold(now, waiting, "l")
+
+    def _dependency_ended(self, now: float, job: BatchJob, ended: BatchJob) -> None:
+        kinds = [(kind, ended.batch_id in ids) for kind, ids in job.depends]
+        if any(named and not verdict(kind, ended.exit_status) for kind, named in kinds):
+            self._complete(now, job)
+            return
+        left = ((kind, tuple(i for i in ids if i != ended.batch_id)) for kind, ids in job.depends)
+        job.depends = tuple((kind, ids) for kind, ids in left if ids)
+        if not job.depends:
+            self.drop_hold(now, job, "s")
 
     def _forget(self, now: float, job: BatchJob) -> None:
         del self.jobs[job.batch_id]
+        array_id = f"{job.sequence}[].{self.site.server_name}"
+        if job.index is not None and not any(i in self.jobs for i in self.arrays[array_id].elements):
+            del self.arrays[array_id]
 
     def _mother_dead(self, job: BatchJob) -> bool:
         """The node that runs the script is dead (in Cray mode scripts run on a MOM node)."""

@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from simulators.torque import usage
+from simulators.torque.arrays import parse_start_time
 from simulators.torque.job import Submission
 from simulators.torque.request import Reply, Request
 from simulators.torque.resources import split_resources
 from simulators.torque.site import TorqueSite
 
 # getopt(3) letters of the real qsub that this one knows.
-_LETTERS = "A:c:d:D:e:hj:k:l:m:M:N:o:p:q:r:S:v:VW:z"
+_LETTERS = "a:A:c:d:D:e:hj:k:l:m:M:N:o:p:q:r:S:t:v:VW:z"
 # Letters of the real qsub that nothing here stands behind: refused rather than ignored.
-_NOT_SIMULATED = "a:b:C:fF:IJ:K:nP:t:T:u:w:xX"
+_NOT_SIMULATED = "b:C:fF:IJ:K:nP:T:u:w:xX"
 _JOIN = ("oe", "eo", "n")
 _NAME_MAX = 255
 
@@ -95,6 +96,10 @@ def make_submission(options: Options, directives: Options, script: str, request:
         submit_args=" ".join(request.words),
         host=request.host,
         mail_points=values.get("m", "a"),
+        shell=values.get("S"),
+        array=values.get("t"),
+        start_after=parse_start_time(values["a"]) if "a" in values else None,
+        depend=values.get("W", "").removeprefix("depend=") if "depend=" in values.get("W", "") else None,
     )
 
 
@@ -117,7 +122,7 @@ def _check(pairs: list[tuple[str, str]], script: str | None) -> Options | Reply:
             if found is None:
                 return _illegal("l")
             resources += found
-        elif letter == "W" and not value.startswith("umask="):
+        elif letter == "W" and not value.startswith(("umask=", "depend=after")):
             return Reply(stderr=f"qsub: -W {value.partition('=')[0]} is not simulated\n", exit_code=2)
         elif not _legal(letter, value):
             return _illegal(letter)
@@ -131,6 +136,8 @@ def _legal(letter: str, value: str) -> bool:
             return 0 < len(value) <= _NAME_MAX and not any(c.isspace() for c in value)
         case "j":
             return value in _JOIN
+        case "a":
+            return parse_start_time(value) is not None
         case "r":
             return value in ("y", "n")
         case "p":

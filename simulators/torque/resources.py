@@ -43,22 +43,25 @@ def parse_resources(
     given: Iterable[tuple[str, str]], site: TorqueSite, queue: QueueSpec
 ) -> Wanted | TorqueError:
     """The request behind `-l` words; a later word replaces an earlier one of the same name."""
-    words = dict(given)
+    words: dict[str, str] = {}
+    for name, value in given:
+        words.pop(name, None)
+        words[name] = value
     for name in words:
         if name not in CARRIED and name not in ("nodes", "walltime", "nodect"):
             return TorqueError(Pbse.UNKRESC, attribute=f"Resource_List.{name}")
-    nodes = words.setdefault("nodes", "1")
-    parts = parse_nodes(nodes, site)
+    if "nodes" not in words:
+        words = {"nodes": queue.nodes_default or "1", **words}
+    parts = parse_nodes(words["nodes"], site)
     if parts is None:
         return TorqueError(Pbse.INVALID_SYNTAX, "Invalid Syntax")
     walltime_s = parse_walltime(words["walltime"]) if "walltime" in words else queue.walltime_default_s
     if walltime_s is None:
         return TorqueError(Pbse.BADATVAL, attribute="Resource_List.walltime")
     words["walltime"] = render_walltime(walltime_s)
+    words.pop("nodect", None)
     words["nodect"] = str(sum(part.count for part in parts))
-    first = [(name, words[name]) for name in ("nodes", "walltime")]
-    rest = [(name, value) for name, value in words.items() if name not in ("nodes", "walltime", "nodect")]
-    return Wanted(parts, walltime_s, (*first, *rest, ("nodect", words["nodect"])))
+    return Wanted(parts, walltime_s, tuple(words.items()))
 
 
 def parse_nodes(text: str, site: TorqueSite) -> tuple[NodeRequest, ...] | None:

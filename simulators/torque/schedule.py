@@ -52,12 +52,16 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What never changes while a plan is made: order of choice, features of each node, whole nodes or slots."""
+    """What never changes while a plan is made: order of choice, features of each node, whole nodes or slots.
+
+    `highest_first`: the nodes of a job are listed from the last chosen one, which is then its mother superior.
+    """
 
     order: Sequence[int]
     features: Mapping[int, frozenset[str]]
     slots: int
     whole_nodes: bool
+    highest_first: bool = False
 
 
 def plan_starts(
@@ -79,7 +83,7 @@ def plan_starts(
                 left[share.node] = _without(layout, left[share.node], share)
         elif not blocked:
             blocked = True
-            shadow_s, reserved = _reserve(layout, left, job.parts, going)
+            shadow_s, reserved = reserve(layout, left, job.parts, going)
     return tuple(starts)
 
 
@@ -104,14 +108,15 @@ def place(
             wanted -= 1
         if wanted:
             return None
-    return tuple(taken.values())
+    shares = tuple(taken.values())
+    return shares[::-1] if layout.highest_first else shares
 
 
 def _without(layout: Layout, slots: tuple[int, ...], share: Share) -> tuple[int, ...]:
     return () if layout.whole_nodes else tuple(slot for slot in slots if slot not in share.slots)
 
 
-def _reserve(
+def reserve(
     layout: Layout, free: Free, parts: Sequence[NodeRequest], running: Sequence[Running]
 ) -> tuple[float, frozenset[int]]:
     """When and on which nodes a job that does not fit now will fit; never: (inf, no node)."""

@@ -25,10 +25,10 @@ from simulators.torque import commands
 from simulators.torque.executables import write_executables
 from simulators.torque.machine import Places, SimulatedMachine
 from simulators.torque.model import TorqueModel
+from simulators.torque.nodetexts import node_state
 from simulators.torque.request import Reply, Request
 from simulators.torque.site import SiteError, TorqueSite, parse_site
 from simulators.torque.sweep import become_subreaper, read_row
-from simulators.torque.texts import node_state
 from simulators.torque.wire import Message, Peer, WireError, socket_path
 
 # A command that does not read its answer for so long is dropped.
@@ -241,7 +241,7 @@ class Server:
             {
                 "name": self._site.node_name(node.number),
                 "address": self._site.node_address(node.number),
-                "state": node_state(node, self._site),
+                "state": node_state(node, self._site, self.now()),
                 "jobs": sorted(node.jobs),
             }
             for node in self._model.nodes.values()

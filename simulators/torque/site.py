@@ -23,7 +23,7 @@ class _Strict(BaseModel):
 
 
 class QueueSpec(_Strict):
-    """One batch queue. A limit that is None does not exist."""
+    """One batch queue. A limit that is None does not exist; `keep_completed_s` None: as the server."""
 
     priority: int = 0
     walltime_max_s: Count | None = 172800
@@ -34,6 +34,8 @@ class QueueSpec(_Strict):
     enabled: bool = True
     started: bool = True
     users: tuple[str, ...] | None = None
+    nodes_default: Annotated[str, Field(pattern=r"^\d+$")] | None = None
+    keep_completed_s: Seconds | None = None
 
 
 class TorqueSite(_Strict):
@@ -43,13 +45,19 @@ class TorqueSite(_Strict):
     node and nodes are shared slot by slot. `walltime_poll_s`: the walltime is looked at on this grid, so a job
     ends up to so much late (real: 45). `release_s`: between the script's end and C (the release of the
     reservation; minutes where ALPS is stuck). `kill_delay_s`: between SIGTERM and SIGKILL.
-    `job_stat_s`: age at which a running job shows resources used.
+    `job_stat_s`: age at which a running job shows resources used. `features` are those of every node,
+    `feature_nodes` those of a range (first and last number). `login_nodes`: MOM nodes of Cray mode.
+    `node_check_s`: a dead node is shown as it was for so long (real: 150).
+    `eligible_max`: of the jobs of a user beyond so many queued ones the scheduler looks at none (blocked).
+    `convex_delay_s` (assumed, 0 switches it off): a job without flags=commtransparent starts so much later for
+    each doubling of its nodes, because it waits for a convex place in the torus.
     """
 
     server_name: Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]{0,60}$")] = "sim"
     nodes: Annotated[int, Field(ge=1, le=30000)] = 4
     slots: Annotated[int, Field(ge=1, le=1024)] = 4
     features: tuple[Name, ...] = ("xe",)
+    feature_nodes: Mapping[Name, tuple[Count, Count]] = Field(default_factory=dict)
     queues: Mapping[Name, QueueSpec] = Field(
         default_factory=lambda: {"normal": QueueSpec(), "short": QueueSpec(priority=100, walltime_max_s=3600)}
     )
@@ -62,6 +70,10 @@ class TorqueSite(_Strict):
     kill_delay_s: Seconds = 2.0
     release_s: Seconds = 0.0
     job_stat_s: Annotated[float, Field(gt=0)] = 45.0
+    login_nodes: Count = 1
+    node_check_s: Seconds = 0.0
+    eligible_max: Count | None = None
+    convex_delay_s: Seconds = 0.0
     first_sequence: Count = 1
     refuse_root: bool = False
     first_address: str = "127.0.1.1"
@@ -82,6 +94,11 @@ class TorqueSite(_Strict):
         if not last.is_loopback:
             raise ValueError(f"first_address: no room for {self.nodes} addresses in 127.0.0.0/8")
         return self
+
+    def features_of(self, number: int) -> tuple[str, ...]:
+        """Features of a node, in the order in which pbsnodes shows them."""
+        some = (name for name, (first, last) in self.feature_nodes.items() if first <= number <= last)
+        return (*self.features, *some)
 
     def node_name(self, number: int) -> str:
         """Host name of a node (numbers start at 1)."""

@@ -31,3 +31,5 @@ PBSNODES = """usage:	pbsnodes [-{c|d|o|r}] [-s server] [-n] [-N "note"] node ...
 	pbsnodes -l [-s server] [-n] [state]
 	pbsnodes [-a] [-x] [-q] [-s server] [node]
 """
+
+VERSION = "Version: 6.1.3\nCommit: ccdab3b43f4578573b166587f2f327a2ce9605e9\n"

@@ -240,7 +240,7 @@ def test_slots_are_shared_outside_cray_mode():
     ids = [submit(model, resources=(("nodes", "1:ppn=2"),)) for _ in range(9)]
     started = [batch_id for _, batch_id in kinds(model.advance(0.0))]
     assert started == ids[:8]
-    assert [(share.node, share.slots) for share in model.jobs[ids[0]].placement] == [(4, (0, 1))]
+    assert [(share.node, share.slots) for share in model.jobs[ids[0]].placement] == [(1, (0, 1))]
 
 
 def test_start_delay_holds_a_job_back():

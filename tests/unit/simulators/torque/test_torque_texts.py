@@ -193,11 +193,10 @@ def test_empty_script_gives_a_ghost_id():
 
 def test_what_is_not_simulated_is_said_and_not_ignored():
     for line in (
-        "qsub -t 0-4 small.pbs",
         "qsub -I",
-        "qsub -W depend=afterok:1 small.pbs",
-        "qstat -Q",
-        "qdel -p 1",
+        "qsub -W stagein=x small.pbs",
+        "qstat -s",
+        "qdel -W 5 1",
     ):
         reply = Site().run(line)
         assert reply.exit_code == 2 and "not simulated" in reply.stderr, line
