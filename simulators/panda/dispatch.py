@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 from simulators.panda import legacy, v1
 from simulators.panda.model import PandaModel
 from simulators.panda.settings import Settings, caller_of
+from simulators.panda.tokens import refuse_token
 
 JSON, PLAIN = "application/json", "text/plain"
 
@@ -43,6 +44,9 @@ def respond(model: PandaModel, settings: Settings, request: HttpRequest) -> Http
     fields = request.path.strip("/").split("/")
     flavour = model.flavour
     reply: HttpReply | None = None
+    refused = refuse_token(request.headers) if settings.require_role else None
+    if refused is not None:
+        return HttpReply(403, PLAIN, refused)
     if flavour.legacy and len(fields) == 3 and fields[:2] == ["server", "panda"]:
         reply = _legacy(model, settings, fields[2], request)
     elif flavour.v1 and len(fields) == 4 and fields[:2] == ["api", "v1"]:

@@ -189,7 +189,24 @@ def is_alive(model: PandaModel, call: Call) -> Reply:
     return Reply(200, "alive=yes")
 
 
+def get_resource_types(model: PandaModel, call: Call) -> Reply:
+    """getResourceTypes: the three types by cores; always JSON in what was captured."""
+    rows = (("Undefined", 1, None), ("SCORE", 1, 1), ("MCORE", 2, None))
+    types = [
+        {
+            "resource_name": name,
+            "mincore": least,
+            "maxcore": most,
+            "minrampercore": None,
+            "maxrampercore": None,
+        }
+        for name, least, most in rows
+    ]
+    return render(call, {"StatusCode": 0, "Returns": 0, "ResourceTypes": types})
+
+
 METHODS: Mapping[str, Callable[[PandaModel, Call], Reply]] = {
+    "getResourceTypes": get_resource_types,
     "getJob": get_job,
     "updateJob": update_job,
     "updateJobsInBulk": update_jobs_in_bulk,
