@@ -335,7 +335,7 @@ def _tick(options: argparse.Namespace) -> int:
         return OK
 
     def once() -> int:
-        report = tick(config, sink, _now())
+        report = tick(config, sink, _now(), _now)
         if report.held_by:
             return _complain(f"another tick runs: {report.held_by}", code=FAILED)
         for name, count in report.counts.items():

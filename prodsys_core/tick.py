@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.db import Error as DatabaseError
@@ -36,17 +36,25 @@ class TickReport:
         return not any(self.counts.values())
 
 
-def tick(config: Config, sink: JobSink, now: datetime) -> TickReport:
-    """Do everything that is due at `now`, if nobody else does."""
+def tick(
+    config: Config, sink: JobSink, now: datetime, clock: Callable[[], datetime] | None = None
+) -> TickReport:
+    """Do everything that is due at `now`, if nobody else does. By `clock` the lease is renewed while the tick lasts;
+    once it was lost all the same, nothing more is changed."""
     owner = lease.own_name()
     held_by = lease.take_lease(owner, now, config.lease_s)
     if held_by is not None:
         return TickReport({}, held_by=held_by)
+    hold = lease.make_hold(owner, config.lease_s, clock or (lambda: now))
     counts: dict[str, int] = {}
     failed: list[str] = []
     for name, perform in _services(config, sink):
         try:
-            counts[name] = perform(tasks.as_service(name, now))
+            hold()
+            counts[name] = perform(replace(tasks.as_service(name, now), hold=hold))
+        except lease.LeaseLost as error:
+            log.error("%s: the lease was lost to %s; the rest of this tick is left", name, error)
+            return TickReport(counts, tuple(failed), held_by=str(error))
         except DatabaseError as error:
             log.error("%s: database: %s", name, error)
             failed.append(name)
@@ -78,7 +86,7 @@ def run_loop(
     while not stop.is_set():
         close_old_connections()
         try:
-            report = tick(config, sink, clock())
+            report = tick(config, sink, clock(), clock)
             if report.held_by:
                 log.warning("another tick runs: %s", report.held_by)
         except DatabaseError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -53,6 +54,26 @@ def take_lease(owner: str, now: datetime, lease_s: float) -> str | None:
     except IntegrityError:
         return "another tick that was a moment earlier"
     return None
+
+
+class LeaseLost(Exception):
+    """Somebody else runs the tick now; the text says who."""
+
+
+def make_hold(owner: str, lease_s: float, clock: Callable[[], datetime]) -> Callable[[], None]:
+    """A call that renews the lease of a long tick, four times in its length at most; raises LeaseLost."""
+    renewed_at = clock()
+
+    def hold() -> None:
+        nonlocal renewed_at
+        now = clock()
+        if now - renewed_at >= timedelta(seconds=lease_s / 4):
+            other = take_lease(owner, now, lease_s)
+            if other is not None:
+                raise LeaseLost(other)
+            renewed_at = now
+
+    return hold
 
 
 def release_lease(owner: str, now: datetime) -> None:

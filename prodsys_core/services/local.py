@@ -68,6 +68,8 @@ def _try(
     config: Config, step: Step, perform: Callable[[Config, Site, Step, Mover], bool], mover: Mover
 ) -> bool:
     site = config.site(step.task.site)
+    if mover.hold is not None:
+        mover.hold()
     try:
         if site is None:
             raise NotYet(f"site {step.task.site} is not in the configuration")

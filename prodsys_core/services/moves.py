@@ -24,11 +24,13 @@ class NotAllowed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mover:
-    """Who changes statuses, as what, and when."""
+    """Who changes statuses, as what, and when. `hold` is called before each change: a tick's raises when its lease is
+    gone."""
 
     who: str
     role: Role
     now: datetime
+    hold: Callable[[], None] | None = None
 
 
 def move(
@@ -49,6 +51,8 @@ def move(
     problem = check_edge(subject, old, new, mover.role)
     if problem:
         raise NotAllowed(problem)
+    if mover.hold is not None:
+        mover.hold()
     values = {
         "status": new,
         "status_at": mover.now,

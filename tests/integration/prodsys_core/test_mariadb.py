@@ -80,7 +80,14 @@ def mariadb(tmp_path):
 
 def test_services_on_mariadb(mariadb):
     folder = Path(__file__).parent
-    names = ("test_sending.py", "test_following.py", "test_runs.py", "test_actions.py", "test_two_writers.py")
+    names = (
+        "test_sending.py",
+        "test_following.py",
+        "test_runs.py",
+        "test_actions.py",
+        "test_lease.py",
+        "test_two_writers.py",
+    )
     result = subprocess.run(
         [
             sys.executable,
