@@ -7,17 +7,24 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
+from pilot.background import run_in_background
 from pilot.config import Config, ConfigError, load_config
-from pilot.control import ControlError, ask_daemon
-from pilot.log import set_up_log
+from pilot.control import ControlError, ask_daemon, order_daemon
+from pilot.log import escaped, set_up_log
 from pilot.monitor.status import render_text
 from pilot.rotation.checks import check_environment
-from pilot.rotation.daemon import package_version, run_daemon
+from pilot.rotation.daemon import CLOSING_S, StartError, package_version, read_events, run_daemon, show_bundle
+from pilot.rotation.story import story
+from pilot.rotation.wiring import WiringError
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 SITES = Path(__file__).parent / "sites"
+# A daemon that stops waits for its journal and its lanes; then the command says that it still runs.
+GONE_WITHIN_S = 2 * CLOSING_S + 30.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,16 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print("\n".join(error.lines), file=sys.stderr)
         return EXIT_USAGE
-    if arguments.command == "check":
-        return _check(config)
-    if arguments.command == "status":
-        return _status(config, as_json=arguments.json)
-    try:
-        set_up_log(config.log_file)
-    except OSError as error:
-        print(f"pilot: log_file {config.log_file}: {error.strerror}", file=sys.stderr)
-        return EXIT_FAILED
-    return run_daemon(config, once=arguments.once, take_over=arguments.take_over)
+    return COMMANDS[arguments.command](config, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,17 +58,51 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--once", action="store_true", help="one pilot, one bundle, then exit (3: no jobs given)"
     )
-    run.add_argument(
-        "--take-over", action="store_true", help="the daemon of another host is gone for certain"
+    start = verbs.add_parser("start", help="run the daemon in the background; returns when it is ready")
+    for verb in (run, start):
+        verb.add_argument(
+            "--take-over", action="store_true", help="the daemon of another host is gone for certain"
+        )
+    stop = verbs.add_parser("stop", help="end the daemon; batch jobs run on, says when jobs start to fail")
+    drain = verbs.add_parser("drain", help="start nothing more, end waiting jobs as not started (1344)")
+    drain.add_argument("--cancel-queued", action="store_true", help="cancel bundles that have not started")
+    drain.add_argument(
+        "--until",
+        type=_time,
+        metavar="TIME",
+        help="resume by itself then: 2026-07-01T08:00 (local) or ...+00:00",
     )
+    pause = verbs.add_parser("pause", help="start nothing more; waiting jobs stay in the pool")
+    resume = verbs.add_parser("resume", help="end a pause or a drain")
+    for verb in (drain, pause, resume):
+        verb.add_argument(
+            "--queue", action="append", default=[], metavar="NAME", help="only this queue; may stand twice"
+        )
     status = verbs.add_parser("status", help="bundles, jobs by state, lanes, alarms with reasons")
     status.add_argument("--json", action="store_true", help="the whole document as JSON")
-    for verb in (check, run, status):
+    story_of = verbs.add_parser("story", help="every event of one id, from the journal; needs no daemon")
+    story_of.add_argument("id", help="PanDA id, bundle id, batch id, or <bundle>.<round>")
+    why = verbs.add_parser("why", help="what one id or queue waits for now; asks the daemon")
+    why.add_argument("id", help="PanDA id, bundle id, batch id, or name of a queue")
+    bundle = verbs.add_parser("bundle", help="what would be submitted next: nothing is done")
+    bundle.add_argument("--dry-run", action="store_true", required=True, help="the only way there is")
+    bundle.add_argument("--queue", metavar="NAME", help="default: the first queue of the config")
+    for verb in (check, run, start, stop, drain, pause, resume, status, story_of, why, bundle):
         verb.add_argument("-c", "--config", required=True, metavar="FILE", help="the configuration (YAML)")
     from pilot.caldb import cli as caldb_cli
 
     caldb_cli.add_parser(verbs)
     return parser
+
+
+def _time(text: str) -> str:
+    """A time of the command line as UTC; without a zone it is local time."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="seconds")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!a} is no time; expected 2026-07-01T08:00 or with +00:00"
+        ) from error
 
 
 def _init(profile: str) -> int:
@@ -82,7 +114,35 @@ def _init(profile: str) -> int:
     return EXIT_OK
 
 
-def _check(config: Config) -> int:
+def _run(config: Config, arguments: argparse.Namespace) -> int:
+    try:
+        set_up_log(config.log_file)
+    except OSError as error:
+        return _sorry(f"log_file {config.log_file}: {error.strerror}")
+    return run_daemon(config, once=arguments.once, take_over=arguments.take_over)
+
+
+def _start(config: Config, arguments: argparse.Namespace) -> int:
+    """In the background; without a `log_file` the log goes to pilot.log in the state directory."""
+    state_dir = Path(config.state_dir)
+    log = Path(config.log_file) if config.log_file else state_dir / "pilot.log"
+
+    def body(say: Callable[[bool, str], None]) -> int:
+        set_up_log(str(log))
+        return run_daemon(config, take_over=arguments.take_over, say=say)
+
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        ready, line = run_in_background(log, body)
+    except OSError as error:
+        return _sorry(f"{error.filename or log}: {error.strerror}")
+    if not ready:
+        return _sorry(line)
+    print(f"{line}; log: {log}")
+    return EXIT_OK
+
+
+def _check(config: Config, arguments: argparse.Namespace) -> int:
     """Print one line per check; 1 if one does not hold."""
     results = check_environment(config)
     for result in results:
@@ -92,14 +152,78 @@ def _check(config: Config) -> int:
     return EXIT_OK if all(result.holds for result in results) else EXIT_FAILED
 
 
-def _status(config: Config, *, as_json: bool) -> int:
+def _status(config: Config, arguments: argparse.Namespace) -> int:
     try:
         document = ask_daemon(Path(config.state_dir), "status")
     except ControlError as error:
-        print(f"pilot: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    sys.stdout.write(json.dumps(document, indent=1) + "\n" if as_json else render_text(document))
+        return _sorry(str(error))
+    sys.stdout.write(json.dumps(document, indent=1) + "\n" if arguments.json else render_text(document))
     return EXIT_OK
+
+
+def _order(config: Config, arguments: argparse.Namespace) -> int:
+    """A command for the daemon: print its answer; 0 if it was done."""
+    request = {"verb": arguments.command, "queues": getattr(arguments, "queue", [])}
+    if arguments.command == "drain":
+        request |= {"cancel_queued": arguments.cancel_queued, "until": arguments.until}
+    if arguments.command == "why":
+        request |= {"subject": arguments.id}
+    stops = arguments.command == "stop"
+    try:
+        answer = order_daemon(Path(config.state_dir), request, gone_within_s=GONE_WITHIN_S if stops else None)
+    except ControlError as error:
+        return _sorry(str(error))
+    for line in answer["lines"]:
+        print(escaped(line))
+    if stops and not answer["gone"]:
+        return _sorry(f"the daemon still runs after {GONE_WITHIN_S:.0f} s: it waits for its journal")
+    return EXIT_OK if answer["done"] else EXIT_FAILED
+
+
+def _story(config: Config, arguments: argparse.Namespace) -> int:
+    try:
+        lines = story(read_events(config), arguments.id)
+    except StartError as error:
+        return _sorry(str(error))
+    for line in lines:
+        print(escaped(line))
+    return (
+        EXIT_OK
+        if lines
+        else _sorry(f"the journal in {config.state_dir} never heard of {arguments.id[:100]!a}")
+    )
+
+
+def _bundle(config: Config, arguments: argparse.Namespace) -> int:
+    names = [queue.name for queue in config.queues]
+    name = arguments.queue or names[0]
+    if name not in names:
+        return _sorry(f"no queue {name[:60]!a}; known: {', '.join(names)}")
+    try:
+        sys.stdout.write(show_bundle(config, name))
+    except (StartError, WiringError) as error:
+        return _sorry(str(error))
+    return EXIT_OK
+
+
+def _sorry(line: str) -> int:
+    print(f"pilot: {escaped(line)}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+COMMANDS: dict[str, Callable[[Config, argparse.Namespace], int]] = {
+    "run": _run,
+    "start": _start,
+    "check": _check,
+    "status": _status,
+    "stop": _order,
+    "drain": _order,
+    "pause": _order,
+    "resume": _order,
+    "why": _order,
+    "story": _story,
+    "bundle": _bundle,
+}
 
 
 if __name__ == "__main__":

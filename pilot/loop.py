@@ -16,6 +16,7 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import Limits, State
 from pilot.multijob.recognise import Now
 from pilot.ports import Answer, BundleId, Clock, LaneAge, Ticket
+from pilot.rotation.commands import Command
 from pilot.rotation.step import Step, View, step
 
 LOG = logging.getLogger("pilot")
@@ -47,7 +48,7 @@ class Loop:
     """One daemon's loop over its state. `after_tick` sees each step (status, log of events).
 
     `draw_tag` gives a fresh bundle id, once for each queue and tick: `loop.draw_tag` in production; a world with a
-    seed passes its own.
+    seed passes its own. `commands` gives what people ordered since the last tick.
     """
 
     state: State
@@ -58,12 +59,14 @@ class Loop:
     tick_s: float
     after_tick: Callable[[Step, Now], None]
     draw_tag: Callable[[], BundleId]
+    commands: Callable[[], tuple[Command, ...]] = tuple
 
     def tick(self) -> Step:
         """One tick; releases what the step released."""
         now = Now(self.clock.now().isoformat(), self.clock.monotonic())
         tags = tuple(self.draw_tag() for _ in self.limits.queues)
-        result = step(self.state, self.memory, View(self.lanes.answers(), now, tags), self.limits)
+        view = View(self.lanes.answers(), now, tags, self.commands())
+        result = step(self.state, self.memory, view, self.limits)
         for action in result.released:
             self.lanes.ask(action)
         self.after_tick(result, now)

@@ -265,6 +265,20 @@ class RemoveBundle:
         return ("remove", self.bundle_id)
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerCommand:
+    """Tell the person behind command `serial` what became of it: once the orders in it are durable."""
+
+    serial: int
+    done: bool
+    lines: tuple[str, ...]
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("answer", self.serial)
+
+
 Action = (
     AppendEvents
     | FetchJobs
@@ -284,4 +298,5 @@ Action = (
     | DeliverCredential
     | WithdrawCredential
     | RemoveBundle
+    | AnswerCommand
 )

@@ -44,13 +44,18 @@ def render_agent_file() -> bytes:
     return buffer.getvalue()
 
 
+def agent_path(shared_dir: Path | str, content: bytes) -> Path:
+    """Where the agent file of this content lies."""
+    return Path(shared_dir) / f"agent-{hashlib.sha256(content).hexdigest()[:12]}.pyz"
+
+
 def build_agent_file(shared_dir: Path | str) -> Path:
     """Write `<shared_dir>/agent-<first 12 hex of its sha256>.pyz` if it is not there yet; returns its path.
 
     Durable before visible. Raises OSError (an unwritable directory, a full disk).
     """
     content = render_agent_file()
-    path = Path(shared_dir) / f"agent-{hashlib.sha256(content).hexdigest()[:12]}.pyz"
+    path = agent_path(shared_dir, content)
     if path.exists() and path.read_bytes() == content:
         return path
     temp = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")

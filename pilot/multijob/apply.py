@@ -19,6 +19,7 @@ from pilot.multijob.events import (
     BundleRetired,
     BundleSettled,
     ClaimSeen,
+    DrainOrdered,
     Event,
     FinalAccepted,
     JobFetched,
@@ -30,6 +31,8 @@ from pilot.multijob.events import (
     JournalConsumed,
     KillOrdered,
     NodeJournalDamaged,
+    PauseOrdered,
+    QueueResumed,
     RoundIntended,
     RoundVoided,
     RoundWon,
@@ -40,6 +43,7 @@ from pilot.multijob.model import (
     BundleState,
     JobRecord,
     JobState,
+    QueueHold,
     QueueTotals,
     Round,
     RoundState,
@@ -101,6 +105,13 @@ def apply(state: State, event: Event) -> State:
             | JobGivenBack()
         ):
             _apply_bundle(_bundle(state, event.bundle_id, event), event)
+        case PauseOrdered():
+            state.holds[event.queue] = QueueHold(event.at, drains=False)
+        case DrainOrdered():
+            state.holds[event.queue] = QueueHold(event.at, True, event.cancel_queued, event.until)
+        case QueueResumed():
+            _expect(event, event.queue in state.holds, "neither paused nor drained")
+            del state.holds[event.queue]
         case _:
             assert_never(event)
     return state

@@ -223,6 +223,37 @@ class JobOrphaned:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseOrdered:
+    """A person wants no new pilots for this queue: nothing is fetched, no bundle is planned."""
+
+    at: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainOrdered:
+    """A person wants this queue empty: as a pause, and what waits in the pool ends as not started.
+
+    `cancel_queued`: bundles whose batch job has not started are cancelled. `until`: UTC time (ISO text) at which
+    the drain ends by itself, None for a resume only.
+    """
+
+    at: str
+    queue: str
+    cancel_queued: bool = False
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueResumed:
+    """The pause or drain of this queue is over; `reason` says who or what ended it."""
+
+    at: str
+    queue: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class FinalAccepted:
     """The server has the final report; the job is forgotten."""
 
@@ -255,4 +286,7 @@ Event = (
     | KillOrdered
     | JobOrphaned
     | FinalAccepted
+    | PauseOrdered
+    | DrainOrdered
+    | QueueResumed
 )

@@ -169,14 +169,25 @@ class QueueTotals:
     returned: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class QueueHold:
+    """A person's order to start nothing for a queue, since `at`; `drains`: and to empty it (events.DrainOrdered)."""
+
+    at: str
+    drains: bool
+    cancel_queued: bool = False
+    until: str | None = None
+
+
 @dataclass(slots=True)
 class State:
-    """All that one daemon knows. `pools[queue]` keeps the order of arrival."""
+    """All that one daemon knows. `pools[queue]` keeps the order of arrival, `holds[queue]` what a person ordered."""
 
     jobs: dict[PandaId, JobRecord] = field(default_factory=dict)
     bundles: dict[BundleId, Bundle] = field(default_factory=dict)
     pools: dict[str, dict[PandaId, None]] = field(default_factory=dict)
     totals: dict[str, QueueTotals] = field(default_factory=dict)
+    holds: dict[str, QueueHold] = field(default_factory=dict)
 
 
 # --- what the decisions are given: plain values made from the config ---------------------------------------------

@@ -15,6 +15,7 @@ from pilot.experiments.words import place_outputs
 from pilot.multijob.actions import (
     Action,
     AddScript,
+    AnswerCommand,
     AppendEvents,
     AskStatus,
     CancelBatchJob,
@@ -90,6 +91,8 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
     match action:
         case AppendEvents():
             _appended(memory, outcome)
+        case AnswerCommand():
+            pass
         case LookAtCredential():
             note_credential(memory, action.server, outcome, now.utc, now.mono_s, limits)
         case FetchJobs():
@@ -249,6 +252,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             | ListBatchJobs()
             | ReadEvidence()
             | LookAtCredential()
+            | AnswerCommand()
         ):
             raise AssertionError("answered elsewhere")
         case _:

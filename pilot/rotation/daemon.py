@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,7 @@ from typing import Any
 
 from pilot.clock import SystemClock
 from pilot.config import Config
-from pilot.control import ControlSocket
+from pilot.control import ControlSocket, Desk
 from pilot.journal import FileStore, JournalError
 from pilot.lanes import ThreadLanes
 from pilot.lease import Lease, LeaseRefused, take_lease
@@ -24,16 +25,19 @@ from pilot.log import escaped
 from pilot.loop import Loop, draw_tag
 from pilot.monitor.announcer import Announcer
 from pilot.monitor.status import render_status, render_summary
-from pilot.multijob.agentfile import build_agent_file
+from pilot.multijob.agentfile import agent_path, build_agent_file, render_agent_file
 from pilot.multijob.apply import ImpossibleEvent, replay
 from pilot.multijob.codec import UnreadableEvent, decode
-from pilot.multijob.events import JournalConsumed
+from pilot.multijob.events import Event, JournalConsumed
 from pilot.multijob.evidence import FileEvidence
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Limits, State
 from pilot.multijob.recognise import Now
 from pilot.ports import ClaimMade
+from pilot.rotation.commands import parse_command
+from pilot.rotation.preview import preview
 from pilot.rotation.step import RunEnd, Step, end_of_run
+from pilot.rotation.story import render_event
 from pilot.rotation.wiring import (
     Ports,
     WiringError,
@@ -50,6 +54,8 @@ EXIT_OK, EXIT_FAILED, EXIT_NO_JOBS = 0, 1, 3
 # At the end, what is under way may take so long; then the process leaves (the journal makes that harmless).
 CLOSING_S = 10.0
 STATUS_EVERY_S = 2.0
+# Newer than any lease: who only reads holds none.
+NO_EPOCH = 10**9
 # Exit code and last line of the log, by the reason.
 ENDS = {
     RunEnd.STOPPED: (
@@ -73,14 +79,27 @@ def package_version() -> str:
         return "unknown"
 
 
-def run_daemon(config: Config, *, once: bool = False, take_over: bool = False) -> int:
-    """Run in the foreground until a signal, or until the one bundle of `once` is reported. Returns the exit code."""
+def run_daemon(
+    config: Config,
+    *,
+    once: bool = False,
+    take_over: bool = False,
+    say: Callable[[bool, str], None] | None = None,
+) -> int:
+    """Run until a signal, a stop, or until the one bundle of `once` is reported. Returns the exit code.
+
+    `say(ready, line)` is called once: after the first tick, or with the reason why there is none.
+    """
     try:
         daemon = _Daemon.start(config, once=once, take_over=take_over)
     except (StartError, WiringError) as error:
         LOG.error("%s", escaped(error))
-        print(f"pilot: {escaped(error)}", flush=True)
+        if say is not None:
+            say(False, escaped(error))
+        else:
+            print(f"pilot: {escaped(error)}", flush=True)
         return EXIT_FAILED
+    daemon.say = say
     return daemon.run()
 
 
@@ -95,6 +114,7 @@ class _Daemon:
     stop: threading.Event = field(default_factory=threading.Event)
     published_s: float = float("-inf")
     announcer: Announcer | None = None
+    say: Callable[[bool, str], None] | None = None
 
     @classmethod
     def start(cls, config: Config, *, once: bool, take_over: bool) -> _Daemon:
@@ -112,11 +132,14 @@ class _Daemon:
         )
         memory = Memory(lease.epoch, clock.monotonic())
         _claim_unknown(evidence, state, memory)
-        ports = Ports(store, evidence, make_batch(config), make_sources(config), make_credentials(config))
+        desk = Desk(parse_command)
+        credentials = make_credentials(config)
+        ports = Ports(store, evidence, make_batch(config), make_sources(config), credentials, desk.tell)
         route = make_route(ports, lambda bundle_id: f"{shared_dir}/bundles/{bundle_id}")
         lanes = ThreadLanes(lane_specs(config), route)
-        control = ControlSocket(state_dir)
-        loop = Loop(state, memory, limits, lanes, clock, config.tick_s, lambda step, now: None, draw_tag)
+        desk.wake = lanes.wake
+        control = ControlSocket(state_dir, desk)
+        loop = Loop(state, memory, limits, lanes, clock, config.tick_s, _nobody, draw_tag, desk.take)
         daemon = cls(config, limits, ports, loop, lanes, control)
         loop.after_tick = daemon.after_tick
         if config.announce.url is not None:
@@ -163,7 +186,7 @@ class _Daemon:
         """Log what became known, publish the status document."""
         for event in step.events:
             if not isinstance(event, JournalConsumed):
-                LOG.info("%s", escaped(_story(event)))
+                LOG.info("%s", escaped(render_event(event)))
         if step.events or now.mono_s - self.published_s >= STATUS_EVERY_S:
             self.published_s = now.mono_s
             loop = self.loop
@@ -173,18 +196,17 @@ class _Daemon:
             self.control.publish(document)
             if self.announcer is not None:
                 self.announcer.offer(render_summary(document))
+        if self.say is not None:
+            say, self.say = self.say, None
+            say(True, f"daemon {os.getpid()} is in charge, epoch {self.loop.memory.epoch}")
+
+
+def _nobody(step: Step, now: Now) -> None:
+    """Nobody looks at a tick yet."""
 
 
 def _utc_text() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _story(event: Any) -> str:
-    """One line of an event without job text."""
-    shown = {name: getattr(event, name) for name in event.__dataclass_fields__ if name not in ("at", "job")}
-    if hasattr(event, "job"):
-        shown["panda_id"] = event.job.panda_id
-    return type(event).__name__ + " " + " ".join(f"{name}={value}" for name, value in shown.items())
 
 
 def _prepare(state_dir: Path, shared_dir: Path, take_over: bool) -> tuple[Lease, Path]:
@@ -207,6 +229,31 @@ def _replayed(store: FileStore) -> State:
         raise StartError(str(error)) from error
     except OSError as error:
         raise StartError(f"{error.filename}: {error.strerror}") from error
+
+
+def read_events(config: Config) -> Iterator[Event]:
+    """Every event of the journal, oldest first, also while a daemon writes it. Raises StartError."""
+    try:
+        for record in FileStore(Path(config.state_dir), NO_EPOCH).load():
+            yield decode(record)
+    except (JournalError, UnreadableEvent) as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(f"{error.filename}: {error.strerror}") from error
+
+
+def show_bundle(config: Config, queue: str) -> str:
+    """The bundle that this queue would submit next, as text; nothing is changed.
+
+    Raises StartError, WiringError.
+    """
+    state_dir, clock = Path(config.state_dir), SystemClock()
+    limits = make_limits(config, agent_path(config.shared_dir, render_agent_file()), once=False)
+    try:
+        state = replay(read_events(config)) if state_dir.is_dir() else State()
+    except ImpossibleEvent as error:
+        raise StartError(str(error)) from error
+    return preview(state, limits, limits.queues[queue], Now(clock.now().isoformat(), clock.monotonic()))
 
 
 def _claim_unknown(evidence: FileEvidence, state: State, memory: Memory) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from pilot.multijob.actions import Action, FetchJobs
 from pilot.multijob.credential import outlives, unusable_credential
-from pilot.multijob.events import BundlePlanned, Event, JobJudged
+from pilot.multijob.events import BundleCancelled, BundlePlanned, Event, JobJudged, QueueResumed
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import (
     Bundle,
@@ -53,11 +53,23 @@ def is_queued(memory: Memory, bundle: Bundle) -> bool:
     return False
 
 
+def held_by_order(state: State, queue: str) -> str | None:
+    """The order of a person that keeps this queue from new work, None if there is none."""
+    hold = state.holds.get(queue)
+    if hold is None:
+        return None
+    ends = f"until {hold.until}" if hold.until else "until `pilot resume`"
+    return f"{'drained' if hold.drains else 'paused'} by order of {hold.at}, {ends}"
+
+
 def held_fetch(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> str | None:
     """Why nothing may be fetched for this queue now, None if it may."""
     blind = blindness(memory, now, limits)
     if blind is not None:
         return blind
+    ordered = held_by_order(state, queue.name)
+    if ordered is not None:
+        return ordered
     if limits.once and state.totals.get(queue.name, QueueTotals()).bundles > 0:
         return "the one bundle of this run is made"
     unusable = unusable_credential(memory, queue.server, now.utc, limits)
@@ -110,14 +122,33 @@ def decide_fetch(
 
 
 def decide_leftover(state: State, queue: QueueSpec, now: Now, limits: Limits) -> Iterator[Event]:
-    """`--once`: jobs that came back from its one bundle end as not started; prodsys does not charge that."""
+    """Jobs that no bundle will take any more end as not started; prodsys does not charge that.
+
+    `--once`: those that came back from its one bundle. A drain: all that wait in the pool.
+    """
+    hold = state.holds.get(queue.name)
     made = state.totals.get(queue.name, QueueTotals()).bundles
     over = all(b.state is BundleState.SETTLED for b in state.bundles.values() if b.queue == queue.name)
-    if not limits.once or not made or not over:
+    if not (limits.once and made and over) and not (hold is not None and hold.drains):
         return
     for panda_id in list(state.pools.get(queue.name, {})):
         verdict = failed(limits.experiment.codes["not-started"])
         yield JobJudged(now.utc, panda_id, state.jobs[panda_id].job.attempt_nr, verdict, Outcome())
+
+
+def decide_hold(state: State, queue: QueueSpec, now: Now) -> Iterator[Event]:
+    """What a drain of this queue wants now: its end at its time, or the cancel of bundles that have not started."""
+    hold = state.holds.get(queue.name)
+    if hold is None:
+        return
+    if hold.until is not None and datetime.fromisoformat(now.utc) >= datetime.fromisoformat(hold.until):
+        yield QueueResumed(now.utc, queue.name, "its time is over")
+    elif hold.cancel_queued:
+        for bundle in live_bundles(state, queue.name):
+            current = bundle.current
+            started = current is not None and current.state is RoundState.CLAIMED
+            if bundle.cancel_reason is None and not started:
+                yield BundleCancelled(now.utc, bundle.bundle_id, "drained before it started")
 
 
 def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> str | None:
@@ -125,6 +156,9 @@ def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: 
     blind = blindness(memory, now, limits)
     if blind is not None:
         return blind
+    ordered = held_by_order(state, queue.name)
+    if ordered is not None:
+        return ordered
     pool = state.pools.get(queue.name, {})
     if not pool:
         return "the pool is empty"

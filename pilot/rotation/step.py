@@ -23,18 +23,21 @@ from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
 from pilot.multijob.reporting import due_reports, questions
 from pilot.ports import Answer, BundleId
-from pilot.rotation.policy import decide_fetch, decide_leftover, decide_plan
+from pilot.rotation.commands import Command, obey
+from pilot.rotation.policy import decide_fetch, decide_hold, decide_leftover, decide_plan
 
 EVENT_TYPES: tuple[type, ...] = get_args(Event)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one tick sees: answers of the lanes, the time, and tags drawn for new bundles (one for each queue)."""
+    """What one tick sees: answers of the lanes, the time, tags drawn for new bundles (one for each queue), and what
+    people ordered since the last tick."""
 
     answers: tuple[Answer, ...]
     now: Now
     tags: tuple[BundleId, ...]
+    commands: tuple[Command, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
 
 def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterator[Event | Action]:
     now = view.now
+    for command in view.commands:
+        yield from obey(state, memory, command, now, limits)
     yield from due_reports(state, memory, now.mono_s, limits)
     yield from looks_due(memory, now.mono_s, limits)
     for question in questions(memory, limits):
@@ -96,6 +101,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
     for batch_id, bundle_id in memory.strays.items():
         yield from cancel_batch_job(memory, CancelBatchJob(bundle_id, batch_id, "stray"), now, limits)
     for queue, tag in zip(limits.queues.values(), view.tags, strict=False):
+        yield from decide_hold(state, queue, now)
         yield from decide_fetch(state, memory, queue, now, limits)
         yield from decide_plan(state, memory, queue, now, limits, tag)
         yield from decide_leftover(state, queue, now, limits)

@@ -21,6 +21,7 @@ from pilot.launcher import make_launcher
 from pilot.multijob.actions import (
     Action,
     AddScript,
+    AnswerCommand,
     AppendEvents,
     AskStatus,
     CancelBatchJob,
@@ -50,7 +51,7 @@ from pilot.multijob.model import (
     WalltimePolicy,
 )
 from pilot.panda.dialect import make_job_source
-from pilot.ports import BatchRequest, CredentialKind, Credentials, JobSource
+from pilot.ports import BatchRequest, CredentialKind, Credentials, Done, JobSource
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 CHUNK = {"v1": 400, "legacy": 100, "auto": 100}
@@ -195,6 +196,8 @@ class Ports:
     batch: BatchCli
     sources: Mapping[str, JobSource]
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
+    # takes the answer to a command (serial, done, lines) to the person who gave it
+    tell: Callable[[int, bool, tuple[str, ...]], Any] = lambda serial, done, lines: Done()
 
 
 def make_batch(config: Config) -> BatchCli:
@@ -268,6 +271,7 @@ def lane_specs(config: Config) -> tuple[LaneSpec, ...]:
         LaneSpec("evidence-read", EVIDENCE_READERS),
         LaneSpec("evidence-write"),
         LaneSpec("credentials"),
+        LaneSpec("control"),
         *fetch,
         *report,
     )
@@ -297,6 +301,8 @@ def make_route(ports: Ports, bundle_dir: Callable[[str], str]) -> Callable[[Acti
                 return Route("batch-submit", lambda: batch.cancel(action.batch_id), -1)
             case ListBatchJobs():
                 return Route("batch-list", lambda: batch.list_jobs(action.ids))
+            case AnswerCommand():
+                return Route("control", lambda: ports.tell(action.serial, action.done, action.lines))
             case LookAtCredential():
                 return Route("credentials", ports.credentials[action.server].current)
             case DeliverCredential():
@@ -343,6 +349,7 @@ def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
             | LookAtCredential()
             | DeliverCredential()
             | WithdrawCredential()
+            | AnswerCommand()
         ):
             raise AssertionError("has a lane of its own")
         case _:

@@ -26,6 +26,10 @@ REPLACED = {
     "multijob/node/wake.py": "the virtual clock ends waits",
     "multijob/node/warden.py": "simulators.world.agents",
     "rotation/checks.py": "pilot check looks at a real site",
+    "rotation/commands.py": "nobody gives orders to the daemons of these runs",
+    "rotation/why.py": "as above",
+    "rotation/story.py": "reads a journal for a person",
+    "rotation/preview.py": "shows a bundle to a person",
 }
 
 

@@ -122,6 +122,7 @@ class Rig:
         self.events: list[Any] = []
         self.durable: list[dict[str, Any]] = []
         self.auto_append = True
+        self.commands: tuple[Any, ...] = ()
         self._answers: list[Answer] = []
         self._tags = 0
 
@@ -142,7 +143,8 @@ class Rig:
         tag = BundleId(f"a{self._tags:08d}".translate(str.maketrans("0189", "abcd")))
         answers, self._answers = tuple(self._answers), []
         now = Now((START + timedelta(seconds=self.now_s)).isoformat(), self.now_s)
-        result = step(self.state, self.memory, View(answers, now, (tag,)), self.limits)
+        commands, self.commands = self.commands, ()
+        result = step(self.state, self.memory, View(answers, now, (tag,), commands), self.limits)
         self.events.extend(result.events)
         self.released.extend(
             a for a in result.released if not (self.auto_append and isinstance(a, AppendEvents))

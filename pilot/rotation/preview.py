@@ -1,0 +1,59 @@
+"""`pilot bundle --dry-run`: the bundle that a queue would submit next. Pure; nothing is recorded."""
+
+from __future__ import annotations
+
+import json
+
+from pilot.multijob.apply import apply
+from pilot.multijob.events import BundlePlanned, JobFetched
+from pilot.multijob.model import Limits, QueueSpec, State
+from pilot.multijob.recognise import Now
+from pilot.multijob.script import render_files
+from pilot.ports import BundleId, Job, PandaId
+from pilot.rotation.policy import next_packing
+
+# Stands where the tag would: no bundle of a daemon has it (tags have a letter and 8 more characters).
+TAG = BundleId("dry-run")
+# An example job where the pool is empty: about an hour with the default seconds per event.
+EXAMPLE_EVENTS = 3600
+
+
+def preview(state: State, limits: Limits, queue: QueueSpec, now: Now) -> str:
+    """Text: nodes, jobs, predicted use, walltime, environment, script. `state` is used up: give a copy."""
+    waiting = len(state.pools.get(queue.name, {}))
+    if not waiting:
+        _fill_with_examples(state, limits, queue, now)
+    packing = next_packing(state, queue)
+    nodes = tuple(tuple(job.panda_id for job in node) for node in packing.nodes)
+    apply(state, BundlePlanned(now.utc, TAG, queue.name, nodes, packing.walltime_s))
+    files = render_files(state, state.bundles[TAG], limits)
+    environment = json.loads(files.manifest)["environment"]
+    work_s = sum(job.predicted_s for node in packing.nodes for job in node)
+    longest_s = max(job.predicted_s for node in packing.nodes for job in node)
+    slots = len(nodes) * queue.slots
+    count = sum(len(node) for node in nodes)
+    source = (
+        f"{waiting} wait in the pool"
+        if waiting
+        else f"examples of {EXAMPLE_EVENTS} events: the pool is empty"
+    )
+    lines = [
+        f"queue {queue.name}: PanDA queue {queue.panda_queue}, batch queue {queue.batch_queue}",
+        f"jobs: {count} of {queue.bundle_jobs} for a full bundle ({source})",
+        f"nodes: {len(nodes)} with {queue.slots} slots; jobs on each: {', '.join(str(len(node)) for node in nodes)}",
+        f"predicted: {work_s / 3600:.2f} core-hours of work, longest job {longest_s:.0f} s",
+        f"walltime: {packing.walltime_s} s; at most {len(nodes) * packing.walltime_s / 3600:.2f} node-hours",
+        f"predicted use of the slots: {100 * work_s / (slots * packing.walltime_s):.0f} %",
+        *(f"environment: {name}={value!a}" for name, value in sorted(environment.items())),
+        "script:",
+    ]
+    return "\n".join(lines) + "\n" + files.scripts[1]
+
+
+def _fill_with_examples(state: State, limits: Limits, queue: QueueSpec, now: Now) -> None:
+    kind = next(iter(limits.experiment.kinds))
+    taken = max(state.jobs, default=0)
+    for number in range(taken + 1, taken + 1 + queue.bundle_jobs):
+        text = f"PRODSYS_NEVENTS={EXAMPLE_EVENTS} true"
+        job = Job(PandaId(number), 1, queue.panda_queue, f"example-{number}", kind, text, (), None)
+        apply(state, JobFetched(now.utc, queue.name, job))

@@ -1,0 +1,120 @@
+"""`pilot start`, `stop` and the orders between, as an operator gives them: real processes, a socket, a journal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilot.control import ask_daemon
+from pilot.lease import process_start
+
+CONFIG = """
+site: here
+state_dir: {base}/state
+shared_dir: {base}/shared
+output_root: {base}/out
+tick_s: 0.05
+batch: {{server: sim, commands: {{submit: "{base}/qsub", list: "{base}/qstat", cancel: "{base}/qdel"}}}}
+servers: [{{name: panda, url: "http://127.0.0.1:9/", dialect: v1}}]
+queues:
+  - {{name: long, server: panda, panda_queue: Q, batch_queue: normal, nodes: 2, slots: 4}}
+  - {{name: short, server: panda, panda_queue: S, batch_queue: short, nodes: 1, slots: 4}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    """A site whose batch system does not answer: the daemon is blind and starts nothing."""
+    for name in ("qsub", "qstat", "qdel"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    path = tmp_path / "pilot.yaml"
+    path.write_text(CONFIG.format(base=tmp_path))
+    yield path
+    pid = holder(tmp_path / "state")
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
+def holder(state_dir: Path) -> int | None:
+    """Pid of the daemon of the newest lease if it lives."""
+    import json
+
+    leases = sorted(state_dir.glob("lease.*"), key=lambda path: int(path.suffix[1:]))
+    if not leases:
+        return None
+    body = json.loads(leases[-1].read_text())
+    return int(body["pid"]) if process_start(body["pid"]) == body["start"] else None
+
+
+def pilot(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """One command of the operator."""
+    argv = [sys.executable, "-m", "pilot", *words, "-c", str(config)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_day_of_an_operator(config: Path, tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    started = pilot(config, "start")
+    assert (started.returncode, started.stderr) == (0, "")
+    pid = holder(state_dir)
+    assert pid is not None
+    assert f"daemon {pid} is in charge" in started.stdout
+    assert os.getsid(pid) != os.getsid(0)
+    assert ask_daemon(state_dir, "status")["epoch"] == 1
+
+    again = pilot(config, "start")
+    assert again.returncode == 1
+    assert f"daemon {pid} on this host is running" in again.stderr
+
+    paused = pilot(config, "pause", "--queue", "long")
+    assert (paused.returncode, paused.stdout.startswith("queue long: paused")) == (0, True)
+    assert pilot(config, "pause", "--queue", "none").returncode == 1
+    why = pilot(config, "why", "long")
+    assert why.returncode == 0
+    assert "waits for" in why.stdout
+    assert pilot(config, "why", "12345").returncode == 1
+
+    stopped = pilot(config, "stop")
+    assert stopped.returncode == 0
+    assert "adopts them" in stopped.stdout
+    assert process_start(pid) is None
+
+    assert pilot(config, "start").returncode == 0
+    resumed = pilot(config, "resume")
+    assert "queue long: resumed" in resumed.stdout
+    assert "queue short: neither" in resumed.stdout
+    assert pilot(config, "stop").returncode == 0
+
+
+def test_without_a_daemon_orders_fail_in_one_line_and_the_journal_still_tells(config: Path) -> None:
+    for words in (("stop",), ("drain",), ("pause",), ("resume",), ("why", "long"), ("status",)):
+        done = pilot(config, *words)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert "no daemon runs on" in done.stderr
+    assert pilot(config, "story", "1").returncode == 1
+    shown = pilot(config, "bundle", "--dry-run", "--queue", "short")
+    assert shown.returncode == 0, shown.stderr
+    assert "#PBS -q short" in shown.stdout
+    assert pilot(config, "bundle", "--dry-run", "--queue", "none").returncode == 1
+
+
+def test_a_daemon_that_cannot_start_says_why_to_the_one_who_starts_it(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "shared").write_text("in the way")
+    done = pilot(config, "start")
+    assert done.returncode == 1
+    assert "shared" in done.stderr
+    assert holder(tmp_path / "state") is None
+
+
+def test_a_time_that_is_none_is_wrong_usage(config: Path) -> None:
+    done = pilot(config, "drain", "--until", "noon")
+    assert done.returncode == 2
+    assert "expected 2026" in done.stderr
