@@ -247,4 +247,8 @@ NOT_MODELLED: Mapping[str, str] = {
     "DeliverCredential": "credentials have no part in who owns a round",
     "WithdrawCredential": "credentials have no part in who owns a round",
     "RemoveBundle": "after everything that this model follows",
+    "PauseOrdered": "a person's order about new bundles, before anything that this model follows",
+    "DrainOrdered": "a person's order about new bundles, before anything that this model follows",
+    "QueueResumed": "a person's order about new bundles, before anything that this model follows",
+    "AnswerCommand": "tells a person, changes nothing",
 }
