@@ -254,6 +254,20 @@ class WithdrawCredential:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkOutputs:
+    """Give the outputs of an orphan a second link under the names that its new PandaID declares."""
+
+    panda_id: PandaId
+    pairs: tuple[tuple[str, str], ...]
+
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("link", self.panda_id)
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveBundle:
     """Remove the directory of a settled bundle."""
 
@@ -297,6 +311,7 @@ Action = (
     | LookAtCredential
     | DeliverCredential
     | WithdrawCredential
+    | LinkOutputs
     | RemoveBundle
     | AnswerCommand
 )

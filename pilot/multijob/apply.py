@@ -22,12 +22,16 @@ from pilot.multijob.events import (
     DrainOrdered,
     Event,
     FinalAccepted,
+    JobBound,
     JobFetched,
     JobGivenBack,
     JobJudged,
+    JobKept,
     JobOrphaned,
+    JobRecalled,
     JobReturned,
     JobStarted,
+    JobUnbound,
     JournalConsumed,
     KillOrdered,
     NodeJournalDamaged,
@@ -77,6 +81,10 @@ def apply(state: State, event: Event) -> State:
             | JobReturned()
             | KillOrdered()
             | JobOrphaned()
+            | JobKept()
+            | JobBound()
+            | JobUnbound()
+            | JobRecalled()
             | FinalAccepted()
         ):
             _apply_job(state, event)
@@ -84,7 +92,11 @@ def apply(state: State, event: Event) -> State:
             _plan(state, event)
         case BundleRetired():
             _expect(event, state.bundles[event.bundle_id].state is BundleState.SETTLED, "not settled")
-            del state.bundles[event.bundle_id]
+            bundle = state.bundles.pop(event.bundle_id)
+            for panda_id in bundle.job_ids:
+                record = state.jobs.get(panda_id)
+                if record is not None and record.kept and record.bundle_id == event.bundle_id:
+                    _forget(state, panda_id)
         case (
             RoundIntended()
             | BatchJobAccepted()
@@ -129,7 +141,7 @@ def _bundle(state: State, bundle_id: BundleId, event: Event) -> Bundle:
     return bundle
 
 
-def _record(state: State, panda_id: PandaId, event: Event) -> JobRecord:
+def _record_of(state: State, panda_id: PandaId, event: Event) -> JobRecord:
     record = state.jobs.get(panda_id)
     if record is None:
         raise ImpossibleEvent(event, "no such job")
@@ -157,14 +169,59 @@ def _plan(state: State, event: BundlePlanned) -> None:
 def _fetch(state: State, event: JobFetched) -> None:
     panda_id = event.job.panda_id
     _expect(event, panda_id not in state.jobs, "job is known")
-    state.jobs[panda_id] = JobRecord(event.job, event.queue, event.at)
+    state.jobs[panda_id] = JobRecord(event.job, event.queue, event.at, work=event.work)
+    _remember(state, panda_id, event.work)
     state.pools.setdefault(event.queue, {})[panda_id] = None
     _totals(state, event.queue).fetched += 1
+
+
+def _recall(state: State, event: JobRecalled) -> None:
+    panda_id, bundle = event.job.panda_id, _bundle(state, event.bundle_id, event)
+    _expect(event, panda_id not in state.jobs, "job is known")
+    _expect(event, panda_id in bundle.job_ids, "the bundle never had it")
+    index = next(number for number, node in enumerate(bundle.nodes) if panda_id in node)
+    record = JobRecord(event.job, event.queue, event.at, JobState.BUNDLED, event.bundle_id, index)
+    state.jobs[panda_id] = record
+    bundle.recalled.add(panda_id)
+    bundle.offsets.clear()
+    _totals(state, event.queue).fetched += 1
+
+
+def _remember(state: State, panda_id: PandaId, work: str | None) -> None:
+    """The first one that may deliver this work; another one only once that is forgotten."""
+    if work is not None and state.works.get(work) in (None, panda_id):
+        state.works[work] = panda_id
+
+
+def _forget(state: State, panda_id: PandaId) -> None:
+    work = state.jobs.pop(panda_id).work
+    if work is not None and state.works.get(work) == panda_id:
+        del state.works[work]
+
+
+def _bind(state: State, record: JobRecord, event: JobBound | JobUnbound) -> None:
+    pool = state.pools.setdefault(record.queue, {})
+    if isinstance(event, JobBound):
+        leading = _record_of(state, event.to, event)
+        _expect(event, record.state is JobState.POOLED, f"job is {record.state}")
+        pool.pop(event.panda_id, None)
+        record.state, state.bound[event.panda_id] = JobState.BOUND, event.to
+        record.bundle_id, record.node_index = leading.bundle_id, leading.node_index
+        return
+    _expect(event, record.state is JobState.BOUND, f"job is {record.state}")
+    del state.bound[event.panda_id]
+    pool[event.panda_id] = None
+    record.state, record.bundle_id, record.node_index = JobState.POOLED, None, None
+    if record.work is not None:
+        state.works[record.work] = event.panda_id
 
 
 def _judge(state: State, record: JobRecord, event: JobJudged) -> None:
     _expect(event, record.state is not JobState.JUDGED, "job has a verdict")
     state.pools.get(record.queue, {}).pop(event.panda_id, None)
+    state.bound.pop(event.panda_id, None)
+    if record.bundle_id in state.bundles:
+        state.bundles[record.bundle_id].recalled.discard(event.panda_id)
     record.state, record.judged_at = JobState.JUDGED, event.at
     record.verdict, record.outcome = event.verdict, event.outcome
     totals = _totals(state, record.queue)
@@ -179,12 +236,25 @@ def _judge(state: State, record: JobRecord, event: JobJudged) -> None:
 
 def _apply_job(
     state: State,
-    event: JobFetched | JobStarted | JobJudged | JobReturned | KillOrdered | JobOrphaned | FinalAccepted,
+    event: JobFetched
+    | JobStarted
+    | JobJudged
+    | JobReturned
+    | KillOrdered
+    | JobOrphaned
+    | JobKept
+    | JobBound
+    | JobUnbound
+    | JobRecalled
+    | FinalAccepted,
 ) -> None:
     if isinstance(event, JobFetched):
         _fetch(state, event)
         return
-    record = _record(state, event.panda_id, event)
+    if isinstance(event, JobRecalled):
+        _recall(state, event)
+        return
+    record = _record_of(state, event.panda_id, event)
     match event:
         case JobStarted():
             _expect(event, record.state is JobState.BUNDLED, f"job is {record.state}")
@@ -205,9 +275,14 @@ def _apply_job(
                 state.bundles[record.bundle_id].orders += 1
         case JobOrphaned():
             record.orphaned = True
+        case JobKept():
+            _expect(event, record.state is JobState.JUDGED, f"job is {record.state}")
+            record.kept = True
+        case JobBound() | JobUnbound():
+            _bind(state, record, event)
         case FinalAccepted():
             _expect(event, record.state is JobState.JUDGED, f"job is {record.state}")
-            del state.jobs[event.panda_id]
+            _forget(state, event.panda_id)
         case _:
             assert_never(event)
 

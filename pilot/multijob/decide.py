@@ -53,6 +53,8 @@ def decide_bundle(
             yield from _rounds(state, memory, bundle, now, limits)
         case BundleState.CLOSED:
             yield from _settling(memory, bundle, now, limits)
+        case BundleState.SETTLED if bundle.recalled:
+            yield from _once(memory, ReadEvidence(bundle.bundle_id, {}, last=True), now)
         case BundleState.SETTLED:
             yield from _retire(state, memory, bundle, now, limits)
 
@@ -235,9 +237,11 @@ def _retire(state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limi
     age_s = (datetime.fromisoformat(now.utc) - datetime.fromisoformat(bundle.settled_at)).total_seconds()
     left_s = (limits.retain_failed_s if bundle.failures else limits.retain_ok_s) - age_s
     open_reports = any(
-        (record := state.jobs.get(panda_id)) is not None and record.bundle_id == bundle.bundle_id
+        (record := state.jobs.get(panda_id)) is not None
+        and record.bundle_id == bundle.bundle_id
+        and not record.kept
         for panda_id in bundle.job_ids
-    )
+    ) or any(state.jobs[panda_id].bundle_id == bundle.bundle_id for panda_id in state.bound)
     if left_s > 0 or open_reports:
         # A wall clock that steps delays a removal by so long at most.
         memory.retire_s[bundle.bundle_id] = now.mono_s + min(max(left_s, RETIRE_AGAIN_S), RETIRE_AGAIN_MAX_S)

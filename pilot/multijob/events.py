@@ -13,11 +13,12 @@ from pilot.ports import BatchId, BundleId, Claim, Job, PandaId
 
 @dataclass(frozen=True, slots=True)
 class JobFetched:
-    """The server handed out a job; it is in the pool of its queue."""
+    """The server handed out a job; it is in the pool of its queue. `work`: its work key."""
 
     at: str
     queue: str
     job: Job
+    work: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,32 @@ class JobOrphaned:
 
 
 @dataclass(frozen=True, slots=True)
+class JobKept:
+    """A finished job that the server has done with: its outputs are there for another PandaID of its work."""
+
+    at: str
+    panda_id: PandaId
+
+
+@dataclass(frozen=True, slots=True)
+class JobBound:
+    """A further PandaID of the same work: it follows the first one's run or evidence and does not run itself."""
+
+    at: str
+    panda_id: PandaId
+    to: PandaId
+
+
+@dataclass(frozen=True, slots=True)
+class JobUnbound:
+    """What it followed came to nothing: back to the pool."""
+
+    at: str
+    panda_id: PandaId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PauseOrdered:
     """A person wants no new pilots for this queue: nothing is fetched, no bundle is planned."""
 
@@ -251,6 +278,16 @@ class QueueResumed:
     at: str
     queue: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecalled:
+    """The server handed out a job again that a bundle of ours has had: judged by its evidence, never run again."""
+
+    at: str
+    queue: str
+    job: Job
+    bundle_id: BundleId
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +322,10 @@ Event = (
     | JobReturned
     | KillOrdered
     | JobOrphaned
+    | JobKept
+    | JobBound
+    | JobUnbound
+    | JobRecalled
     | FinalAccepted
     | PauseOrdered
     | DrainOrdered

@@ -11,7 +11,7 @@ import errno
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -50,6 +50,7 @@ from pilot.ports import (
     EvidenceSeen,
     Failure,
     JournalLine,
+    Refused,
     Unavailable,
 )
 
@@ -314,6 +315,21 @@ class FileEvidence:
     def write_commands(self, bundle_id: BundleId, text: str) -> Steps[Done]:
         """Replace `commands.json`."""
         yield from self._put(bundle_id, "commands.json", text)
+        return Done()
+
+    @_values
+    def link_outputs(self, pairs: Sequence[tuple[str, str]]) -> Steps[Done | Failure]:
+        """A second link for each output; `Refused` where one is missing or its new name is another file's."""
+        for source, target in pairs:
+            try:
+                yield Link(source, target)
+            except FileExistsError:
+                if not (yield SameFile(source, target)):
+                    return Refused("exists", f"{target}: is another file")
+            except FileNotFoundError:
+                return Refused("missing", f"{source}: is not there, or no directory for {target}")
+        for directory in sorted({target.rpartition("/")[0] for _, target in pairs}):
+            yield SyncDirectory(directory)
         return Done()
 
     @_values

@@ -36,7 +36,7 @@ def recognise_evidence(
 ) -> Iterator[Event]:
     """Events of one reading. After the last one (settled) every job gets its verdict or goes back."""
     bundle = state.bundles.get(action.bundle_id)
-    if bundle is None or bundle.state is BundleState.SETTLED:
+    if bundle is None or (bundle.state is BundleState.SETTLED and not bundle.recalled):
         return
     memory.evidence_failed.pop(action.bundle_id, None)
     if seen.damaged:
@@ -58,7 +58,9 @@ def recognise_evidence(
     for file, end in sorted(ends.items()):
         if end > bundle.offsets.get(file, 0):
             yield JournalConsumed(bundle.bundle_id, file, end)
-    if action.last:
+    if action.last and bundle.state is BundleState.SETTLED:
+        yield from _recalled(state, bundle, utc, limits)
+    elif action.last:
         current = bundle.current
         said = current is not None and current.number in seen.over_walltime
         yield from settle(state, bundle, utc, limits, over_walltime=said)
@@ -146,6 +148,13 @@ def expected_events(job: Job) -> int | None:
         return None
 
 
+def _recalled(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterator[Event]:
+    """Evidence of a settled bundle was read again for jobs handed out again: what it does not tell is lost."""
+    for panda_id in sorted(bundle.recalled):
+        verdict = failed(limits.experiment.codes["lost"], f"handed out again; in bundle {bundle.bundle_id}")
+        yield JobJudged(utc, panda_id, state.jobs[panda_id].job.attempt_nr, verdict, Outcome())
+
+
 def settle(
     state: State, bundle: Bundle, utc: str, limits: Limits, *, over_walltime: bool = False
 ) -> Iterator[Event]:
@@ -163,7 +172,11 @@ def settle(
             verdict = failed(limits.experiment.codes[code], f"bundle {bundle.bundle_id}")
             yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
         elif record.state is JobState.BUNDLED:
-            if record.kill_ordered:
+            if record.orphaned or panda_id in bundle.recalled:
+                # Its PandaID is no use any more, or it was handed out a second time: it never goes back.
+                verdict = failed(limits.experiment.codes["lost"], "not started")
+                yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+            elif record.kill_ordered:
                 verdict = failed(limits.experiment.codes["killed"], "before it started")
                 yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
             elif record.node_index in bundle.unreadable and panda_id not in bundle.given_back:

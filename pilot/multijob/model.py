@@ -18,11 +18,13 @@ from pilot.ports import BatchId, BatchRequest, BundleId, Claim, FileReport, Job,
 class JobState(StrEnum):
     """Where a fetched job stands.
 
-    POOLED: in the pool of its queue. BUNDLED: in a bundle, no start line seen. STARTED: start line seen.
+    POOLED: in the pool of its queue. BOUND: follows the run or the evidence of another job of the same work.
+    BUNDLED: in a bundle, no start line seen. STARTED: start line seen.
     JUDGED: has a verdict whose final report the server has not accepted yet. Then it is forgotten.
     """
 
     POOLED = "pooled"
+    BOUND = "bound"
     BUNDLED = "bundled"
     STARTED = "started"
     JUDGED = "judged"
@@ -66,6 +68,8 @@ class JobRecord:
     outcome: Outcome = field(default_factory=Outcome)
     kill_ordered: bool = False
     orphaned: bool = False
+    kept: bool = False
+    work: str | None = None
 
 
 class RoundState(StrEnum):
@@ -146,6 +150,8 @@ class Bundle:
     orders: int = 0
     # jobs that were seen to start here
     started: int = 0
+    # jobs that the server handed out again: judged by evidence that is read once more
+    recalled: set[PandaId] = field(default_factory=set)
 
     @property
     def current(self) -> Round | None:
@@ -188,6 +194,10 @@ class State:
     pools: dict[str, dict[PandaId, None]] = field(default_factory=dict)
     totals: dict[str, QueueTotals] = field(default_factory=dict)
     holds: dict[str, QueueHold] = field(default_factory=dict)
+    # the job that delivers a work, by work key: the first one that is known
+    works: dict[str, PandaId] = field(default_factory=dict)
+    # jobs that follow another one
+    bound: dict[PandaId, PandaId] = field(default_factory=dict)
 
 
 # --- what the decisions are given: plain values made from the config ---------------------------------------------

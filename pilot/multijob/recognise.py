@@ -21,6 +21,7 @@ from pilot.multijob.actions import (
     CancelBatchJob,
     DeliverCredential,
     FetchJobs,
+    LinkOutputs,
     ListBatchJobs,
     LookAtCredential,
     MakeClaim,
@@ -44,6 +45,8 @@ from pilot.multijob.events import (
     Event,
     JobFetched,
     JobJudged,
+    JobRecalled,
+    JobUnbound,
     RoundVoided,
     RoundWon,
     SubmitRefused,
@@ -53,6 +56,7 @@ from pilot.multijob.listing import recognise_listing
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, Outcome, RoundState, State
 from pilot.multijob.reporting import recognise_acks, recognise_statuses, retry_reports
+from pilot.multijob.salvage import bind, bundle_of, judged_by_link, work_of
 from pilot.multijob.verdict import failed
 from pilot.ports import (
     Answer,
@@ -83,7 +87,7 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
     memory.in_flight.pop(action.key, None)
     outcome = answer.outcome
     if isinstance(outcome, Unavailable | Refused | Broken):
-        yield from _failure(memory, action, outcome, now, limits)
+        yield from _failure(state, memory, action, outcome, now, limits)
         return
     memory.answer_was_good(action)
     if not (isinstance(outcome, Fetched) and _is_empty(outcome)):
@@ -121,7 +125,12 @@ def _appended(memory: Memory, outcome: Appended) -> None:
 
 
 def _failure(
-    memory: Memory, action: Action, outcome: Unavailable | Refused | Broken, now: Now, limits: Limits
+    state: State,
+    memory: Memory,
+    action: Action,
+    outcome: Unavailable | Refused | Broken,
+    now: Now,
+    limits: Limits,
 ) -> Iterator[Event]:
     """A failed request: remember it, try again later; only a refused qsub is a fact."""
     if isinstance(outcome, Broken):
@@ -137,6 +146,9 @@ def _failure(
                 yield SubmitRefused(
                     now.utc, action.bundle_id, action.number, f"{outcome.code}: {outcome.reason}"
                 )
+        case LinkOutputs():
+            if isinstance(outcome, Refused) and action.panda_id in state.bound:
+                yield JobUnbound(now.utc, action.panda_id, f"{outcome.code}: {outcome.reason}")
         case ReportJobs():
             retry_reports(memory, action, now.mono_s, limits)
         case CancelBatchJob():
@@ -164,14 +176,23 @@ def _fetched(
     for job in outcome.jobs:
         if job.panda_id in state.jobs:
             continue
-        yield JobFetched(now.utc, action.queue, job)
+        bundle = bundle_of(state, job.panda_id)
+        if bundle is not None:
+            yield JobRecalled(now.utc, action.queue, job, bundle.bundle_id)
+            continue
+        yield JobFetched(now.utc, action.queue, job, work_of(job))
         reason = unusable(job, limits)
         if reason is not None:
             yield _set_aside(now, job, reason, limits)
+        else:
+            yield from bind(state, job, now.utc)
     if not outcome.malformed:
         memory.clear_alarm("malformed-job")
     for item in outcome.malformed:
-        if item.panda_id is None or item.panda_id in state.jobs:
+        known = item.panda_id is not None and (
+            item.panda_id in state.jobs or bundle_of(state, item.panda_id) is not None
+        )
+        if item.panda_id is None or known:
             memory.raise_alarm("malformed-job", item.reason, now.mono_s)
             continue
         job = _stand_in(item, item.panda_id, action)
@@ -220,11 +241,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
         case MakeClaim():
             yield from _claim_made(state, memory, action, outcome, now)
         case SetDoor():
-            memory.doors[action.bundle_id] = action.number
-            number = action.number - 1
-            found = state.bundles[action.bundle_id].rounds.get(number)
-            if found is not None and found.pilot_owns and found.state is not RoundState.VOID:
-                yield RoundVoided(now.utc, action.bundle_id, number)
+            yield from _door_set(state, memory, action, now)
         case WriteClosed():
             memory.closed_s[action.bundle_id] = now.mono_s
             memory.clear_alarm(f"cannot-cancel-{action.bundle_id}")
@@ -234,6 +251,8 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             memory.commands[action.bundle_id] = frozenset(panda_id for panda_id, _ in action.end)
         case DeliverCredential() | WithdrawCredential():
             note_copy(memory, action)
+        case LinkOutputs():
+            yield from judged_by_link(state, action, now.utc)
         case RemoveBundle():
             memory.withdrawn.discard(action.bundle_id)
             memory.heard.pop(action.bundle_id, None)
@@ -257,6 +276,14 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             raise AssertionError("answered elsewhere")
         case _:
             assert_never(action)
+
+
+def _door_set(state: State, memory: Memory, action: SetDoor, now: Now) -> Iterator[Event]:
+    memory.doors[action.bundle_id] = action.number
+    number = action.number - 1
+    found = state.bundles[action.bundle_id].rounds.get(number)
+    if found is not None and found.pilot_owns and found.state is not RoundState.VOID:
+        yield RoundVoided(now.utc, action.bundle_id, number)
 
 
 def _claim_made(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from pilot.multijob.actions import AskStatus, ReportJobs
-from pilot.multijob.events import Event, FinalAccepted, JobJudged, JobOrphaned, KillOrdered
+from pilot.multijob.events import Event, FinalAccepted, JobJudged, JobKept, JobOrphaned, KillOrdered
 from pilot.multijob.memory import Memory, Reported
 from pilot.multijob.model import JobRecord, JobState, Limits, Outcome, State
 from pilot.multijob.verdict import failed
@@ -21,10 +21,13 @@ _OVER = frozenset({"cancelled", "closed"})
 _ALIVE = frozenset({"activated", "sent", "starting", "running", "holding", "transferring", "merging"})
 
 
-def wanted_status(record: JobRecord) -> JobStatus:
-    """What the server should know about this job now."""
+def wanted_status(record: JobRecord, leading: JobRecord | None = None) -> JobStatus:
+    """What the server should know about this job now. `leading`: the job that it follows."""
     if record.verdict is not None:
         return record.verdict.status
+    if leading is not None:
+        at_work = leading.state in (JobState.STARTED, JobState.JUDGED)
+        return JobStatus.RUNNING if at_work else JobStatus.STARTING
     return JobStatus.RUNNING if record.state is JobState.STARTED else JobStatus.STARTING
 
 
@@ -32,7 +35,8 @@ def due_reports(state: State, memory: Memory, now_s: float, limits: Limits) -> l
     """Reports that are due, in chunks of one server and one rank, most urgent first."""
     due: dict[tuple[int, str], list[Update]] = {}
     for panda_id, record in state.jobs.items():
-        rank = _rank(record, memory.reported.get(panda_id), now_s, limits)
+        status = wanted_status(record, _leading(state, panda_id))
+        rank = _rank(record, status, memory.reported.get(panda_id), now_s, limits)
         if rank is not None and memory.may_be_reported(panda_id):
             server = limits.queues[record.queue].server
             due.setdefault((rank, server), []).append(render_update(state, record, limits))
@@ -47,12 +51,18 @@ def due_reports(state: State, memory: Memory, now_s: float, limits: Limits) -> l
     return actions
 
 
-def _rank(record: JobRecord, reported: Reported | None, now_s: float, limits: Limits) -> int | None:
+def _leading(state: State, panda_id: PandaId) -> JobRecord | None:
+    return state.jobs.get(state.bound[panda_id]) if panda_id in state.bound else None
+
+
+def _rank(
+    record: JobRecord, wanted: JobStatus, reported: Reported | None, now_s: float, limits: Limits
+) -> int | None:
     known = reported or Reported()
     if known.under_way or now_s < known.retry_s or record.queue not in limits.queues:
         return None
     if record.state is JobState.JUDGED:
-        return FINAL_RANK
+        return None if record.kept else FINAL_RANK
     if record.orphaned:
         return None
     if known.status is None:
@@ -61,14 +71,14 @@ def _rank(record: JobRecord, reported: Reported | None, now_s: float, limits: Li
     if age_s >= limits.report.urgent_s:
         return URGENT_RANK
     period_s = limits.report.heartbeat_s - record.job.panda_id % max(1, int(limits.report.spread_s))
-    if known.status is not wanted_status(record) or age_s >= period_s:
+    if known.status is not wanted or age_s >= period_s:
         return HEARTBEAT_RANK
     return None
 
 
 def render_update(state: State, record: JobRecord, limits: Limits) -> Update:
     """The report of one job as it stands."""
-    status = wanted_status(record)
+    status = wanted_status(record, _leading(state, record.job.panda_id))
     job, outcome = record.job, record.outcome
     update = Update(
         job.panda_id,
@@ -138,7 +148,11 @@ def recognise_acks(
         elif update.status in (JobStatus.FINISHED, JobStatus.FAILED):
             memory.reported.pop(update.panda_id, None)
             _not_held(memory, update.panda_id)
-            yield FinalAccepted(utc, update.panda_id, update.attempt_nr)
+            wanted = "tobekilled" in ack.command or update.panda_id in state.bound.values()
+            if wanted and record.work is not None and update.status is JobStatus.FINISHED:
+                yield JobKept(utc, update.panda_id)
+            else:
+                yield FinalAccepted(utc, update.panda_id, update.attempt_nr)
         else:
             known.status, known.accepted_s, known.failures = update.status, now_s, 0
             if "tobekilled" not in ack.command:

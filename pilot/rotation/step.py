@@ -22,6 +22,7 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
 from pilot.multijob.reporting import due_reports, questions
+from pilot.multijob.salvage import decide_bound
 from pilot.ports import Answer, BundleId
 from pilot.rotation.commands import Command, obey
 from pilot.rotation.policy import decide_fetch, decide_hold, decide_leftover, decide_plan
@@ -98,6 +99,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
     yield from _listing(memory, now, limits)
     for bundle in list(state.bundles.values()):
         yield from decide_bundle(state, memory, bundle, now, limits)
+    yield from decide_bound(state, memory, now.utc, now.mono_s, limits)
     for batch_id, bundle_id in memory.strays.items():
         yield from cancel_batch_job(memory, CancelBatchJob(bundle_id, batch_id, "stray"), now, limits)
     for queue, tag in zip(limits.queues.values(), view.tags, strict=False):
@@ -166,4 +168,5 @@ def end_of_run(state: State, memory: Memory, limits: Limits, *, stopping: bool) 
 def idle(state: State, memory: Memory) -> bool:
     """Nothing is open: no job, no bundle that is not settled, no record that is not durable, no action held."""
     open_bundles = any(bundle.state is not BundleState.SETTLED for bundle in state.bundles.values())
-    return not state.jobs and not open_bundles and memory.recorded == memory.durable and not memory.held
+    open_jobs = any(not record.kept for record in state.jobs.values())
+    return not open_jobs and not open_bundles and memory.recorded == memory.durable and not memory.held

@@ -27,6 +27,7 @@ from pilot.multijob.actions import (
     CancelBatchJob,
     DeliverCredential,
     FetchJobs,
+    LinkOutputs,
     ListBatchJobs,
     LookAtCredential,
     MakeClaim,
@@ -335,6 +336,8 @@ def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
             end = [{"panda_id": i, "attempt_nr": n, "why": "killed"} for i, n in action.end]
             text = json.dumps({"serial": action.serial, "end": end})
             return lambda: evidence.write_commands(action.bundle_id, text)
+        case LinkOutputs():
+            return lambda: evidence.link_outputs(action.pairs)
         case RemoveBundle():
             return lambda: evidence.remove(action.bundle_id)
         case (

@@ -5,6 +5,7 @@ Each returns violations; none means clean. They share no code with what they che
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from pilot.multijob.events import BundleSettled, JobJudged, JobReturned, RoundVo
 from pilot.multijob.model import BundleState
 from pilot.ports import JobStatus
 from simulators.world.nodes import claim_owner
+from simulators.world.truth import PayloadRun
 from simulators.world.world import World
+
+_WORK = re.compile(r"PRODSYS_WORK=(\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +144,14 @@ def finished_without_outputs(world: World) -> Iterator[str]:
 
 
 def finished_though_bad(world: World) -> Iterator[str]:
-    """A job was judged finished, and no run of it was a success that nobody ended."""
-    good = {(r.panda_id, r.attempt_nr) for r in world.truth.payloads if r.good and r.ended_by is None}
+    """A job was judged finished, and no run of its work was a success that nobody ended."""
+    works = _works(world)
+    good = {works.get(r.panda_id, "") for r in world.truth.payloads if r.good and r.ended_by is None}
     for event in _judged(world):
-        if event.verdict.status is JobStatus.FINISHED and (event.panda_id, event.attempt_nr) not in good:
-            yield f"job {event.panda_id} is finished, and no run of it was a success"
+        # A job that a restored server has forgotten has no work any more.
+        work = works.get(event.panda_id)
+        if event.verdict.status is JobStatus.FINISHED and work is not None and work not in good:
+            yield f"job {event.panda_id} is finished, and no run of its work was a success"
 
 
 def infrastructure_charged(world: World) -> Iterator[str]:
@@ -158,6 +165,38 @@ def infrastructure_charged(world: World) -> Iterator[str]:
         failed = verdict.status is JobStatus.FAILED and verdict.charge == "own" and verdict.code != killed
         if failed and ran and all(ran):
             yield f"job {event.panda_id} pays for {verdict.code}: {verdict.reason}"
+
+
+def work_run_twice(world: World) -> Iterator[str]:
+    """S1 across PandaIDs: two attempts of one step ran at once, or both were accepted as finished."""
+    steps = _works(world)
+    # A submission that was stored twice has one name: both ids stand for one attempt.
+    finished: dict[str, set[str]] = {}
+    for job in world.source.jobs():
+        if job.status == "finished" and job.panda_id in steps:
+            finished.setdefault(steps[job.panda_id], set()).add(str(job.attributes["jobName"]))
+    for work, names in finished.items():
+        if len(names) > 1:
+            yield f"{work} was accepted as finished {len(names)} times: {sorted(names)}"
+    # What hangs on a node that nobody reaches is taken for lost: it may place nothing any more, but nobody ends it.
+    frozen = {agent.task.client for agent in world.machine.agents() if agent.escaped}
+    runs: dict[str, list[PayloadRun]] = {}
+    for run in world.truth.payloads:
+        if run.node not in frozen:
+            runs.setdefault(steps.get(run.panda_id, ""), []).append(run)
+    runs.pop("", None)
+    for work, found_runs in runs.items():
+        last: PayloadRun | None = None
+        for run in sorted(found_runs, key=lambda run: run.start_s):
+            if last is not None and (last.end_s is None or run.start_s < last.end_s):
+                yield f"{work}: job {run.panda_id} started at {run.start_s:.0f} s while job {last.panda_id} ran"
+            last = run
+
+
+def _works(world: World) -> dict[int, str]:
+    """Work key by PandaID."""
+    found = ((j.panda_id, _WORK.match(str(j.attributes.get("jobParameters")))) for j in world.source.jobs())
+    return {panda_id: match.group(1) for panda_id, match in found if match is not None}
 
 
 def _judged(world: World) -> list[JobJudged]:
@@ -191,6 +230,7 @@ CHECKERS: Mapping[str, Callable[[World], Iterator[str]]] = {
         finished_without_outputs,
         finished_though_bad,
         infrastructure_charged,
+        work_run_twice,
         forgotten,
     )
 }

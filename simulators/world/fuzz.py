@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from prodsys_core.lifecycle import StepStatus
 from simulators.world.checkers import Violation, violations
 from simulators.world.coverage import Coverage
 from simulators.world.rest import REST, Rest
-from simulators.world.seeds import CALM_S, DAY_S, WALLTIME_MAX_S, Seeded, make_seeded
+from simulators.world.seeds import CALM_S, DAY_S, WALLTIME_MAX_S, Draw, Seeded, make_seeded
 
 # The longest that a batch job waits on this site once everything is healed (its backlog is at most 200 jobs).
 QUEUE_WAIT_MAX_S = 4 * 3600.0
@@ -41,10 +42,10 @@ class Result:
     cpu_s: float = 0.0
 
 
-def run_seed(seed: int) -> Result:
-    """Run one seed to its end."""
+def run_seed(seed: int, kinds: Sequence[Draw] | None = None) -> Result:
+    """Run one seed to its end; with `kinds`, exactly these faults in place of those that it draws."""
     begun_s = time.process_time()
-    seeded = make_seeded(seed)
+    seeded = make_seeded(seed, kinds)
     world, coverage = seeded.world, Coverage()
     world.watch.append(coverage.event)
     world.started, world.released = coverage.begin, coverage.action

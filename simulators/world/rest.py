@@ -11,6 +11,7 @@ from simulators.world.world import World
 
 # Wanted pilots must live so long after the healing, where jobs wait for them.
 REACHED_MAX_S = 3600.0
+LOOKS = 4
 
 
 @dataclass(slots=True)
@@ -19,6 +20,8 @@ class Rest:
 
     healed_s: float
     missing: dict[str, str] = field(default_factory=dict)
+    # looks in a row at which pilots were missing, by queue: between two bundles one is missing for a moment
+    in_a_row: dict[str, int] = field(default_factory=dict)
 
     def look(self, world: World) -> None:
         """Where jobs have waited at the server for that long, the wanted number of pilots must live."""
@@ -29,7 +32,9 @@ class Rest:
         for daemon in (daemon for daemon in world.daemons if daemon.alive):
             for queue in world.limits.queues.values():
                 live = len(live_bundles(daemon.state, queue.name))
-                if queue.panda_queue in waiting and live < min(queue.wanted, queue.queued_max):
+                few = queue.panda_queue in waiting and live < min(queue.wanted, queue.queued_max)
+                self.in_a_row[queue.name] = self.in_a_row.get(queue.name, 0) + 1 if few else 0
+                if self.in_a_row[queue.name] >= LOOKS:
                     story = f"{live} of {queue.wanted} pilots live at {world.now_s:.0f} s and jobs wait"
                     self.missing.setdefault(queue.name, story)
 

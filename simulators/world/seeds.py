@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
@@ -59,8 +59,8 @@ class Seeded:
         return lines
 
 
-def make_seeded(seed: int) -> Seeded:
-    """Draw everything of this seed."""
+def make_seeded(seed: int, kinds: Sequence[Draw] | None = None) -> Seeded:
+    """Draw everything of this seed; with `kinds`, faults of exactly these kinds."""
     chance = Random(f"{seed}:site")
     limits = _limits(chance)
     run_s = partial(_run_s, seed)
@@ -68,7 +68,8 @@ def make_seeded(seed: int) -> Seeded:
     site = Site(world, Random(f"{seed}:faults"), CALM_S)
     production = Production(world.wires, world.source.server_of, world.now, site.boundary)
     _work_arrives(production, world, chance)
-    seeded = Seeded(seed, world, site, production, _faults(site))
+    faults = _faults(site) if kinds is None else [kind(site) for kind in kinds]
+    seeded = Seeded(seed, world, site, production, faults)
     install(site, seeded.faults)
     _prodsys(seeded)
     return seeded

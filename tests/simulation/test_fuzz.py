@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from simulators.world.campaign import Broke, attempt
 from simulators.world.checkers import Violation
+from simulators.world.faults.fault import Fault, Site
+from simulators.world.faults.panda import panda_outage, server_restored
 from simulators.world.fuzz import Result, run_seed
 from simulators.world.seeds import make_seeded
 
@@ -20,6 +22,23 @@ def test_a_seed_is_clean(seed: int) -> None:
     assert isinstance(result, Result), result
     told = [*result.story, *(f"{item.checker}: {item.story}" for item in result.violations)]
     assert not result.violations, "\n".join([*told, f"repeat: simsite fuzz --seeds {seed}"])
+
+
+def _with_only(kind: Callable[[Site], Fault], seed: int) -> list[str]:
+    """Checkers that report something in a seed with one fault of this kind."""
+    result = run_seed(seed, (kind,))
+    assert result.faults[kind.__name__.replace("_", "-")]
+    return [f"{item.checker}: {item.story}" for item in result.violations]
+
+
+def test_a_long_outage_of_the_server_runs_nothing_twice() -> None:
+    for seed in (1, 2):
+        assert not _with_only(panda_outage, seed)
+
+
+def test_a_restored_server_runs_nothing_twice() -> None:
+    for seed in (1, 2):
+        assert not _with_only(server_restored, seed)
 
 
 def test_the_same_seed_gives_the_same_trace_and_another_seed_another() -> None:

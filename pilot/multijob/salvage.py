@@ -1,0 +1,112 @@
+"""Salvage: a further PandaID of work that another job does or has done is bound to it and does not run again. Pure.
+
+The server gives a job up that it has not heard of for two hours; it runs on here as an orphan, its outputs are placed.
+prodsys sends the same work (`PRODSYS_WORK`) under a new PandaID. That one follows the orphan; when the evidence is
+complete the outputs get a second link under the names that it declares, and only then it is judged finished (DESIGN 3).
+A submission that was stored twice gives two live jobs of one work: the second one follows the first in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pilot.experiments.jobtext import BadJobText, parse_job_text
+from pilot.experiments.words import place_outputs
+from pilot.multijob.actions import Action, LinkOutputs
+from pilot.multijob.events import Event, JobBound, JobJudged, JobUnbound, KillOrdered
+from pilot.multijob.memory import Memory
+from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limits, Outcome, State
+from pilot.multijob.verdict import failed, file_guid
+from pilot.ports import Job, JobStatus, PandaId
+
+
+def work_of(job: Job) -> str | None:
+    """The work key of a job, None if it has none or its text makes no sense."""
+    try:
+        return parse_job_text(job.job_pars).work
+    except BadJobText:
+        return None
+
+
+def bind(state: State, job: Job, utc: str) -> Iterator[Event]:
+    """Bind a job that was just fetched to the one that delivers its work already."""
+    work = work_of(job)
+    leader = state.works.get(work) if work is not None else None
+    leading = state.jobs.get(leader) if leader is not None else None
+    if leader is not None and leading is not None and leader != job.panda_id and _delivers(leading):
+        yield JobBound(utc, job.panda_id, leader)
+
+
+def _delivers(leading: JobRecord) -> bool:
+    """Whether this job is at work, or has finished."""
+    if leading.verdict is not None:
+        return leading.verdict.status is JobStatus.FINISHED
+    return leading.state in (JobState.BUNDLED, JobState.STARTED)
+
+
+def bundle_of(state: State, panda_id: PandaId) -> Bundle | None:
+    """The newest bundle in place that has had this job, None for a job that is new here."""
+    for bundle in reversed(state.bundles.values()):
+        if bundle.state is not BundleState.PLANNED and panda_id in bundle.job_ids:
+            return bundle
+    return None
+
+
+def decide_bound(
+    state: State, memory: Memory, utc: str, now_s: float, limits: Limits
+) -> Iterator[Event | Action]:
+    """What becomes of the jobs that follow another one."""
+    codes = limits.experiment.codes
+    for panda_id, leader in list(state.bound.items()):
+        record, leading = state.jobs[panda_id], state.jobs.get(leader)
+        attempt = record.job.attempt_nr
+        if record.kill_ordered:
+            if leading is not None and leading.verdict is None and not leading.kill_ordered:
+                yield KillOrdered(utc, leader)
+            yield JobJudged(utc, panda_id, attempt, failed(codes["killed"], "while it followed"), Outcome())
+        elif record.orphaned:
+            yield JobJudged(utc, panda_id, attempt, failed(codes["lost"], "given up again"), Outcome())
+        elif leading is None or not _delivers(leading):
+            yield JobUnbound(utc, panda_id, f"job {leader} came to nothing")
+        elif leading.verdict is not None:
+            action = LinkOutputs(panda_id, output_pairs(leading.job, record.job, limits))
+            if not action.pairs:
+                yield JobUnbound(utc, panda_id, f"job {leader} declared other outputs")
+            elif not memory.waiting(action.key, now_s):
+                yield action
+
+
+def output_pairs(old: Job, new: Job, limits: Limits) -> tuple[tuple[str, str], ...]:
+    """(place of the old job's output, place of the new one's) in the order declared; empty where they do not match."""
+    old_places, new_places = _places(old, limits), _places(new, limits)
+    same = len(old.outputs) == len(new.outputs) and (old.log_lfn is None) == (new.log_lfn is None)
+    return tuple(zip(old_places, new_places, strict=True)) if same and old_places and new_places else ()
+
+
+def _places(job: Job, limits: Limits) -> tuple[str, ...]:
+    lfns = (*job.outputs, *((job.log_lfn,) if job.log_lfn else ()))
+    try:
+        environment = parse_job_text(job.job_pars).environment
+    except BadJobText:
+        return ()
+    placed = place_outputs(limits.experiment, limits.site.output_root, environment, lfns)
+    return () if isinstance(placed, str) else tuple(place.target for place in placed)
+
+
+def judged_by_link(state: State, action: LinkOutputs, utc: str) -> Iterator[Event]:
+    """The links are there: the new job has finished, with the old one's facts under its own names and guids."""
+    record = state.jobs.get(action.panda_id)
+    leading = state.jobs.get(state.bound.get(action.panda_id, PandaId(0)))
+    if record is None or leading is None or leading.verdict is None:
+        return
+    old = (*leading.job.outputs, leading.job.log_lfn)
+    new = (*record.job.outputs, record.job.log_lfn)
+    names = {lfn: other for lfn, other in zip(old, new, strict=False) if lfn and other}
+    report = tuple(
+        replace(item, lfn=names[item.lfn], guid=file_guid(record.job, names[item.lfn]))
+        for item in leading.outcome.report
+        if item.lfn in names
+    )
+    outcome = replace(leading.outcome, report=report)
+    yield JobJudged(utc, action.panda_id, record.job.attempt_nr, leading.verdict, outcome)

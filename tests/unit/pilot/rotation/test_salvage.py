@@ -1,0 +1,141 @@
+"""Salvage: a further PandaID of work that is done already follows it, and is finished by a second link."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rig import Rig, Site, good_end, make_job
+
+from pilot.multijob import actions as a
+from pilot.multijob.model import JobState
+from pilot.ports import Ack, Job, JobStatus, PandaId, Refused, ServerStatus
+
+
+def _again(job: Job, panda_id: int) -> Job:
+    """The same work under a new PandaID and attempt."""
+    outputs = tuple(lfn.replace(".a1.", ".a2.") for lfn in job.outputs)
+    log = job.log_lfn.replace(".a1.", ".a2.") if job.log_lfn else None
+    return replace(job, panda_id=PandaId(panda_id), attempt_nr=2, outputs=outputs, log_lfn=log)
+
+
+class Walk:
+    """A rig whose site starts what waits; `gone`: PandaIDs that the server has given up."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self.site, self.rig = Site(jobs), Rig()
+        self.gone: set[int] = set()
+        self.links: list[a.LinkOutputs] = []
+        self.link_answer: Any = None
+        self.starts: list[int] = []
+
+    def respond(self, action: a.Action) -> Any:
+        outcome = self.site.respond(action)
+        match action:
+            case a.ReportJobs():
+                return tuple(
+                    Ack(u.panda_id, u.attempt_nr, True, "tobekilled" if u.panda_id in self.gone else "")
+                    for u in action.updates
+                )
+            case a.AskStatus():
+                return tuple(ServerStatus(i, 0, "failed") for i in action.ids)
+            case a.LinkOutputs():
+                self.links.append(action)
+                return self.link_answer if self.link_answer is not None else outcome
+        return outcome
+
+    def run(self, ticks: int, *, ends: bool) -> None:
+        for _ in range(ticks):
+            self.rig.run(self.respond, 1, 60.0)
+            for batch_id, job in list(self.site.batch.items()):
+                tag = job.name.partition(".")[0]
+                if job.state == "waiting" and self.site.start(batch_id):
+                    for panda_id in self.rig.state.bundles[tag].job_ids:
+                        attempt = self.rig.state.jobs[panda_id].job.attempt_nr
+                        self.starts.append(panda_id)
+                        self.site.line(tag, "job_started", panda_id=panda_id, attempt_nr=attempt)
+                elif job.state == "running" and ends:
+                    for panda_id in self.rig.state.bundles[tag].job_ids:
+                        record = self.rig.state.jobs.get(panda_id)
+                        if record is not None:
+                            self.site.line(tag, "job_ended", **good_end(record.job))
+                    self.site.end(batch_id)
+                elif job.state == "running":
+                    self.site.line(tag, "heartbeat", running=[])
+
+
+def _orphaned() -> tuple[Walk, Job]:
+    """Job 1 runs, the server has given it up, and its work came again as job 101."""
+    first = [make_job(n) for n in range(1, 5)]
+    walk = Walk(first)
+    walk.run(12, ends=False)
+    walk.gone = {1}
+    walk.run(60, ends=False)
+    assert walk.rig.state.jobs[PandaId(1)].orphaned
+    again = _again(first[0], 101)
+    walk.site.waiting = [again]
+    walk.run(15, ends=False)
+    return walk, again
+
+
+def test_a_new_panda_id_of_an_orphans_work_follows_it_and_does_not_run() -> None:
+    walk, again = _orphaned()
+    record = walk.rig.state.jobs[again.panda_id]
+    assert record.state is JobState.BOUND
+    running = [u for u in walk.site.reports if u.panda_id == again.panda_id]
+    assert running == [] or {u.status for u in running} <= {JobStatus.STARTING, JobStatus.RUNNING}
+    walk.run(40, ends=True)
+    assert 101 not in walk.starts
+    (link,) = walk.links
+    source, target = link.pairs[0]
+    assert source.endswith(".a1.root")
+    assert target.rpartition("/")[2] == again.outputs[0]
+    totals = walk.rig.state.totals["long"]
+    assert totals.finished == 5
+    assert totals.failed == 0
+
+
+def test_where_the_outputs_cannot_be_linked_the_new_one_runs() -> None:
+    walk, again = _orphaned()
+    walk.link_answer = Refused("missing", "is not there")
+    walk.run(60, ends=True)
+    assert again.panda_id in walk.starts
+
+
+def test_what_was_finished_while_the_server_was_away_is_kept_for_the_new_panda_id() -> None:
+    first = [make_job(n) for n in range(1, 5)]
+    walk = Walk(first)
+    walk.run(12, ends=False)
+    walk.gone = {1, 2, 3, 4}
+    walk.run(20, ends=True)
+    assert all(record.kept for record in walk.rig.state.jobs.values())
+    walk.gone = set()
+    walk.site.waiting = [_again(job, 100 + job.panda_id) for job in first]
+    walk.run(30, ends=True)
+    assert len(walk.links) == 4
+    assert not any(panda_id > 100 for panda_id in walk.starts)
+    assert walk.rig.state.totals["long"].finished == 8
+
+
+def test_a_job_that_is_handed_out_again_is_judged_by_its_evidence_and_never_runs_again() -> None:
+    first = [make_job(n) for n in range(1, 5)]
+    walk = Walk(first)
+    walk.run(40, ends=True)
+    assert not walk.rig.state.jobs
+    walk.site.waiting = [first[0]]
+    walk.run(20, ends=True)
+    assert walk.starts.count(1) == 1
+    assert walk.rig.state.totals["long"].finished == 5
+    assert not walk.rig.state.jobs
+
+
+def test_a_retired_bundle_takes_what_it_kept_with_it() -> None:
+    first = [make_job(n) for n in range(1, 5)]
+    walk = Walk(first)
+    walk.run(12, ends=False)
+    walk.gone = {1, 2, 3, 4}
+    walk.run(20, ends=True)
+    walk.run(60 * 26, ends=True)
+    assert not walk.rig.state.bundles
+    assert not walk.rig.state.jobs
+    assert not walk.rig.state.works
