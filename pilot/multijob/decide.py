@@ -36,6 +36,13 @@ from pilot.ports import BatchState, PandaId
 RETIRE_AGAIN_S, RETIRE_AGAIN_MAX_S = 60.0, 3600.0
 
 
+def kept_quiet(memory: Memory, bundle: Bundle, now_s: float) -> bool:
+    """Whether nothing can be due for this bundle: it is settled, and its retention is not over. Cheap for thousands."""
+    if bundle.state is not BundleState.SETTLED or bundle.recalled:
+        return False
+    return now_s < memory.retire_s.get(bundle.bundle_id, float("-inf"))
+
+
 def decide_bundle(
     state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits
 ) -> Iterator[Event | Action]:

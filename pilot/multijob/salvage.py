@@ -39,9 +39,11 @@ def bind(state: State, job: Job, utc: str) -> Iterator[Event]:
 
 
 def _delivers(leading: JobRecord) -> bool:
-    """Whether this job is at work, or has finished."""
+    """Whether this job waits for its bundle, is at work, or has finished."""
     if leading.verdict is not None:
         return leading.verdict.status is JobStatus.FINISHED
+    if leading.state is JobState.POOLED:
+        return not leading.orphaned
     return leading.state in (JobState.BUNDLED, JobState.STARTED)
 
 

@@ -16,7 +16,7 @@ from pilot.multijob.actions import Action, AppendEvents, Barrier, CancelBatchJob
 from pilot.multijob.apply import apply
 from pilot.multijob.codec import encode
 from pilot.multijob.credential import looks_due
-from pilot.multijob.decide import cancel_batch_job, decide_bundle
+from pilot.multijob.decide import cancel_batch_job, decide_bundle, kept_quiet
 from pilot.multijob.events import BundleSettled, Event, JobFetched
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, State
@@ -98,6 +98,8 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
             yield question
     yield from _listing(memory, now, limits)
     for bundle in list(state.bundles.values()):
+        if kept_quiet(memory, bundle, now.mono_s):
+            continue
         yield from decide_bundle(state, memory, bundle, now, limits)
     yield from decide_bound(state, memory, now.utc, now.mono_s, limits)
     for batch_id, bundle_id in memory.strays.items():

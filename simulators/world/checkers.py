@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pilot.multijob.events import BundleSettled, JobJudged, JobReturned, RoundVoided
+from pilot.multijob.events import BundleSettled, JobFetched, JobJudged, JobRecalled, JobReturned, RoundVoided
 from pilot.multijob.model import BundleState
 from pilot.ports import JobStatus
 from simulators.world.nodes import claim_owner
@@ -145,10 +145,9 @@ def finished_without_outputs(world: World) -> Iterator[str]:
 
 def finished_though_bad(world: World) -> Iterator[str]:
     """A job was judged finished, and no run of its work was a success that nobody ended."""
-    works = _works(world)
+    works = _works_fetched(world)
     good = {works.get(r.panda_id, "") for r in world.truth.payloads if r.good and r.ended_by is None}
     for event in _judged(world):
-        # A job that a restored server has forgotten has no work any more.
         work = works.get(event.panda_id)
         if event.verdict.status is JobStatus.FINISHED and work is not None and work not in good:
             yield f"job {event.panda_id} is finished, and no run of its work was a success"
@@ -156,28 +155,22 @@ def finished_though_bad(world: World) -> Iterator[str]:
 
 def infrastructure_charged(world: World) -> Iterator[str]:
     """A job pays for its attempt, though all that it ran was good and others ended it, or it never ran."""
-    killed = world.limits.experiment.codes["killed"].number
+    codes = world.limits.experiment.codes
+    # A person's order, and a job that a server hands out so that nobody can run it.
+    own = (codes["killed"].number, codes["malformed-job"].number)
     runs: dict[tuple[int, int], list[bool]] = {}
     for run in world.truth.payloads:
         runs.setdefault((run.panda_id, run.attempt_nr), []).append(run.good)
     for event in _judged(world):
         verdict, ran = event.verdict, runs.get((event.panda_id, event.attempt_nr), [])
-        failed = verdict.status is JobStatus.FAILED and verdict.charge == "own" and verdict.code != killed
+        failed = verdict.status is JobStatus.FAILED and verdict.charge == "own" and verdict.code not in own
         if failed and ran and all(ran):
             yield f"job {event.panda_id} pays for {verdict.code}: {verdict.reason}"
 
 
 def work_run_twice(world: World) -> Iterator[str]:
-    """S1 across PandaIDs: two attempts of one step ran at once, or both were accepted as finished."""
+    """S1 across PandaIDs: two attempts of one step ran at once."""
     steps = _works(world)
-    # A submission that was stored twice has one name: both ids stand for one attempt.
-    finished: dict[str, set[str]] = {}
-    for job in world.source.jobs():
-        if job.status == "finished" and job.panda_id in steps:
-            finished.setdefault(steps[job.panda_id], set()).add(str(job.attributes["jobName"]))
-    for work, names in finished.items():
-        if len(names) > 1:
-            yield f"{work} was accepted as finished {len(names)} times: {sorted(names)}"
     # What hangs on a node that nobody reaches is taken for lost: it may place nothing any more, but nobody ends it.
     frozen = {agent.task.client for agent in world.machine.agents() if agent.escaped}
     runs: dict[str, list[PayloadRun]] = {}
@@ -191,6 +184,14 @@ def work_run_twice(world: World) -> Iterator[str]:
             if last is not None and (last.end_s is None or run.start_s < last.end_s):
                 yield f"{work}: job {run.panda_id} started at {run.start_s:.0f} s while job {last.panda_id} ran"
             last = run
+
+
+def _works_fetched(world: World) -> dict[int, str]:
+    """Work key by PandaID of every job that a daemon ever fetched: a restored server has forgotten some."""
+    events = (event for daemon in world.daemons for _, event in daemon.events)
+    fetched = (event.job for event in events if isinstance(event, JobFetched | JobRecalled))
+    found = ((job.panda_id, _WORK.match(job.job_pars)) for job in fetched)
+    return {panda_id: match.group(1) for panda_id, match in found if match is not None}
 
 
 def _works(world: World) -> dict[int, str]:

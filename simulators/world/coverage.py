@@ -18,8 +18,18 @@ from pilot.multijob.events import Event
 from pilot.multijob.model import State
 from simulators.world.world import Daemon
 
-EVENTS = frozenset(kind.__name__ for kind in get_args(Event))
-ACTIONS = frozenset(kind.__name__ for kind in get_args(Action))
+# What no seed can have yet, and why.
+NOT_DRAWN = {
+    "PauseOrdered": "the world's operator gives no commands",
+    "DrainOrdered": "the world's operator gives no commands",
+    "QueueResumed": "the world's operator gives no commands",
+    "AnswerCommand": "the world's operator gives no commands",
+    "LookAtCredential": "the world's servers ask for no credential",
+    "DeliverCredential": "the world's servers ask for no credential",
+    "WithdrawCredential": "the world's servers ask for no credential",
+}
+EVENTS = frozenset(kind.__name__ for kind in get_args(Event)) - NOT_DRAWN.keys()
+ACTIONS = frozenset(kind.__name__ for kind in get_args(Action)) - NOT_DRAWN.keys()
 
 # Every way that a job, a round or a bundle can go.
 TRANSITIONS = frozenset(

@@ -59,6 +59,7 @@ def run_seed(seed: int, kinds: Sequence[Draw] | None = None) -> Result:
         rest.look(world)
     found = violations(world)
     found += [Violation(name, story) for name, check in REST.items() for story in check(world, rest)]
+    found += [Violation("accepted_twice", story) for story in seeded.production.accepted_twice()]
     folds = [daemon.number for daemon in world.daemons if coverage.differs(daemon)]
     found += [
         Violation("fold_differs", f"the state of daemon {number} is not its events'") for number in folds

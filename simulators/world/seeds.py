@@ -31,7 +31,7 @@ DAY_S = 24 * 3600.0
 # Batch queue, walltime, margins: the longest walltime that a bundle here asks for.
 WALLTIME_MAX_S = 7200
 TICK_S = 60.0
-FAULTS_MIN, FAULTS_MAX = 10, 16
+FAULTS_MIN, FAULTS_MAX = 12, 18
 # Sixteen runs of ten chunks, their merges, forty single jobs.
 RUNS = 16
 PRODSYS_TICK_S, PRODSYS_BACK_S = 300.0, 600.0
@@ -124,8 +124,8 @@ def _limits(chance: Random) -> Limits:
         submit_retry_s=60.0,
         fetch_retry_s=60.0,
         fetch_retry_max_s=600.0,
-        retain_ok_s=3600.0,
-        retain_failed_s=4 * 3600.0,
+        retain_ok_s=6 * 3600.0,
+        retain_failed_s=7 * 3600.0,
     )
 
 

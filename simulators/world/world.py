@@ -303,6 +303,8 @@ class World:
         daemon.memory.records.append(encode(event))
         daemon.memory.recorded += 1
         daemon.events.append((self.now_s, event))
+        for watch in self.watch:
+            watch(daemon, event)
 
     def _resume(self, daemon: Daemon) -> None:
         daemon.paused = False

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pilot.multijob import actions as a
+from pilot.multijob.model import BundleState
 from pilot.ports import Refused, Unavailable
 from simulators.world.faults.fault import Fault, Site
 from simulators.world.lanes import Fate
@@ -128,10 +129,26 @@ def qsub_refused(site: Site) -> Fault:
 
 
 def qdel_fails(site: Site) -> Fault:
-    """qdel gives no answer and does nothing."""
-    return _share(
-        site, "qdel-fails", a.CancelBatchJob, lambda action: Fate(5.0, 1.0, effect=False, answer=TIMED_OUT)
-    )
+    """A person cancels bundles, and qdel gives no answer and does nothing."""
+    start_s, end_s = site.window(4 * 3600.0, 8 * 3600.0)
+
+    def fate(daemon: Daemon, action: Any, before: Fate) -> Fate:
+        if not isinstance(action, a.CancelBatchJob):
+            return before
+        site.fired("qdel-fails")
+        return Fate(5.0, 1.0, effect=False, answer=TIMED_OUT)
+
+    def cancel() -> None:
+        daemon = site.daemon()
+        if site.world.now_s >= end_s:
+            return
+        bundles = [] if daemon is None else list(daemon.state.bundles.values())
+        found = [b for b in bundles if b.state is BundleState.OPEN and b.current and b.current.batch_ids]
+        if daemon is not None and found:
+            site.world.cancel(daemon, site.random.choice(found))
+        site.world.timers.set(site.world.now_s + 3600.0, cancel)
+
+    return Fault("qdel-fails", start_s, end_s, "bundles are cancelled", fate=fate, begin=cancel)
 
 
 def journal_full(site: Site) -> Fault:

@@ -48,7 +48,7 @@ def unlisted(site: Site) -> Fault:
 
 def stale_after_fresh(site: Site) -> Fault:
     """A door that was read as new is read as old again."""
-    return _rule(site, Wrong.STALE, "stale-after-fresh", "", "/door", 8 * 3600.0, (0.5, 1.0))
+    return _rule(site, Wrong.STALE, "stale-after-fresh", "", "/door", 12 * 3600.0, (0.8, 1.0))
 
 
 def torn_line(site: Site) -> Fault:

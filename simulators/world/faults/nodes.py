@@ -84,7 +84,7 @@ def requeue_survived(site: Site) -> Fault:
     """A running batch job starts again while its first start goes on, out of the server's reach."""
     return _striking(
         site,
-        "requeue-first-start-survives",
+        "requeue-survived",
         "a batch job starts again, its first start goes on",
         lambda job: _requeue(site, job, survives=True),
     )
