@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command == "fuzz":
         from simulators.world.fuzz_cli import run_fuzz
 
+        # A reader that has seen enough ends this quietly.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         return run_fuzz(arguments.seeds, arguments.workers, arguments.cover, arguments.totals)
     if arguments.command == "up":
         from simulators.site import run_site

@@ -247,10 +247,6 @@ class World:
         self.journal.epochs[self.epoch] = []
         return self.epoch
 
-    def restore_state(self, journal: Journal) -> None:
-        """An old copy of the state directory takes the place of the present one. No daemon may live."""
-        self.journal = journal
-
     def _start(self, epoch: int) -> Daemon:
         records, older = self.journal.load(), self.journal.counts()
         evidence = self._evidence(epoch)

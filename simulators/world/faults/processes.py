@@ -1,8 +1,7 @@
-"""Processes that are killed, stopped, doubled, restored from an old copy, or whose clock steps."""
+"""Processes that are killed, stopped, doubled, or whose clock steps."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from pilot.multijob import actions as a
@@ -99,28 +98,6 @@ def two_daemons(site: Site) -> Fault:
         site.world.take_over()
 
     fault.begin = begin
-    return fault
-
-
-def old_state_copy(site: Site) -> Fault:
-    """The state directory is put back as it was hours ago, while no daemon runs."""
-    end_s = site.random.uniform(0.4, 1.0) * site.calm_s
-    start_s = end_s - site.random.uniform(600.0, 0.3 * site.calm_s)
-    kept: list[Any] = []
-    fault = Fault("old-state-copy", start_s, end_s, f"of {end_s - start_s:.0f} s before")
-
-    def begin() -> None:
-        kept.append(copy.deepcopy(site.world.journal))
-
-    def end() -> None:
-        for daemon in site.world.daemons:
-            if daemon.alive:
-                site.world.crash(daemon, survives=False)
-        site.fired("old-state-copy")
-        site.world.restore_state(kept[0])
-        site.restart(60.0)
-
-    fault.begin, fault.end = begin, end
     return fault
 
 
