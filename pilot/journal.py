@@ -208,13 +208,22 @@ class FileStore:
     _size: int = field(default=0, init=False)
     _header_bytes: int = field(default=0, init=False)
     _previous_bytes: int = field(default=0, init=False)
-    _older: dict[int, Reach] = field(default_factory=dict, init=False)
+    # None: not read yet
+    _older: dict[int, Reach] | None = field(default=None, init=False)
 
     def load(self) -> Sequence[Mapping[str, Any]]:
         """Every record that counts, oldest epoch first; what comes to an older epoch after this never will.
 
         Raises JournalError and OSError.
         """
+        counts = self._counts()
+        records: list[Mapping[str, Any]] = []
+        for epoch in sorted(counts):
+            records.extend(read_epoch(self._directory(epoch), counts[epoch]))
+        return records
+
+    def _counts(self) -> dict[int, Reach]:
+        """How much of every epoch counts now; what is older than this one is kept for its header."""
         epochs = self._epochs()
         begun = [epoch for epoch in epochs if _segment(self._directory(epoch), 1).exists()]
         counts: dict[int, Reach] = {}
@@ -225,10 +234,7 @@ class FileStore:
             counts = {int(epoch): (number, size) for epoch, (number, size) in older.items()}
             counts[newest] = _reach(self._directory(newest))
         self._older = {epoch: reach for epoch, reach in counts.items() if epoch < self.epoch}
-        records: list[Mapping[str, Any]] = []
-        for epoch in sorted(counts):
-            records.extend(read_epoch(self._directory(epoch), counts[epoch]))
-        return records
+        return counts
 
     def _epochs(self) -> list[int]:
         names = os.listdir(self.state_dir)
@@ -269,13 +275,16 @@ class FileStore:
             directory.mkdir()
             sync_directory(self.state_dir)
         number = self._segment + 1
+        if self._older is None:
+            self._counts()
+        older = (self._older or {}).items() if number == 1 else ()
         header = render_record(
             {
                 "journal": VERSION,
                 "epoch": self.epoch,
                 "segment": number,
                 "previous_bytes": self._size,
-                "older": {str(epoch): reach for epoch, reach in self._older.items()} if number == 1 else {},
+                "older": {str(epoch): reach for epoch, reach in older},
             }
         )
         private = directory / f".segment.{number:06d}"

@@ -167,3 +167,10 @@ def test_an_epoch_that_begins_to_write_after_a_newer_one_never_counts(tmp_path: 
     new.append(1, [{"e": "x", "n": 1}])
     slow.append(1, [{"e": "x", "n": 2}])
     assert [record["n"] for record in FileStore(tmp_path, 3).load()] == [1]
+
+
+def test_a_store_that_appends_before_it_has_read_loses_nothing_older(tmp_path: Path) -> None:
+    old = FileStore(tmp_path, 1)
+    old.append(1, [{"e": "x", "n": 1}])
+    FileStore(tmp_path, 2).append(1, [{"e": "x", "n": 2}])
+    assert [record["n"] for record in FileStore(tmp_path, 3).load()] == [1, 2]
