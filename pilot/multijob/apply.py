@@ -92,11 +92,11 @@ def apply(state: State, event: Event) -> State:
             _plan(state, event)
         case BundleRetired():
             _expect(event, state.bundles[event.bundle_id].state is BundleState.SETTLED, "not settled")
-            bundle = state.bundles.pop(event.bundle_id)
-            for panda_id in bundle.job_ids:
-                record = state.jobs.get(panda_id)
-                if record is not None and record.kept and record.bundle_id == event.bundle_id:
-                    _forget(state, panda_id)
+            del state.bundles[event.bundle_id]
+            # Its own jobs, and those that followed one of them.
+            kept = [i for i, r in state.jobs.items() if r.kept and r.bundle_id == event.bundle_id]
+            for panda_id in kept:
+                _forget(state, panda_id)
         case (
             RoundIntended()
             | BatchJobAccepted()

@@ -56,7 +56,7 @@ from pilot.multijob.listing import recognise_listing
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, Outcome, RoundState, State
 from pilot.multijob.reporting import recognise_acks, recognise_statuses, retry_reports
-from pilot.multijob.salvage import bind, bundle_of, judged_by_link, work_of
+from pilot.multijob.salvage import bind, bundles_of, judged_by_link, work_of
 from pilot.multijob.verdict import failed
 from pilot.ports import (
     Answer,
@@ -173,26 +173,26 @@ def _fetched(
 ) -> Iterator[Event]:
     if _is_empty(outcome):
         memory.failed(action.key, now.mono_s, limits.fetch_retry_s, limits.fetch_retry_max_s, "no jobs given")
+    known = [item.panda_id for item in outcome.malformed if item.panda_id is not None]
+    had = bundles_of(state, (*(job.panda_id for job in outcome.jobs), *known))
     for job in outcome.jobs:
         if job.panda_id in state.jobs:
             continue
-        bundle = bundle_of(state, job.panda_id)
+        bundle = had.get(job.panda_id)
         if bundle is not None:
             yield JobRecalled(now.utc, action.queue, job, bundle.bundle_id)
             continue
-        yield JobFetched(now.utc, action.queue, job, work_of(job))
+        work = work_of(job, action.server)
+        yield JobFetched(now.utc, action.queue, job, work)
         reason = unusable(job, limits)
         if reason is not None:
             yield _set_aside(now, job, reason, limits)
         else:
-            yield from bind(state, job, now.utc)
+            yield from bind(state, job, work, now.utc)
     if not outcome.malformed:
         memory.clear_alarm("malformed-job")
     for item in outcome.malformed:
-        known = item.panda_id is not None and (
-            item.panda_id in state.jobs or bundle_of(state, item.panda_id) is not None
-        )
-        if item.panda_id is None or known:
+        if item.panda_id is None or item.panda_id in state.jobs or item.panda_id in had:
             memory.raise_alarm("malformed-job", item.reason, now.mono_s)
             continue
         job = _stand_in(item, item.panda_id, action)

@@ -135,6 +135,7 @@ def recognise_acks(
     limits: Limits,
 ) -> Iterator[Event]:
     """Events of one report's answers. An update without an answer was not accepted."""
+    followed = frozenset(state.bound.values())
     answered = {(ack.panda_id, ack.attempt_nr): ack for ack in acks}
     for update in action.updates:
         known = memory.reported.setdefault(update.panda_id, Reported())
@@ -148,8 +149,10 @@ def recognise_acks(
         elif update.status in (JobStatus.FINISHED, JobStatus.FAILED):
             memory.reported.pop(update.panda_id, None)
             _not_held(memory, update.panda_id)
-            wanted = "tobekilled" in ack.command or update.panda_id in state.bound.values()
-            if wanted and record.work is not None and update.status is JobStatus.FINISHED:
+            wanted = "tobekilled" in ack.command or update.panda_id in followed
+            # Kept for as long as its bundle is: what has none any more has no evidence either.
+            here = record.work is not None and record.bundle_id in state.bundles
+            if wanted and here and update.status is JobStatus.FINISHED:
                 yield JobKept(utc, update.panda_id)
             else:
                 yield FinalAccepted(utc, update.panda_id, update.attempt_nr)

@@ -8,7 +8,7 @@ A submission that was stored twice gives two live jobs of one work: the second o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
@@ -21,17 +21,20 @@ from pilot.multijob.verdict import failed, file_guid
 from pilot.ports import Job, JobStatus, PandaId
 
 
-def work_of(job: Job) -> str | None:
-    """The work key of a job, None if it has none or its text makes no sense."""
+def work_of(job: Job, server: str) -> str | None:
+    """What names the work of a job, None if it has no key or its text makes no sense.
+
+    A key is its production system's own: two servers, or two kinds of work, may use the same one for different things.
+    """
     try:
-        return parse_job_text(job.job_pars).work
+        work = parse_job_text(job.job_pars).work
     except BadJobText:
         return None
+    return None if work is None else f"{server}/{job.panda_queue}/{job.transformation}/{work}"
 
 
-def bind(state: State, job: Job, utc: str) -> Iterator[Event]:
+def bind(state: State, job: Job, work: str | None, utc: str) -> Iterator[Event]:
     """Bind a job that was just fetched to the one that delivers its work already."""
-    work = work_of(job)
     leader = state.works.get(work) if work is not None else None
     leading = state.jobs.get(leader) if leader is not None else None
     if leader is not None and leading is not None and leader != job.panda_id and _delivers(leading):
@@ -47,12 +50,17 @@ def _delivers(leading: JobRecord) -> bool:
     return leading.state in (JobState.BUNDLED, JobState.STARTED)
 
 
-def bundle_of(state: State, panda_id: PandaId) -> Bundle | None:
-    """The newest bundle in place that has had this job, None for a job that is new here."""
-    for bundle in reversed(state.bundles.values()):
-        if bundle.state is not BundleState.PLANNED and panda_id in bundle.job_ids:
-            return bundle
-    return None
+def bundles_of(state: State, panda_ids: Iterable[PandaId]) -> dict[PandaId, Bundle]:
+    """The newest bundle in place that has had each job; jobs that are new here are not in it.
+
+    One pass over all bundles for a whole fetch: there are hundreds of both.
+    """
+    wanted = {panda_id for panda_id in panda_ids if panda_id not in state.jobs}
+    found: dict[PandaId, Bundle] = {}
+    for bundle in state.bundles.values() if wanted else ():
+        if bundle.state is not BundleState.PLANNED:
+            found.update(dict.fromkeys(wanted.intersection(bundle.job_ids), bundle))
+    return found
 
 
 def decide_bound(

@@ -9,6 +9,7 @@ from rig import Rig, Site, good_end, make_job
 
 from pilot.multijob import actions as a
 from pilot.multijob.model import JobState
+from pilot.multijob.salvage import work_of
 from pilot.ports import Ack, Job, JobStatus, PandaId, Refused, ServerStatus
 
 
@@ -139,3 +140,25 @@ def test_a_retired_bundle_takes_what_it_kept_with_it() -> None:
     assert not walk.rig.state.bundles
     assert not walk.rig.state.jobs
     assert not walk.rig.state.works
+
+
+def test_a_follower_that_the_server_gives_up_goes_with_the_bundle_that_it_followed() -> None:
+    walk, _ = _orphaned()
+    walk.gone = {1, 101}
+    walk.run(40, ends=True)
+    assert walk.links
+    walk.run(60 * 26, ends=True)
+    assert not walk.rig.state.jobs
+    assert not walk.rig.state.works
+
+
+def test_the_same_key_for_another_kind_of_work_is_other_work() -> None:
+    first = [make_job(n) for n in range(1, 5)]
+    walk = Walk(first)
+    walk.run(12, ends=False)
+    walk.site.waiting = [replace(_again(first[0], 101), transformation="DDD filtering")]
+    walk.run(15, ends=False)
+    assert not walk.rig.state.bound
+    job = first[0]
+    keys = {work_of(job, "panda"), work_of(job, "panda2"), work_of(replace(job, panda_queue="Q2"), "panda")}
+    assert len(keys) == 3
