@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-from pilot.ports import Listing
 
 
 @dataclass(slots=True)
@@ -56,10 +55,9 @@ class Truth:
     outlived: list[tuple[float, PayloadRun]] = field(default_factory=list)
     denied: dict[str, list[float]] = field(default_factory=dict)
 
-    def deny(self, true: Listing, shown: Listing, at_s: float) -> None:
-        """A listing was bent: remember which batch jobs it denied."""
-        left = {job.batch_id for job in true.jobs} - {job.batch_id for job in shown.jobs}
-        for batch_id in sorted(left):
+    def deny(self, true: Iterable[str], shown: Iterable[str], at_s: float) -> None:
+        """A listing was bent, given as the ids in it: remember which batch jobs it denied."""
+        for batch_id in sorted(set(true) - set(shown)):
             self.denied.setdefault(batch_id, []).append(at_s)
 
     def living(self, bundle_id: str) -> list[PayloadRun]:

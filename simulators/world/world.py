@@ -6,6 +6,7 @@ any number of runs of the daemon over it. Everything that happens is a timer; eq
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 from collections import Counter
@@ -18,6 +19,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 
+from pilot.batch.cli import BatchCli
 from pilot.multijob.apply import apply, replay
 from pilot.multijob.codec import decode, encode
 from pilot.multijob.events import BundleCancelled, Event
@@ -33,8 +35,9 @@ from pilot.rotation.step import View, step
 from pilot.rotation.wiring import Ports, lane_specs, make_route
 from simulators.kernel import Timers
 from simulators.torque.model import TorqueModel
-from simulators.torque.port import TorquePort
+from simulators.torque.port import TorqueCommands
 from simulators.torque.site import TorqueSite
+from simulators.world.batch import BatchWire
 from simulators.world.filefaults import FileFaults
 from simulators.world.files import VirtualFiles
 from simulators.world.floor import Floor, Play
@@ -123,9 +126,10 @@ class EpochStore:
 
 
 class World:
-    """One site. Faults of a scenario: `fate_of`, `floor.hang_s`, `shared.before`, `shared.after` and `shown`.
+    """One site. Faults of a scenario: `fate_of`, `floor.hang_s`, `shared.before`, `shared.after`, `batch.spoil`, and
+    `shown`.
 
-    `shown(listing)` changes what a listing brings, as a batch server that answers wrongly would.
+    `shown(listing)` changes what was read of a listing, `batch.spoil` the texts and exit codes of the commands.
     """
 
     def __init__(
@@ -181,6 +185,8 @@ class World:
         self.shared.local = self.floor.read_local
         self.floor.fired = self.fired
         self.machine = Machine(self.floor, self.torque)
+        commands = TorqueCommands(self.torque, self.now, self._script, self.machine.carry_out)
+        self.batch = BatchWire(commands, self.truth, self._note)
         self.edge_operation_s = (0.001, 0.02)
         self.fate_of: Callable[[Daemon, Any], Fate | None] = lambda daemon, action: None
         self.shown: Callable[[Any], Any] = lambda listing: listing
@@ -310,12 +316,11 @@ class World:
         self.tick(daemon)
 
     def _lanes(self, daemon: Daemon, older: dict[int, int]) -> VirtualLanes:
-        batch = TorquePort(self.torque, self.now, self._script, self.machine.carry_out)
         ports = SimpleNamespace(
             store=EpochStore(self.journal, daemon.number, older),
             # the lanes let each operation take its own time
             evidence=replace(daemon.evidence, run=lambda steps: steps),
-            batch=_Batch(batch, self),
+            batch=_Batch(self.batch.client(), self),
             sources={name: wire.client(self.dialects[name]) for name, wire in self.wires.items()},
         )
         names = SimpleNamespace(
@@ -408,7 +413,8 @@ class World:
 
     def _script(self, path: str) -> str:
         text = self.shared.seen(EDGE, path)
-        assert text is not None
+        if text is None:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         return text
 
     def _wrote(self, client: str, operation: Any, reply: Any) -> Any:
@@ -437,17 +443,14 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The batch port with the scenario's wrong listings, and every submission written down."""
+    """The batch port with the scenario's wrong listings."""
 
-    port: TorquePort
+    port: BatchCli
     world: World
 
     def submit(self, script: str, name: str) -> Any:
         """qsub."""
-        outcome = self.port.submit(script, name)
-        if isinstance(outcome, str):
-            self.world.truth.submissions.append((self.world.now_s, name, outcome))
-        return outcome
+        return self.port.submit(script, name)
 
     def list_jobs(self, ids: Any) -> Any:
         """qstat."""

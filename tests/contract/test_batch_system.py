@@ -1,4 +1,4 @@
-"""One contract for both batch systems: the model in this process, and real commands against the real server."""
+"""One contract for both carriers of the commands: this process, and real executables against the real server."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ import pytest
 
 from pilot.batch import torque
 from pilot.batch.cli import BatchCli, BatchTimeouts
-from pilot.batch.dialect import Reply
 from pilot.ports import BatchId, BatchRequest, BatchState, Broken, CancelResult, Listing, Refused, Unavailable
 from simulators.torque.control import start_server
 from simulators.torque.job import KillJob, StartJob, TerminateJob
 from simulators.torque.model import TorqueModel
-from simulators.torque.port import TorquePort
+from simulators.torque.port import TorqueCommands
 from simulators.torque.site import TorqueSite
-from simulators.torque.texts import render_xml
 
 SITE = {"nodes": 2, "slots": 4, "keep_completed_s": 1.5, "scheduler_interval_s": 0.05, "kill_delay_s": 0.3}
 LIMIT_S = 20.0
@@ -31,9 +29,10 @@ class Virtual:
     def __init__(self, tmp_path: Path) -> None:
         self.now, self.tmp_path = 1_000.0, tmp_path
         self.model = TorqueModel(TorqueSite.model_validate({**SITE, "server_name": "sim"}))
-        self.batch = TorquePort(
+        commands = TorqueCommands(
             self.model, lambda: self.now, lambda path: Path(path).read_text(), self._carry_out
         )
+        self.batch = BatchCli(torque, "sim", {}, run=commands)
         self.name = self.user = "alice"
 
     def _carry_out(self, outputs) -> None:
@@ -188,19 +187,10 @@ def test_walltime_is_enforced_with_its_own_status(site):
     assert wait_for(site, batch_id, over).exit_status == -11
 
 
-def test_listing_as_values_is_what_the_text_is_read_as(tmp_path):
-    site = Virtual(tmp_path)
-    ids = [submit(site, f"b{n}.1", nodes=1 + n % 2) for n in range(5)]
-    for step in range(60):
-        site.wait()
-        if step == 10:
-            site.end(ids[0], 7)
-        if step == 20:
-            site.batch.cancel(ids[3])
-        listing = site.batch.list_jobs(None)
-        text = render_xml(site.model.jobs.values(), site.now, site.model.site)
-        assert torque.parse_listing(Reply(0, text, ""), "sim", None) == listing
-    assert len(site.model.jobs) < len(ids)
+def test_script_that_is_not_there_is_refused_without_a_batch_job(site):
+    answer = site.batch.submit(str(site.tmp_path / "missing.sh"), "missing234.1")
+    assert isinstance(answer, Refused) and "cannot be loaded" in answer.reason
+    assert "missing234.1" not in {job.name for job in site.batch.list_jobs(None).jobs}
 
 
 def test_server_that_is_gone_is_unavailable(tmp_path, server):

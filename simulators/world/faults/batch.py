@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from pilot.ports import Broken, Listing, Unavailable
-from simulators.torque.job import BatchJob, Letter
+from pilot.command import CommandOutcome, Completed
+from simulators.torque.job import BatchJob, Letter, Submission
+from simulators.torque.model import TorqueModel
+from simulators.torque.site import TorqueSite
+from simulators.torque.texts import render_data, render_xml
+from simulators.world.batch import Work
 from simulators.world.faults.fault import Fault, Site
 from simulators.world.faults.nodes import runs
 
 _LOOK_EVERY_S = 20.0
+_JOB = re.compile(r"<Job><Job_Id>([^<]+)</Job_Id>.*?</Job>", re.DOTALL)
 
 
-def _listings(site: Site, kind: str, longest_s: float, says: str, bend: Callable[[Listing], Any]) -> Fault:
+def _ids(done: CommandOutcome) -> list[str]:
+    """Ids in the text of a listing."""
+    return [found[1] for found in _JOB.finditer(done.stdout)] if isinstance(done, Completed) else []
+
+
+def _without(done: Completed, gone: set[str]) -> Completed:
+    """The text without these batch jobs."""
+    text = _JOB.sub(lambda found: "" if found[1] in gone else found[0], done.stdout)
+    return replace(done, stdout=text)
+
+
+def _listings(
+    site: Site,
+    kind: str,
+    longest_s: float,
+    says: str,
+    bend: Callable[[Completed], Completed],
+    single: bool = False,
+) -> Fault:
+    """While it lasts, what qstat prints for all jobs, and for one (`single`), goes through `bend`."""
     start_s, end_s = site.window(300.0, longest_s)
 
-    def shown(listing: Any) -> Any:
-        if not isinstance(listing, Listing):
-            return listing
-        bent = bend(listing)
-        if bent is not listing:
+    def command(argv: tuple[str, ...], work: Work) -> CommandOutcome:
+        done = work()
+        whole = len(argv) == 2
+        if argv[0] != "qstat" or not (whole or single) or not isinstance(done, Completed) or done.exit_code:
+            return done
+        bent = bend(done)
+        if bent != done:
             site.fired(kind)
-            if isinstance(bent, Listing):
-                site.world.truth.deny(listing, bent, site.world.now_s)
+            if bent.exit_code == 0 and bent.stdout.endswith("</Data>\n"):
+                site.world.truth.deny(_ids(done), _ids(bent), site.world.now_s)
         return bent
 
-    return Fault(kind, start_s, end_s, says, shown=shown)
+    return Fault(kind, start_s, end_s, says, command=command)
 
 
 def stale_listing(site: Site) -> Fault:
     """Listings show what was minutes ago."""
     old_s = site.random.uniform(60.0, 900.0)
-    kept: deque[tuple[float, Listing]] = deque()
+    kept: deque[tuple[float, Completed]] = deque()
 
-    def bend(listing: Listing) -> Any:
-        if listing.asked_ids is not None:
-            return listing
+    def bend(done: Completed) -> Completed:
         now_s = site.world.now_s
-        kept.append((now_s, listing))
+        kept.append((now_s, done))
         while len(kept) > 1 and kept[1][0] <= now_s - old_s:
             kept.popleft()
         return kept[0][1]
@@ -49,57 +73,61 @@ def stale_listing(site: Site) -> Fault:
 
 
 def partial_listing(site: Site) -> Fault:
-    """The text of a listing ends in the middle."""
-    cut = Broken("text is not closed", "<Data><Job>")
-    return _listings(
-        site, "partial-listing", 7200.0, "cut", lambda listing: cut if site.random.random() < 0.6 else listing
-    )
+    """The text of a listing ends somewhere in the middle."""
+
+    def bend(done: Completed) -> Completed:
+        if site.random.random() >= 0.6:
+            return done
+        return replace(done, stdout=done.stdout[: site.random.randrange(len(done.stdout) - 1)])
+
+    return _listings(site, "partial-listing", 7200.0, "cut", bend, single=True)
 
 
 def empty_listing(site: Site) -> Fault:
-    """Exit code 0, and no batch job in it."""
+    """Exit code 0, and no batch job in it, or no text at all."""
 
-    def bend(listing: Listing) -> Any:
-        if listing.asked_ids is not None or not listing.jobs:
-            return listing
-        return replace(listing, jobs=())
+    def bend(done: Completed) -> Completed:
+        if not _ids(done):
+            return done
+        return replace(done, stdout=render_data(()) if site.random.random() < 0.8 else "")
 
     return _listings(site, "empty-listing", 7200.0, "exit code 0 and no batch job", bend)
 
 
 def wrong_server(site: Site) -> Fault:
-    """Another batch server answers."""
-    return _listings(
-        site,
-        "wrong-server",
-        3600.0,
-        "another server answers",
-        lambda listing: replace(listing, server="elsewhere", jobs=()),
-    )
+    """Another batch server answers, with a batch job of its own."""
+    other = TorqueModel(TorqueSite(server_name="elsewhere"))
+    other.submit(0.0, Submission(owner="alice", name="other.1", script="true\n"))
+
+    def bend(done: Completed) -> Completed:
+        return replace(done, stdout=render_xml(other.jobs.values(), site.world.now_s, other.site))
+
+    return _listings(site, "wrong-server", 3600.0, "another server answers", bend, single=True)
 
 
 def failed_listing(site: Site) -> Fault:
     """qstat ends with an error."""
-    return _listings(
-        site,
-        "failed-listing",
-        3 * 3600.0,
-        "exit code 171",
-        lambda listing: Unavailable("cannot connect to server"),
-    )
+    says = "qstat: cannot connect to server sim (errno=111) Connection refused\n"
+
+    def bend(done: Completed) -> Completed:
+        return replace(done, exit_code=111, stdout="", stderr=says)
+
+    return _listings(site, "failed-listing", 3 * 3600.0, "exit code 111", bend, single=True)
 
 
 def hidden_batch_job(site: Site) -> Fault:
     """One batch job is missing in one listing at a time, never twice in a row."""
-    last: list[Any] = [None]
+    last: list[str | None] = [None]
 
-    def bend(listing: Listing) -> Any:
-        ids = [job.batch_id for job in listing.jobs if job.batch_id != last[0]]
-        if listing.asked_ids is not None or len(listing.jobs) < 2 or not ids or site.random.random() < 0.5:
+    def bend(done: Completed) -> Completed:
+        there = _ids(done)
+        ids = [batch_id for batch_id in there if batch_id != last[0]]
+        if len(there) < 2 or not ids or site.random.random() < 0.5:
             last[0] = None
-            return listing
-        last[0] = site.random.choice(ids)
-        return replace(listing, jobs=tuple(job for job in listing.jobs if job.batch_id != last[0]))
+            return done
+        hidden = site.random.choice(ids)
+        last[0] = hidden
+        return _without(done, {hidden})
 
     return _listings(site, "hidden-batch-job", 5 * 3600.0, "one batch job is missing", bend)
 
@@ -175,20 +203,21 @@ def late_start(site: Site) -> Fault:
             job.state = Letter.QUEUED
             site.world.torque.wake(site.world.now_s)
 
-    def shown(listing: Any) -> Any:
-        if not isinstance(listing, Listing) or not gone:
-            return listing
-        unknown = tuple(i for i in listing.asked_ids or () if i in gone)
-        bent = replace(
-            listing,
-            jobs=tuple(job for job in listing.jobs if job.batch_id not in gone),
-            unknown_ids=(*listing.unknown_ids, *unknown),
-        )
-        site.world.truth.deny(listing, bent, site.world.now_s)
+    def command(argv: tuple[str, ...], work: Work) -> CommandOutcome:
+        done = work()
+        if argv[0] != "qstat" or not isinstance(done, Completed) or not gone:
+            return done
+        if len(argv) == 2:
+            bent = _without(done, set(gone))
+        elif argv[2] in gone:
+            bent = replace(done, exit_code=153, stdout="", stderr=f"qstat: Unknown Job Id Error {argv[2]}\n")
+        else:
+            return done
+        site.world.truth.deny(_ids(done), _ids(bent), site.world.now_s)
         return bent
 
     fault = _seizing(site, "late-start", "no listing shows a batch job that starts later", _waits, seize)
-    fault.shown = shown
+    fault.command = command
     return fault
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from pilot.command import CommandOutcome, Completed
 from pilot.multijob import actions as a
 from pilot.multijob.model import BundleState
 from pilot.ports import Refused, Unavailable
+from simulators.world.batch import Hung, Work
 from simulators.world.faults.fault import Fault, Site
 from simulators.world.lanes import Fate
 from simulators.world.world import Daemon
@@ -68,10 +70,16 @@ def hung_qstat(site: Site) -> Fault:
     def fate(daemon: Daemon, action: Any, before: Fate) -> Fate:
         if not isinstance(action, a.ListBatchJobs):
             return before
-        site.fired("hung-qstat")
-        return Fate(QSTAT_LIMIT_S, 0.0, effect=False, answer=TIMED_OUT)
+        return replace(before, before_s=QSTAT_LIMIT_S, after_s=0.0)
 
-    return Fault("hung-qstat", start_s, end_s, "qstat is killed after its limit", fate=fate)
+    def command(argv: tuple[str, ...], work: Work) -> CommandOutcome:
+        if argv[0] != "qstat":
+            return work()
+        site.fired("hung-qstat")
+        raise Hung
+
+    says = "qstat is killed after its limit"
+    return Fault("hung-qstat", start_s, end_s, says, fate=fate, command=command)
 
 
 def _share(site: Site, kind: str, types: Any, bend: Callable[[Any], Fate]) -> Fault:
@@ -114,18 +122,41 @@ def credential_expired(site: Site) -> Fault:
 
 
 def qsub_answer_lost(site: Site) -> Fault:
-    """qsub takes the batch job and its answer is lost."""
-    return _share(
-        site, "qsub-answer-lost", a.SubmitBatchJob, lambda action: Fate(1.0, 30.0, answer=TIMED_OUT)
-    )
+    """qsub takes the batch job and its answer is lost: it is killed later."""
+    fault = _share(site, "qsub-answer-lost", a.SubmitBatchJob, lambda action: Fate(1.0, 30.0))
+    lost: set[str] = set()
+    drawn = fault.fate
+    assert drawn is not None
+
+    def fate(daemon: Daemon, action: Any, before: Fate) -> Fate:
+        bent = drawn(daemon, action, before)
+        if bent is not before:
+            lost.add(action.name)
+        return bent
+
+    def command(argv: tuple[str, ...], work: Work) -> CommandOutcome:
+        outcome = work()
+        if argv[0] == "qsub" and argv[-2] in lost:
+            raise Hung
+        return outcome
+
+    fault.fate, fault.command = fate, command
+    return fault
 
 
 def qsub_refused(site: Site) -> Fault:
     """qsub says a definite no."""
-    no = Refused("15036", "Job exceeds queue resource limits")
-    return _share(
-        site, "qsub-refused", a.SubmitBatchJob, lambda action: Fate(0.5, 0.1, effect=False, answer=no)
-    )
+    start_s, end_s = site.window(1800.0, 5 * 3600.0)
+    share = site.random.uniform(0.1, 0.9)
+    no = "qsub: submit error (Job exceeds queue resource limits MSG=cannot satisfy queue max walltime requirement)\n"
+
+    def command(argv: tuple[str, ...], work: Work) -> CommandOutcome:
+        if argv[0] != "qsub" or site.random.random() > share:
+            return work()
+        site.fired("qsub-refused")
+        return Completed(190, "", no, 0.0)
+
+    return Fault("qsub-refused", start_s, end_s, f"{share:.0%} of the calls", command=command)
 
 
 def qdel_fails(site: Site) -> Fault:

@@ -9,9 +9,11 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from pilot.command import CommandOutcome
 from pilot.multijob.node.manifest import Job
 from pilot.rotation.daemon import StartError
 from simulators.panda.dispatch import HttpReply, HttpRequest
+from simulators.world.batch import Work
 from simulators.world.floor import Play
 from simulators.world.lanes import Fate
 from simulators.world.panda import Wire
@@ -36,7 +38,7 @@ class Fault:
     end_s: float
     says: str
     fate: Callable[[Daemon, Any, Fate], Fate] | None = None
-    shown: Callable[[Any], Any] | None = None
+    command: Callable[[tuple[str, ...], Work], CommandOutcome] | None = None
     before: Callable[[str, Any], None] | None = None
     after: Callable[[str, Any, Any], Any] | None = None
     late_s: Callable[[str, str, float], float] | None = None
@@ -114,7 +116,7 @@ def install(site: Site, faults: list[Fault]) -> None:
         world.timers.set(fault.start_s, partial(_begin, site, fault))
         world.timers.set(fault.end_s, partial(_end, site, fault))
     bent = _Bent(site, world.shared.delay_s, world.shared.after)
-    world.fate_of, world.shown = bent.fate_of, bent.shown
+    world.fate_of, world.batch.spoil = bent.fate_of, bent.command
     world.shared.before, world.shared.after, world.shared.delay_s = bent.before, bent.after, bent.delay_s
     world.floor.hang_s = bent.hang_s
     drawn_play = world.floor.play
@@ -138,11 +140,11 @@ class _Bent:
                 fate = fault.fate(daemon, action, fate)
         return fate
 
-    def shown(self, listing: Any) -> Any:
+    def command(self, argv: tuple[str, ...], work: Work) -> CommandOutcome:
         for fault in self.site.active:
-            if fault.shown is not None:
-                listing = fault.shown(listing)
-        return listing
+            if fault.command is not None:
+                work = partial(fault.command, argv, work)
+        return work()
 
     def before(self, client: str, operation: Any) -> None:
         for fault in self.site.active:
