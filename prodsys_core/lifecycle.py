@@ -179,6 +179,10 @@ def check_edge(subject: str, old: str, new: str, role: Role) -> str | None:
     return f"a {subject} in status {old!r} cannot be set to {new!r} by a {role}; possible: {choice}"
 
 
+# A run's merge waits for its chunks until each is one of these: finished, or left out by a manager.
+CHUNK_DONE = frozenset({StepStatus.FINISHED, StepStatus.CANCELLED})
+
+
 @dataclass(frozen=True, slots=True)
 class ChainLink:
     """One kind of work of a task type. `of`: job, group or run. `asked`: waits for the task's status archive."""

@@ -70,13 +70,17 @@ class Settling:
     listed: Listed
 
 
-def settle(before: Listed | None, ids: Sequence[int], now: datetime, settle_s: float) -> Settling:
+def settle(
+    before: Listed | None, ids: Sequence[int], n_records: int, now: datetime, settle_s: float
+) -> Settling:
     """Judge a listing of a batch whose answer was lost. Servers go on inserting after the client has gone: final is
-    only a list that is the same at least `settle_s` later."""
+    only a list that is the same at least `settle_s` later, and of which every id has shown its record (`n_records`):
+    one without may be any of the batch's jobs."""
     digest = hashlib.sha256(",".join(map(str, sorted(set(ids)))).encode()).hexdigest()
     if before is None or before.digest != digest:
         return Settling(False, Listed(digest, now))
-    return Settling((now - before.since).total_seconds() >= settle_s, before)
+    old = (now - before.since).total_seconds() >= settle_s
+    return Settling(old and n_records == len(ids), before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
 from prodsys_core.lifecycle import (
+    CHUNK_DONE,
     MERGES,
     ChainLink,
     RunProgress,
@@ -46,7 +47,7 @@ def runs_merge(config: Config, mover: Mover) -> int:
     """Plan the merges of every open run whose last chunk is finished; returns the number of runs planned. Chunks that
     a manager has left out (cancelled) are not waited for."""
     unfinished = Step.objects.filter(run=OuterRef("pk"), kind=StepKind.RECONSTRUCT).exclude(
-        status__in=(StepStatus.FINISHED, StepStatus.CANCELLED)
+        status__in=sorted(CHUNK_DONE)
     )
     runs = Run.objects.filter(~Exists(unfinished), status=RunStatus.OPEN, task__status__in=ADVANCED)
     planned = 0

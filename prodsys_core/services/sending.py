@@ -254,10 +254,10 @@ def _settle(config: Config, sink: JobSink, batch: SendBatch, mover: Mover) -> in
         _close(batch, "settled", "")
         return len(adoption.found)
     before = Listed(batch.listed_digest, batch.listed_since) if batch.listed_since else None
-    verdict = settle(before, ids, mover.now, config.panda.settle_s)
+    verdict = settle(before, ids, len(records), mover.now, config.panda.settle_s)
     batch.listed_digest, batch.listed_since = verdict.listed.digest, verdict.listed.since
     batch.save(update_fields=["listed_digest", "listed_since"])
-    if verdict.settled and len(records) == len(ids):
+    if verdict.settled:
         log.warning("batch %d: %d jobs were never stored; sent again", batch.number, len(missing))
         take_back(missing, "not-stored", "not in PanDA's settled list of the batch", mover)
         _close(batch, "settled", f"{len(missing)} jobs were never stored")

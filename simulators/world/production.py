@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from prodsys_core import tables
 from prodsys_core.config import Panda
-from prodsys_core.lifecycle import StepKind, StepStatus
+from prodsys_core.lifecycle import CHUNK_DONE, StepKind, StepStatus
 from prodsys_core.panda import HttpJobSink
 from prodsys_core.plan import (
     Listed,
@@ -198,9 +198,9 @@ class Production:
         if not _open(batch):
             batch.status = "settled"
             return
-        verdict = settle(batch.listed, ids, self._utc(), self._panda.settle_s)
+        verdict = settle(batch.listed, ids, len(records), self._utc(), self._panda.settle_s)
         batch.listed = verdict.listed
-        if verdict.settled and len(records) == len(ids):
+        if verdict.settled:
             self._take_back(_open(batch), 0.0)
             batch.status = "settled"
 
@@ -279,7 +279,7 @@ class Production:
             if step.kind is StepKind.RECONSTRUCT:
                 runs.setdefault(step.run, []).append(step)
         for run, chunks in runs.items():
-            whole = all(step.status is StepStatus.FINISHED for step in chunks)
+            whole = all(step.status in CHUNK_DONE for step in chunks)
             if not whole or run in self.merged_runs or run < 0:
                 continue
             inputs = (MergeInput(s.number, s.chunk, s.work, s.size, s.n_events) for s in chunks)
