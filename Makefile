@@ -10,7 +10,7 @@ DB ?= sqlite
 STAMP := $(VENV)/.installed-$(shell sha256sum pyproject.toml 2>/dev/null | cut -c1-16)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: demo test test-long lint format mutants clean help
+.PHONY: demo test test-long lint format mutants bench clean help
 
 help:           ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -38,6 +38,9 @@ format: $(STAMP)  ## format the code
 mutants: $(STAMP)  ## brings each known flaw back and wants its test to fail
 	$(BIN)/python tests/run_mutants.py $(ONLY)
 
+bench: $(STAMP) debian-bench  ## measures the figures of bench/goals.yaml into bench/results.json (ONLY=prefix)
+	@$(BIN)/python -m bench --only "$(ONLY)"
+
 clean:          ## end and remove what a demo of this clone left
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m simulators.cli demo --out $(OUT) --clean; fi
 	@rm -rf build dist
@@ -50,10 +53,13 @@ $(STAMP):
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
-.PHONY: debian-demo debian-test
+.PHONY: debian-demo debian-test debian-bench
 debian-demo:
 	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd
 
 debian-test:
 	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd chromium:/usr/bin/chromium openssl:/usr/bin/openssl \
 		slurm-wlm:/usr/sbin/slurmctld-wlm slurm-wlm-torque:/usr/bin/qsub munge:/usr/sbin/munged
+
+debian-bench:
+	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd strace:/usr/bin/strace

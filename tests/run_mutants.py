@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("pilot", "prodsys_core", "simulators", "tests", "pyproject.toml", "docs")
+COPIED = ("pilot", "prodsys_core", "simulators", "bench", "tests", "pyproject.toml", "docs")
 LIMIT_S = 300
 PARALLEL = 2
 

@@ -1,0 +1,13 @@
+"""The one table of all measurements: a module per area, each with its tuple `MEASUREMENTS`."""
+
+from __future__ import annotations
+
+from bench import node
+from bench.measurement import Measurement
+
+AREAS: tuple[tuple[Measurement, ...], ...] = (node.MEASUREMENTS,)
+
+
+def all_measurements() -> tuple[Measurement, ...]:
+    """Every measurement, in the order of the areas."""
+    return tuple(measurement for area in AREAS for measurement in area)
