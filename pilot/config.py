@@ -179,6 +179,8 @@ class QueueSection(Section):
     jobs_per_slot: Annotated[int, Field(ge=1, le=100)] = 1
     pool_bundles: Annotated[int, Field(ge=1, le=4)] = 2
     fill_wait_s: Seconds = 600.0
+    node_hours_day_max: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
+    node_hours_max: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
     walltime: WalltimeSection = WalltimeSection()
 
 

@@ -10,6 +10,7 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, JobState, Limits, QueueSpec, QueueTotals, State
 from pilot.multijob.recognise import Now
 from pilot.ports import Credential, LaneAge
+from pilot.rotation.caps import shown
 from pilot.rotation.policy import held_fetch, held_plan, is_live
 
 SCHEMA = 1
@@ -68,6 +69,7 @@ def _queue(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Lim
             "failed": totals.failed,
             "returned": totals.returned,
         },
+        "node_hours": shown(state, queue, now.utc),
         "no_fetch_because": held_fetch(state, memory, queue, now, limits),
         "no_bundle_because": held_plan(state, memory, queue, now, limits),
     }
@@ -135,6 +137,7 @@ def render_text(document: Mapping[str, Any]) -> str:
             f"queue {queue['name']}: {queue['live']} of {queue['wanted']} pilots live; {jobs or 'no open jobs'}; "
             f"finished {totals['finished']}, failed {totals['failed']}, bundles {totals['bundles']}"
         )
+        lines += [f"  node-hours: {text}" for text in _node_hours(queue["node_hours"])]
         for what in ("no_fetch_because", "no_bundle_because"):
             if queue[what]:
                 lines.append(f"  {what.replace('_', ' ')}: {queue[what]}")
@@ -155,3 +158,15 @@ def render_text(document: Mapping[str, Any]) -> str:
             )
     lines += [f"ALARM {a['name']}: {a['reason']} (for {a['for_s']:.0f} s)" for a in document["alarms"]]
     return "\n".join(lines) + "\n"
+
+
+def _node_hours(hours: Mapping[str, Any]) -> list[str]:
+    """One text, none where nothing was used and no cap stands."""
+    if not any(hours.values()) and hours["left"] is None and hours["left_today"] is None:
+        return []
+    parts = [
+        f"{words} used {hours[f'used{day}']:.2f}, committed {hours[f'committed{day}']:.2f}, "
+        + ("no cap" if hours[f"left{day}"] is None else f"left {hours[f'left{day}']:.2f}")
+        for words, day in (("today", "_today"), ("in all", ""))
+    ]
+    return ["; ".join(parts)]

@@ -47,13 +47,18 @@ from pilot.multijob.model import (
     BundleState,
     JobRecord,
     JobState,
+    NodeUse,
     QueueHold,
     QueueTotals,
     Round,
     RoundState,
     State,
 )
+from pilot.multijob.nodehours import day_of, used_node_s
 from pilot.ports import BundleId, JobStatus, PandaId
+
+# Days of which the node-hours are kept one by one: only today's decide anything, a person may look back for a month.
+DAYS_KEPT = 31
 
 
 class ImpossibleEvent(Exception):
@@ -110,13 +115,14 @@ def apply(state: State, event: Event) -> State:
         case (
             BundlePrepared()
             | BundleCancelled()
-            | BundleClosed()
             | BundleSettled()
             | JournalConsumed()
             | NodeJournalDamaged()
             | JobGivenBack()
         ):
             _apply_bundle(_bundle(state, event.bundle_id, event), event)
+        case BundleClosed():
+            _close(state, _bundle(state, event.bundle_id, event), event)
         case PauseOrdered():
             state.holds[event.queue] = QueueHold(event.at, drains=False)
         case DrainOrdered():
@@ -319,6 +325,7 @@ def _apply_round(
             _expect(event, not found.pilot_owns, "the pilot owns this round")
             found.claim, found.state = event.claim, RoundState.CLAIMED
             found.ended = {batch_id: how for batch_id, how in found.ended.items() if how == "over"}
+            found.ends = {batch_id: end for batch_id, end in found.ends.items() if batch_id in found.ended}
             batch_id = event.claim.batch_id
             if batch_id is not None:
                 found.batch_ids = (*(known for known in found.batch_ids if known != batch_id), batch_id)
@@ -330,16 +337,30 @@ def _apply_round(
             found.state = RoundState.VOID
         case BatchJobEnded():
             found.ended[event.batch_id] = event.how
+            found.ends[event.batch_id] = event.at, event.used_s
             found.over_walltime |= event.over_walltime
         case _:
             assert_never(event)
+
+
+def _close(state: State, bundle: Bundle, event: BundleClosed) -> None:
+    """From here on it counts by what it used and no longer by what it may use: once, whatever was known first."""
+    current = bundle.current
+    _expect(event, bundle.state is BundleState.OPEN, f"bundle is {bundle.state}")
+    _expect(event, current is not None and current.batch_job_over, "its batch job is not over")
+    bundle.state = BundleState.CLOSED
+    use, day = state.uses.setdefault(bundle.queue, NodeUse()), day_of(bundle.planned_at)
+    used_s = used_node_s(bundle, event.at)
+    use.total_s += used_s
+    use.days_s[day] = use.days_s.get(day, 0.0) + used_s
+    for old in sorted(use.days_s)[:-DAYS_KEPT]:
+        del use.days_s[old]
 
 
 def _apply_bundle(
     bundle: Bundle,
     event: BundlePrepared
     | BundleCancelled
-    | BundleClosed
     | BundleSettled
     | JournalConsumed
     | NodeJournalDamaged
@@ -351,11 +372,6 @@ def _apply_bundle(
             bundle.state = BundleState.OPEN
         case BundleCancelled():
             bundle.cancel_reason = event.reason
-        case BundleClosed():
-            current = bundle.current
-            _expect(event, bundle.state is BundleState.OPEN, f"bundle is {bundle.state}")
-            _expect(event, current is not None and current.batch_job_over, "its batch job is not over")
-            bundle.state = BundleState.CLOSED
         case BundleSettled():
             bundle.state, bundle.settled_at = BundleState.SETTLED, event.at
         case JournalConsumed():

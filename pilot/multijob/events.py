@@ -103,7 +103,7 @@ class BatchJobEnded:
     """A batch job of round k is over; says nothing about success. `batch_id` None: no live batch job has its name.
 
     `how`: "over" (the batch system showed its end) or "absent" (not in two complete listings). `over_walltime`: the
-    batch system showed that the walltime ended it.
+    batch system showed that the walltime ended it. `used_s`: the walltime that it says was used, None if it does not.
     """
 
     at: str
@@ -112,6 +112,7 @@ class BatchJobEnded:
     batch_id: BatchId | None
     how: str
     over_walltime: bool = False
+    used_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,13 @@ def _seen(memory: Memory, item: Expected, seen: BatchJobSeen, utc: str, *, later
     if seen.state is BatchState.OVER:
         memory.seen_live.pop(item.batch_id, None)
         yield BatchJobEnded(
-            utc, item.bundle.bundle_id, item.round.number, item.batch_id, "over", seen.over_walltime
+            utc,
+            item.bundle.bundle_id,
+            item.round.number,
+            item.batch_id,
+            "over",
+            seen.over_walltime,
+            seen.used_walltime_s,
         )
     elif later:
         memory.seen_live[item.batch_id] = seen

@@ -93,6 +93,8 @@ class Round:
     refused: str | None = None
     pilot_owns: bool = False
     ended: dict[BatchId | None, str] = field(default_factory=dict)
+    # when the end of each was seen, and the seconds of walltime that the batch system said it used (None: not told)
+    ends: dict[BatchId | None, tuple[str, int | None]] = field(default_factory=dict)
     over_walltime: bool = False
 
     @property
@@ -175,6 +177,14 @@ class QueueTotals:
     returned: int = 0
 
 
+@dataclass(slots=True)
+class NodeUse:
+    """Node-seconds that closed bundles of one queue took: in all, and by the UTC day on which each was planned."""
+
+    total_s: float = 0.0
+    days_s: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class QueueHold:
     """A person's order to start nothing for a queue, since `at`; `drains`: and to empty it (events.DrainOrdered)."""
@@ -194,6 +204,7 @@ class State:
     pools: dict[str, dict[PandaId, None]] = field(default_factory=dict)
     totals: dict[str, QueueTotals] = field(default_factory=dict)
     holds: dict[str, QueueHold] = field(default_factory=dict)
+    uses: dict[str, NodeUse] = field(default_factory=dict)
     # the job that delivers a work, by work key: the first one that is known
     works: dict[str, PandaId] = field(default_factory=dict)
     # jobs that follow another one
@@ -247,6 +258,9 @@ class QueueSpec:
     walltime: WalltimePolicy
     chunk: int
     jobs_per_slot: int = 1
+    # node-hours that its bundles may take: those planned on one UTC day, and all since the journal began
+    node_hours_day_max: float | None = None
+    node_hours_max: float | None = None
 
     @property
     def bundle_jobs(self) -> int:

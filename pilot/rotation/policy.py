@@ -29,6 +29,7 @@ from pilot.multijob.runtime import predict_s
 from pilot.multijob.script import events_of
 from pilot.multijob.verdict import failed
 from pilot.ports import BatchState, BundleId, PandaId
+from pilot.rotation.caps import held_by_caps
 
 
 def live_bundles(state: State, queue: str) -> list[Bundle]:
@@ -75,6 +76,9 @@ def held_fetch(state: State, memory: Memory, queue: QueueSpec, now: Now, limits:
     unusable = unusable_credential(memory, queue.server, now.utc, limits)
     if unusable is not None:
         return unusable
+    capped = held_by_cap(state, queue, now)
+    if capped is not None:
+        return capped
     waiting = sum(_waits_for_qsub(bundle) for bundle in state.bundles.values())
     if waiting >= limits.waiting_for_qsub_max:
         return f"{waiting} bundles wait for qsub"
@@ -177,9 +181,25 @@ def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: 
         waited_s = max(_age_s(state.jobs[panda_id].fetched_at, now) for panda_id in pool)
         if waited_s < queue.fill_wait_s:
             return f"{len(pool)} of {queue.bundle_jobs} jobs, waiting {queue.fill_wait_s:.0f} s for a full bundle"
+    capped = held_by_cap(state, queue, now)
+    if capped is not None:
+        return capped
     if queue.server not in limits.credentials:
         return None
     return outlives(memory, queue.server, next_packing(state, queue).walltime_s, now.utc, limits)
+
+
+def held_by_cap(state: State, queue: QueueSpec, now: Now) -> str | None:
+    """Why the next bundle of this queue would pass a cap of node-hours, None if it would not."""
+    jobs = min(len(state.pools.get(queue.name, {})), queue.bundle_jobs)
+
+    def packed() -> float:
+        if not jobs:
+            return 0.0
+        packing = next_packing(state, queue)
+        return float(len(packing.nodes) * packing.walltime_s)
+
+    return held_by_caps(state, queue, now.utc, jobs, packed)
 
 
 def next_packing(state: State, queue: QueueSpec) -> Packing:

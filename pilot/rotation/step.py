@@ -24,6 +24,7 @@ from pilot.multijob.recognise import Now, recognise
 from pilot.multijob.reporting import due_reports, questions
 from pilot.multijob.salvage import decide_bound
 from pilot.ports import Answer, BundleId
+from pilot.rotation.caps import note_caps
 from pilot.rotation.commands import Command, obey
 from pilot.rotation.policy import decide_fetch, decide_hold, decide_leftover, decide_plan
 
@@ -106,6 +107,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
         yield from cancel_batch_job(memory, CancelBatchJob(bundle_id, batch_id, "stray"), now, limits)
     for queue, tag in zip(limits.queues.values(), view.tags, strict=False):
         yield from decide_hold(state, queue, now)
+        note_caps(state, memory, queue, now.utc, now.mono_s)
         yield from decide_fetch(state, memory, queue, now, limits)
         yield from decide_plan(state, memory, queue, now, limits, tag)
         yield from decide_leftover(state, queue, now, limits)

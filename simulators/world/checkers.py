@@ -10,9 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pilot.multijob.events import BundleSettled, JobFetched, JobJudged, JobRecalled, JobReturned, RoundVoided
+from pilot.multijob.events import (
+    BundlePlanned,
+    BundleSettled,
+    JobFetched,
+    JobJudged,
+    JobRecalled,
+    JobReturned,
+    RoundVoided,
+)
 from pilot.multijob.model import BundleState
-from pilot.ports import JobStatus
+from pilot.ports import BundleId, JobStatus
 from simulators.world.nodes import claim_owner
 from simulators.world.truth import PayloadRun
 from simulators.world.world import World
@@ -202,6 +210,29 @@ def _works(world: World) -> dict[int, str]:
 
 def _judged(world: World) -> list[JobJudged]:
     return [event for daemon in world.daemons for _, event in daemon.events if isinstance(event, JobJudged)]
+
+
+def cap_passed(world: World) -> Iterator[str]:
+    """Batch jobs of bundles planned on one day took more node-hours than a day may have (while the cap stands)."""
+    planned = {
+        event.bundle_id: event
+        for daemon in world.daemons
+        for _, event in daemon.events
+        if isinstance(event, BundlePlanned)
+    }
+    used_h: dict[tuple[str, str], float] = {}
+    launched = {(gate.bundle_id, gate.batch_id) for gate in world.truth.gates if gate.launch}
+    for bundle_id, batch_id in launched:
+        job, event = world.torque.jobs.get(batch_id), planned.get(BundleId(bundle_id))
+        if job is None or event is None or job.started_at is None:
+            continue
+        lasted_s = (job.completed_at or world.now_s) - job.started_at
+        key = event.queue, event.at[:10]
+        used_h[key] = used_h.get(key, 0.0) + len(event.nodes) * lasted_s / 3600.0
+    for (name, day), hours in used_h.items():
+        cap_h = world.limits.queues[name].node_hours_day_max
+        if cap_h is not None and hours > cap_h:
+            yield f"{name}: {hours:.1f} node-hours of bundles planned on {day}, the cap is {cap_h:g}"
 
 
 def forgotten(world: World) -> Iterator[str]:

@@ -95,6 +95,10 @@ def _limits(chance: Random) -> Limits:
         walltime=WalltimePolicy(600, WALLTIME_MAX_S, 10.0, 10.0, 300.0),
         fill_wait_s=chance.choice((0.0, 600.0)),
     )
+    # drawn beside the others: what a seed is otherwise does not hang on it
+    caps = Random()
+    caps.setstate(chance.getstate())
+    long = replace(long, node_hours_day_max=caps.choice((None, None, 6.0, 10.0)))
     short = QueueSpec(
         name="short",
         server="panda2",
