@@ -62,4 +62,4 @@ debian-test:
 		slurm-wlm:/usr/sbin/slurmctld-wlm slurm-wlm-torque:/usr/bin/qsub munge:/usr/sbin/munged
 
 debian-bench:
-	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd strace:/usr/bin/strace
+	@.ci/debian mariadb-server-core:/usr/sbin/mariadbd strace:/usr/bin/strace mariadb-client-core:/usr/bin/mariadb

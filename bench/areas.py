@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bench import node
+from bench import caldb, node
 from bench.measurement import Measurement
 
-AREAS: tuple[tuple[Measurement, ...], ...] = (node.MEASUREMENTS,)
+AREAS: tuple[tuple[Measurement, ...], ...] = (node.MEASUREMENTS, caldb.MEASUREMENTS)
 
 
 def all_measurements() -> tuple[Measurement, ...]:

@@ -18,6 +18,8 @@ from bench.measurement import CannotMeasure, Measurement, Sample, Take, in_turn
 PAYLOADS = 2000
 NODES_OF_A_BUNDLE = 16
 JOBS_OF_A_NODE = 32
+# What the pilot and the batch system may add to a bundle's directory in its life (docs/architecture/files.md).
+PILOT_FILES = frozenset({"script.1.sh", "batch.1.out", "door", "closed", "commands.json", "credential"})
 
 
 @contextlib.contextmanager
@@ -111,7 +113,8 @@ def _bundle_files(work: Path) -> Iterator[Take]:
             bundle.run("gate")
             if len(bundle.of_kind("job_ended")) != 4 * NODES_OF_A_BUNDLE:
                 raise CannotMeasure("not every payload ended")
-            return {"node.shared_files_per_bundle": sum(1 for path in bundle.directory.rglob("*"))}
+            found = {path.name for path in bundle.directory.rglob("*")} | PILOT_FILES
+            return {"node.shared_files_per_bundle": len(found)}
 
     yield take
 
@@ -186,7 +189,8 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     _throughput("node.launch_ratio_outputs", _OUTPUT, WIDTH, outputs=1),
     Measurement(
         ("node.shared_files_per_bundle",),
-        f"agent.pyz gate of a bundle of {NODES_OF_A_BUNDLE} nodes to its end; files in the bundle's directory",
+        f"agent.pyz gate of a bundle of {NODES_OF_A_BUNDLE} nodes to its end; files in the bundle's directory, "
+        f"and {len(PILOT_FILES)} that the pilot and the batch system may add",
         _bundle_files,
     ),
     Measurement(

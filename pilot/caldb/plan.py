@@ -15,7 +15,8 @@ MEMORY_SHARE_MAX = 0.5
 # Room beside the snapshot in the node-local directory: logs, Aria control files, sockets.
 SPARE_BYTES = 32 * 1024 * 1024
 LOG_CHARACTERS = 2000
-QUERY_CACHE_MIB = 128
+# Jobs of a node ask for a few runs of 5 MB: they fit. 32 different runs fill any cache; the server stays below 128 MiB.
+QUERY_CACHE_MIB = 64
 
 
 class KeeperPlan(NamedTuple):

@@ -42,7 +42,7 @@ from pilot.multijob.node.plan import (
     over_limit,
     quick_failures_after,
 )
-from pilot.multijob.node.slots import JobOver, PayloadOver, Post, Progress, Slots, StepsFailed
+from pilot.multijob.node.slots import JobOver, LinesLost, PayloadOver, Post, Progress, Slots, StepsFailed
 from pilot.multijob.node.steps import Line, look
 
 # A keeper keeps to caldb_ready_s itself; one that says nothing for so much longer hangs.
@@ -87,7 +87,9 @@ class Agent:
                 if isinstance(action, EndAgent):
                     return action.reason
                 yield from _ACTS[type(action)](self, action)
-            news = yield Hear(None if actions else self._due_s())
+            yield from self._slots.commit()
+            more = yield from self._note_progress()
+            news = yield Hear(None if actions or more else self._due_s())
             yield from self._observe(news)
 
     def _due_s(self) -> float:
@@ -97,8 +99,7 @@ class Agent:
     def _observe(self, heard: Tuple[News, ...]) -> Steps[None]:
         for news in heard:
             yield from _HEARD[type(news)](self, news)
-        for progress in self._slots.progress():
-            yield from self._note(progress)
+        yield from self._note_progress()
         now, limits = self._now(), self._manifest.limits
         if now >= self._next_poll_s:
             yield from self._poll()
@@ -121,9 +122,20 @@ class Agent:
     def _gathered(self, news: Gathered) -> Steps[None]:
         yield from self._slots.gathered(news.slot, news.collected)
 
+    def _note_progress(self) -> Steps[bool]:
+        """Note what happened in the slots; whether anything did."""
+        progress = self._slots.progress()
+        for item in progress:
+            yield from self._note(item)
+        return bool(progress)
+
     def _note(self, progress: Progress) -> Steps[None]:
         if isinstance(progress, PayloadOver):
             self._change(progress.slot, placing=True)
+            return
+        if isinstance(progress, LinesLost):
+            self.state = self.state._replace(journal_lost=True)
+            yield from self._stop("journal: %s" % progress.error)
             return
         running = tuple(item for item in self.state.running if item.slot != progress.slot)
         self.state = self.state._replace(running=running)
@@ -259,6 +271,7 @@ class Agent:
     # --- the end ----------------------------------------------------------------------------------------------
 
     def _finish(self, reason: str) -> Steps[None]:
+        yield from self._slots.commit_ends()
         yield LetKeeperGo()
         left: int = yield Sweep()
         yield from self._line("agent_ended", {"reason": reason, "left_behind": left})

@@ -36,7 +36,7 @@ from pilot.multijob.node.orders import (
     Sweep,
     Terminate,
 )
-from pilot.multijob.node.payload import Payload, payload_environment, start_payload
+from pilot.multijob.node.payload import Payload, Streams, payload_environment, start_payload
 from pilot.multijob.node.processes import live_descendants, reap_all, snapshot, sweep
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.steps import Line, PayloadEnd
@@ -56,7 +56,9 @@ class Host:
         self._wake = Wake()
         self._said_to_end = False
         self._payloads: Dict[int, Payload] = {}
+        self._to_gather: queue.SimpleQueue[Tuple[Gather, Streams]] = queue.SimpleQueue()
         self._gathered: queue.SimpleQueue[Gathered] = queue.SimpleQueue()
+        self._gathering = self._gatherers = 0
         self._reaped: Dict[int, Tuple[int, Any]] = {}
         self._database: Optional[Database] = None
 
@@ -89,6 +91,7 @@ class Host:
             if payload.process is not None and payload.process.pid in self._reaped:
                 news.append(PayloadEnded(slot, self._end_of(slot, payload)))
         while not self._gathered.empty():
+            self._gathering -= 1
             news.append(self._gathered.get())
         news.extend(self._of_keeper())
         return tuple(news)
@@ -157,13 +160,21 @@ class Host:
         }
 
     def _gather(self, order: Gather) -> None:
-        streams = self._payloads.pop(order.slot).streams
+        """One that hangs in a dead filesystem holds up no other: there are as many threads as payloads in collection.
 
-        def work() -> None:
+        They are kept: to start one for each payload would cost more than to collect a short one.
+        """
+        self._to_gather.put((order, self._payloads.pop(order.slot).streams))
+        self._gathering += 1
+        if self._gathering > self._gatherers:
+            self._gatherers += 1
+            threading.Thread(target=self._gather_all, daemon=True).start()
+
+    def _gather_all(self) -> None:
+        while True:
+            order, streams = self._to_gather.get()
             self._gathered.put(Gathered(order.slot, collect(order.request, streams)))
             self._wake.call()
-
-        threading.Thread(target=work, daemon=True).start()
 
     # --- the calibration server -------------------------------------------------------------------------------
 

@@ -64,27 +64,29 @@ def run_gate(manifest: Manifest, bundle: str, number: int, start: Start, started
 
     for asked in ASKS:
         signal.signal(asked, forward)
+    output = _open_output(bundle + "/launchers.out")
     for node in sorted(manifest.jobs):
         left = manifest.walltime_s - (time.monotonic() - started_mono)
-        argv = agent_argv(manifest, bundle, number, node, left, start.batch_id)
-        launcher = _launch(argv, "%s/launcher.%d.out" % (bundle, node))
+        launcher = _launch(agent_argv(manifest, bundle, number, node, left, start.batch_id), output)
         if launcher is not None:
             launchers.append(launcher)
     for launcher in launchers:
         launcher.wait()
 
 
-def _launch(argv: Sequence[str], output: str) -> Optional[subprocess.Popen[bytes]]:
+def _open_output(path: str) -> int:
+    """One file for what all launchers print, each write at its end: a file per node would be a file too many."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        print("%s: %s" % (path, error), file=sys.stderr)
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def _launch(argv: Sequence[str], output: int) -> Optional[subprocess.Popen[bytes]]:
     """A launcher that cannot be started costs its own node only."""
     try:
-        fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        return subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     except OSError as error:
-        print("%s: %s" % (output, error), file=sys.stderr)
-        fd = os.open(os.devnull, os.O_WRONLY)
-    try:
-        return subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=fd, stderr=fd)
-    except OSError as error:
-        os.write(fd, ("%s: cannot be started: %s\n" % (argv[0], error)).encode())
+        os.write(output, ("%s: cannot be started: %s\n" % (argv[0], error)).encode())
         return None
-    finally:
-        os.close(fd)

@@ -167,13 +167,17 @@ def _pending(
     if state.closed:
         return (), ()
     back: Dict[str, List[Job]] = {}
-    keep = []
+    keep: List[Job] = []
+    reason_for_all = _why_all_back(state, limits)
+    left_s = deadline - now_s
     for job in state.pending:
-        reason = _why_back(state, job, now_s, limits, deadline)
+        reason = reason_for_all
         if reason is None:
-            keep.append(job)
-        else:
-            back.setdefault(reason, []).append(job)
+            reason = _why_back(state, job, left_s)
+            if reason is None:
+                keep.append(job)
+                continue
+        back.setdefault(reason, []).append(job)
     taken = {item.slot for item in state.running}
     free = [slot for slot in range(slots) if slot not in taken]
     ready = [job for job in keep if state.caldb == "ready" or not job.kind.needs_caldb]
@@ -181,18 +185,24 @@ def _pending(
     return starts, tuple(GiveBack(tuple(jobs), reason) for reason, jobs in back.items())
 
 
-def _why_back(state: NodeState, job: Job, now_s: float, limits: Limits, deadline: float) -> Optional[str]:
+def _why_all_back(state: NodeState, limits: Limits) -> Optional[str]:
+    """Why nothing more is started here at all, None if something may be."""
     if state.terminated:
         return "agent was asked to end"
     if state.stop is not None:
         return state.stop
-    if (job.panda_id, job.attempt_nr) in state.asked_to_end:
-        return "asked to end before it started"
     if state.quick_failures >= limits.quick_failures:
         return "%d quick failures in a row on this node" % state.quick_failures
+    return None
+
+
+def _why_back(state: NodeState, job: Job, left_s: float) -> Optional[str]:
+    """Why this job is not started here. `left_s` until the deadline."""
+    if state.asked_to_end and (job.panda_id, job.attempt_nr) in state.asked_to_end:
+        return "asked to end before it started"
     if state.caldb == "failed" and job.kind.needs_caldb:
         return "calibration server: " + state.caldb_reason
-    if now_s + job.predicted_s > deadline:
+    if job.predicted_s > left_s:
         return "does not fit before the deadline"
     return None
 
@@ -219,8 +229,8 @@ def next_due_s(state: NodeState, limits: Limits, seconds_left: float) -> float:
     due = [item.kill_at_s for item in state.running if item.kill_at_s is not None and not item.killed]
     if any(not item.placing and item.ended_by is None for item in state.running):
         due.append(deadline)
-    if not state.closed:
-        due.extend(deadline - job.predicted_s for job in state.pending)
+    if state.pending and not state.closed:
+        due.append(deadline - max(job.predicted_s for job in state.pending))
     if state.caldb == "starting" and state.caldb_due_s is not None:
         due.append(state.caldb_due_s)
     due.append(seconds_left - LAST_S)

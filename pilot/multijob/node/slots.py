@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from pilot.multijob.node.files import Steps
 from pilot.multijob.node.manifest import Job
@@ -53,11 +53,27 @@ class StepsFailed(NamedTuple):
     journal: bool
 
 
-Progress = Union[PayloadOver, JobOver, StepsFailed]
+class LinesLost(NamedTuple):
+    """Lines of jobs that are over could not be written."""
+
+    error: OSError
+
+
+Progress = Union[PayloadOver, JobOver, StepsFailed, LinesLost]
 
 
 class JournalFailed(OSError):
     """A line could not be written."""
+
+
+def _append(lines: Sequence[Line]) -> Steps[Optional[OSError]]:
+    """Write all, the last one durably and with it all before it. Replies why not, else None."""
+    try:
+        for number, line in enumerate(lines, 1):
+            yield line._replace(sync=number == len(lines))
+    except OSError as error:
+        return JournalFailed(*error.args)
+    return None
 
 
 class Slot:
@@ -69,18 +85,41 @@ class Slot:
 
 
 class Slots:
-    """All slots of one agent."""
+    """All slots of one agent.
+
+    Lines are held until `commit`: what ends and what starts meanwhile becomes durable by one fsync, which on a shared
+    filesystem takes longer than all else. Steps that await their line go on only then.
+    """
 
     def __init__(self, post: Post) -> None:
         self._post = post
         self._slots: Dict[int, Slot] = {}
         self._progress: List[Progress] = []
+        self._held: List[Tuple[Optional[int], Line]] = []
         self.caldb_environment: Mapping[str, str] = {}
 
     def progress(self) -> Tuple[Progress, ...]:
         """What has happened since the last call, in order."""
         progress, self._progress = tuple(self._progress), []
         return progress
+
+    def commit(self) -> Steps[None]:
+        """Make all held lines durable and let the steps that await them go on, until no line is held."""
+        while self._held:
+            held, self._held = self._held, []
+            error = yield from _append([line for _, line in held])
+            if error is not None and any(slot is None for slot, _ in held):
+                self._progress.append(LinesLost(error))
+            for slot, _ in held:
+                if slot is not None:
+                    yield from self._advance(slot, None, error)
+
+    def commit_ends(self) -> Steps[None]:
+        """At the end of the agent: lines of jobs that are over; what awaits its line is not begun any more."""
+        held, self._held = self._held, []
+        error = yield from _append([line for slot, line in held if slot is None])
+        if error is not None:
+            self._progress.append(LinesLost(error))
 
     def start(self, job: Job, slot: int) -> Steps[None]:
         """Begin a job in a free slot."""
@@ -109,18 +148,22 @@ class Slots:
         """Its files are placed."""
         yield from self._advance(slot, collected)
 
-    def _advance(self, slot: int, reply: Any) -> Steps[None]:
-        """Carry out the steps in this slot until they wait for the payload or its files, or are over."""
+    def _advance(self, slot: int, reply: Any, error: Optional[OSError] = None) -> Steps[None]:
+        """Carry out the steps in this slot until they wait for a line, the payload or its files, or are over."""
         steps = self._slots[slot].steps
         try:
-            operation = steps.send(reply)
+            operation = steps.send(reply) if error is None else steps.throw(error)
             while True:
+                if isinstance(operation, Line):
+                    self._held.append((slot if operation.awaited else None, operation))
+                    if operation.awaited:
+                        return
+                    operation = steps.send(None)
+                    continue
                 try:
                     reply = yield self._order(operation)
-                except OSError as error:
-                    if isinstance(operation, Line):
-                        error = JournalFailed(*error.args)
-                    operation = steps.throw(error)
+                except OSError as failed:
+                    operation = steps.throw(failed)
                     continue
                 if isinstance(operation, Collect) or (isinstance(operation, RunPayload) and reply is None):
                     return
@@ -130,9 +173,9 @@ class Slots:
         except StopIteration as stop:
             del self._slots[slot]
             self._progress.append(JobOver(slot, stop.value))
-        except OSError as error:
+        except OSError as failed:
             del self._slots[slot]
-            self._progress.append(StepsFailed(slot, error, isinstance(error, JournalFailed)))
+            self._progress.append(StepsFailed(slot, failed, isinstance(failed, JournalFailed)))
 
     def _order(self, operation: Any) -> Any:
         """What the host is asked for instead of a job's own words; file operations and lines as they are."""

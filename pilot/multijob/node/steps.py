@@ -32,11 +32,15 @@ FINAL_ERRORS = frozenset(
 
 
 class Line(NamedTuple):
-    """Append this line to the node journal, durably unless `sync` is false. Replies None."""
+    """Append this line to the node journal, durably unless `sync` is false. Replies None.
+
+    Not `awaited`: nothing in these steps follows it, so it may become durable together with the next line.
+    """
 
     kind: str
     body: Dict[str, Any]
     sync: bool = True
+    awaited: bool = True
 
 
 class RunPayload(NamedTuple):
@@ -116,7 +120,7 @@ def job_steps(directory: str, job: Job, slot: int) -> Steps[JobResult]:
     outputs, log = what_to_place(end)
     collected: Collected = yield Collect(job, slot, end, outputs, log)
     facts = {**who, **render_facts(end, collected)}
-    yield Line("job_ended", facts)
+    yield Line("job_ended", facts, awaited=False)
     return JobResult(facts, False)
 
 

@@ -15,7 +15,7 @@ def test_measured_flags_and_no_network():
     argv = plan.server_argv("/usr/sbin/mariadbd", "/usr/share/mysql", "/n", None, None)
     assert argv[:2] == ("/usr/sbin/mariadbd", "--no-defaults"), "--no-defaults counts only in the first place"
     assert "--skip-networking" in argv
-    assert "--query-cache-size=128M" in argv
+    assert "--query-cache-size=64M" in argv
     assert not [word for word in argv if "grant" in word or word.startswith("--user")]
 
 

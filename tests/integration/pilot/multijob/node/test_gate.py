@@ -86,7 +86,7 @@ def test_launcher_that_cannot_be_started_costs_its_own_node(bundle):
     bundle.extra["nodes"] = [{"index": 0, "jobs": bundle.jobs}, {"index": 1, "jobs": []}]
     bundle.write()
     run_gate(bundle)
-    assert "no-such-launcher" in (bundle.dir / "launcher.1.out").read_text()
+    assert "no-such-launcher" in (bundle.dir / "launchers.out").read_text()
     assert bundle.end_of(job)["exit_code"] == 0
 
 

@@ -186,3 +186,48 @@ def test_whatever_fails_there_are_facts_and_the_place_is_clean(name: str, error:
     assert not all(item["placed"] for item in found.files)
     assert disk.done[-1] == "Clean"
     assert CopyNew.__name__ in disk.done or name != "CopyNew"
+
+
+class JournalOfHost(FakeHost):
+    """Notes which lines are durable when a payload is spawned. `lost`: from this line on the journal is broken."""
+
+    def __init__(self, lost: int = 1000) -> None:
+        super().__init__()
+        self.durable, self.written, self.syncs, self.spawned = 0, 0, 0, []
+        self.lost = lost
+
+    def perform(self, operation: Any) -> Any:
+        if isinstance(operation, Line):
+            if self.written >= self.lost:
+                raise OSError("disk full")
+            self.written += 1
+            if operation.sync:
+                self.syncs, self.durable = self.syncs + 1, self.written
+        elif isinstance(operation, orders.Spawn):
+            started = [(kind, body.get("panda_id")) for kind, body in self.lines[: self.durable]]
+            self.spawned.append(("job_started", operation.job.panda_id) in started)
+        return super().perform(operation)
+
+
+def test_a_payload_is_spawned_only_when_its_start_line_is_durable() -> None:
+    host = JournalOfHost()
+    host.run(manifest(jobs=6)._replace(slots=2))
+    assert host.spawned == [True] * 6
+    assert host.durable == host.written == len(host.lines)
+
+
+def test_what_ends_and_starts_together_is_durable_by_one_sync() -> None:
+    host = JournalOfHost()
+    host.run(manifest(jobs=8)._replace(slots=4))
+    assert host.kinds() == ["job_started"] * 4 + ["job_ended"] * 4 + ["job_started"] * 4 + [
+        "job_ended"
+    ] * 4 + ["agent_ended"]
+    assert host.syncs == 4
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2, 3, 4, 5])
+def test_without_a_journal_nothing_more_is_started(lost: int) -> None:
+    host = JournalOfHost(lost=lost)
+    host.run(manifest(jobs=6)._replace(slots=2))
+    assert host.spawned == [True] * (0 if lost < 2 else 2)
+    assert host.done[-3:-1] == ["LetKeeperGo", "Sweep"]
