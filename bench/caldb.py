@@ -234,7 +234,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
             "caldb.stop_s",
         ),
         "pilot caldb build of 300 MB, agent.pyz agent with 32 clients (two queries for each of 150 keys, 5 MB, "
-        "a run of its own each) through mysql-connector-python, PyMySQL and mariadb; ready: from the agent's start line, "
+        "a run of its own each) through mysql-connector-python, PyMySQL, mariadb; ready: from the agent's start line, "
         "baseline: cp of the snapshot; fetch, memory and stop: of the slowest client; "
         f"CPU of server and keeper against {SHORTEST_CORE_S:.0f} core seconds",
         _served,
