@@ -24,13 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     demo.add_argument("--db", choices=("sqlite", "mariadb"), default="sqlite", help="prodsys' database")
     demo.add_argument("--clean", action="store_true", help="only end and remove what an earlier demo left")
-    up = verbs.add_parser("up", help="PanDA and Torque servers on loopback, until a signal")
-    up.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE", help="site file (JSON); default: 4 nodes of 4 slots"
-    )
-    up.add_argument(
-        "--runtime", type=Path, help="directory for sockets, logs and executables (default: a new one)"
-    )
+    _add_site(verbs)
     fuzz = verbs.add_parser("fuzz", help="virtual world: seeds with faults drawn, judged by checkers")
     fuzz.add_argument("--seeds", required=True, metavar="A-B", help="one seed (17) or a range (1-200)")
     fuzz.add_argument(
@@ -56,10 +50,10 @@ def main(argv: list[str] | None = None) -> int:
         # A reader that has seen enough ends this quietly.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         return run_fuzz(arguments.seeds, arguments.workers, arguments.cover, arguments.totals)
-    if arguments.command == "up":
-        from simulators.site import run_site
+    if arguments.command in ("up", "fault", "jobs"):
+        from simulators.site.commands import run_site_command
 
-        return run_site(arguments.file, arguments.runtime)
+        return run_site_command(arguments)
     from simulators.demo.run import clean
     from simulators.demo.run import demo as run_demo
 
@@ -69,6 +63,51 @@ def main(argv: list[str] | None = None) -> int:
             print(f"simsite: {problem}", file=sys.stderr)
         return 1 if problem else 0
     return run_demo(ROOT, arguments.out.resolve(), arguments.fault, arguments.db)
+
+
+def _add_site(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    up = verbs.add_parser("up", help="PanDA and Torque servers on loopback, until a signal")
+    up.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="site file (JSON); default: 4 nodes of 4 slots"
+    )
+    up.add_argument(
+        "--runtime", type=Path, help="directory for sockets, logs and executables (default: a new one)"
+    )
+    up.add_argument(
+        "--speed",
+        type=_speed,
+        default=1.0,
+        metavar="N",
+        help="the servers' own times pass N times as fast (activation, adder, watcher, scheduler); payloads do not",
+    )
+    up.add_argument(
+        "--spread",
+        action="store_true",
+        help="PanDA on 127.0.2.1 instead of 127.0.0.1 (nodes have 127.0.1.x anyway)",
+    )
+    fault = verbs.add_parser("fault", help="let something go wrong on a running site")
+    fault.add_argument("name", nargs="?", metavar="NAME", help="see --list")
+    fault.add_argument("target", nargs="?", metavar="TARGET", help="node, command, path, server or batch id")
+    fault.add_argument("amount", nargs="?", type=float, metavar="AMOUNT", help="seconds, count or share")
+    fault.add_argument("--list", action="store_true", help="what can go wrong")
+    jobs = verbs.add_parser("jobs", help="submit N small jobs to a running site, without prodsys")
+    jobs.add_argument("count", type=int, metavar="N")
+    jobs.add_argument("--queue", default="SIM_LONG", help="PanDA queue (default: SIM_LONG)")
+    jobs.add_argument("--seconds", type=float, default=2.0, help="how long each payload takes (default: 2)")
+    jobs.add_argument(
+        "--task", type=int, default=1, help="jediTaskID, the run in names of outputs (default: 1)"
+    )
+    for command in (fault, jobs):
+        command.add_argument(
+            "--runtime", type=Path, help="directory of the site (default: the only one that runs)"
+        )
+
+
+def _speed(text: str) -> float:
+    value = float(text)
+    if not 0.001 <= value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0.001 to 1000000")
+    return value
 
 
 def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -62,6 +62,9 @@ class PandaConnection(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = HttpRequest(self.command, parts.path, parts.query, headers, body)
+        if service.away and not self.server.orders:
+            self.close_connection = True
+            return
         fault = service.fault_for(parts.path)
         reply: HttpReply | None = None
         if fault is not None and fault.name == "slow":
@@ -69,6 +72,8 @@ class PandaConnection(BaseHTTPRequestHandler):
         spoilt = fault is not None and fault.name in ("500", "html")
         if fault is None or not spoilt or fault.after:
             reply = service.answer(request)
+            if service.settings.per_job_s and reply.items:
+                threading.Event().wait(reply.items * service.settings.per_job_s)
         if fault is not None and spoilt:
             reply = (
                 HttpReply(500, PLAIN, "fault") if fault.name == "500" else HttpReply(200, "text/html", PAGE)
@@ -94,13 +99,13 @@ class PandaConnection(BaseHTTPRequestHandler):
 
 
 class PandaHttpServer(ThreadingHTTPServer):
-    """Threads end with the process; many may connect at once."""
+    """Threads end with the process; many may connect at once. `orders`: it serves also during an outage."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], service: PandaServer) -> None:
-        self.service = service
+    def __init__(self, address: tuple[str, int], service: PandaServer, orders: bool = False) -> None:
+        self.service, self.orders = service, orders
         super().__init__(address, PandaConnection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -147,23 +152,40 @@ def serve(arguments: argparse.Namespace) -> int:
     service = PandaServer(model, log, settings)
     service.advance()
     try:
-        server = PandaHttpServer((arguments.host, arguments.port), service)
+        server = _listen((arguments.host, arguments.port), service)
+        orders = _listen((arguments.host, 0), service, orders=True)
     except OSError as error:
         print(f"panda: {arguments.host}:{arguments.port}: {error.strerror}", file=sys.stderr)
         return 1
     port = server.server_address[1]
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
     roles = "required" if settings.require_role else "not asked for"
-    url = f"http://{arguments.host}:{port}"
-    write_json(arguments.ready, {"pid": os.getpid(), "port": port, "url": url, "roles": roles})
+    url, orders_url = (f"http://{arguments.host}:{each.server_address[1]}" for each in (server, orders))
+    facts = {"pid": os.getpid(), "port": port, "url": url, "orders_url": orders_url, "roles": roles}
+    write_json(arguments.ready, facts)
     while not stop.wait(ADVANCE_EVERY_S):
         service.advance()
-    server.shutdown()
-    server.server_close()
+        if service.away:
+            _end(server)
+            while service.away and not stop.wait(ADVANCE_EVERY_S):
+                service.advance()
+            server = _listen((arguments.host, port), service)
+    _end(server)
+    _end(orders)
     if arguments.dump is not None:
         write_json(arguments.dump, service.table())
     arguments.ready.unlink(missing_ok=True)
     return 0
+
+
+def _listen(address: tuple[str, int], service: PandaServer, orders: bool = False) -> PandaHttpServer:
+    server = PandaHttpServer(address, service, orders)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
+    return server
+
+
+def _end(server: PandaHttpServer) -> None:
+    server.shutdown()
+    server.server_close()
 
 
 def loopback(text: str) -> str:

@@ -6,8 +6,10 @@ import json
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any, TextIO
 
 from simulators.panda.dispatch import PLAIN, HttpReply, HttpRequest, respond
@@ -16,6 +18,7 @@ from simulators.panda.model import PandaModel
 from simulators.panda.settings import Settings
 
 FAULTS = ("lose-next-answer", "500", "html", "slow")
+ORDERS = ("outage", "failing", "mend")
 PAGE = "<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
 
 
@@ -38,10 +41,25 @@ class Fault:
     after: bool
 
 
-def parse_fault(value: Any) -> Fault:
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What happens to the whole server.
+
+    outage: nobody listens for `seconds`, the server's daemons go on. failing: this share of all calls fails by chance.
+    mend: nothing is wrong any more.
+    """
+
+    name: str
+    seconds: float
+    share: float
+
+
+def parse_fault(value: Any) -> Fault | Order:
     """A fault from the body of /sim/fault. Raises BadFault."""
+    if isinstance(value, Mapping) and value.get("name") in ORDERS:
+        return _parse_order(value)
     if not isinstance(value, Mapping) or value.get("name") not in FAULTS:
-        raise BadFault(f"name: expected one of {', '.join(FAULTS)}")
+        raise BadFault(f"name: expected one of {', '.join(FAULTS + ORDERS)}")
     try:
         count, seconds = int(value.get("count", 1)), float(value.get("seconds", 1.0))
         pattern = re.compile(str(value.get("path", "")))
@@ -52,9 +70,22 @@ def parse_fault(value: Any) -> Fault:
     return Fault(str(value["name"]), count, pattern, seconds, value.get("after") is True)
 
 
+def _parse_order(value: Mapping[str, Any]) -> Order:
+    try:
+        order = Order(str(value["name"]), float(value.get("seconds", 60.0)), float(value.get("share", 0.05)))
+    except (TypeError, ValueError) as error:
+        raise BadFault(f"seconds or share: {error}") from error
+    if not 0 < order.seconds < 1e9 or not 0 <= order.share <= 1:
+        raise BadFault("seconds: expected more than 0; share: expected 0 to 1")
+    return order
+
+
 @dataclass(slots=True)
 class PandaServer:
-    """All that the connections share. The model runs on the monotonic clock and is only touched under `lock`."""
+    """All that the connections share. The model runs on the monotonic clock and is only touched under `lock`.
+
+    `back_at`: end of an outage, on the monotonic clock. `failing`: share of calls that fail by chance.
+    """
 
     model: PandaModel
     access_log: TextIO | None = None
@@ -62,6 +93,16 @@ class PandaServer:
     lock: threading.Lock = field(default_factory=threading.Lock)
     log_lock: threading.Lock = field(default_factory=threading.Lock)
     faults: list[Fault] = field(default_factory=list)
+    back_at: float | None = None
+    failing: float = 0.0
+    random: Random = field(default_factory=lambda: Random(8))
+    calls: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def away(self) -> bool:
+        """Whether an outage lasts."""
+        back_at = self.back_at
+        return back_at is not None and time.monotonic() < back_at
 
     def advance(self) -> None:
         """Bring the model to now."""
@@ -73,6 +114,8 @@ class PandaServer:
         match request.path:
             case "/sim/table":
                 return HttpReply(200, "application/json", json.dumps(self.table()))
+            case "/sim/counts":
+                return HttpReply(200, "application/json", json.dumps(self.counts()))
             case "/sim/fault":
                 return self._take_fault(request.body)
             case _:
@@ -86,14 +129,26 @@ class PandaServer:
         except (ValueError, BadFault) as error:
             return HttpReply(400, PLAIN, str(error))
         with self.lock:
-            self.faults.append(fault)
+            match fault:
+                case Fault():
+                    self.faults.append(fault)
+                case Order("outage", seconds):
+                    self.back_at = time.monotonic() + seconds
+                case Order("failing"):
+                    self.failing = fault.share
+                case Order():
+                    self.back_at, self.failing = None, 0.0
+                    self.faults.clear()
         return HttpReply(200, PLAIN, "ok")
 
     def fault_for(self, path: str) -> Fault | None:
         """The fault that spoils this call, counted down."""
-        if not self.faults or path.startswith("/sim/"):
+        if not (self.faults or self.failing) or path.startswith("/sim/"):
             return None
         with self.lock:
+            if self.failing and self.random.random() < self.failing:
+                name = self.random.choice(("lose-next-answer", "500", "html"))
+                return Fault(name, 1, re.compile(""), 0.0, self.random.random() < 0.5)
             for fault in self.faults:
                 if fault.path.search(path):
                     fault.count -= 1
@@ -101,6 +156,13 @@ class PandaServer:
                         self.faults.remove(fault)
                     return fault
         return None
+
+    def counts(self) -> dict[str, Any]:
+        """Calls by path, updates, and jobs by status: little, also of a large table."""
+        with self.lock:
+            jobs = Counter(job.status for job in self.model.jobs.values())
+            received = self.model.updates_received
+            return {"calls": dict(self.calls), "updates_received": received, "jobs": dict(jobs)}
 
     def table(self) -> dict[str, Any]:
         """Every job with all that the server knows, for readers of evidence."""
@@ -117,6 +179,8 @@ class PandaServer:
         self, request: HttpRequest, reply: HttpReply | None, took_ms: float, fault: Fault | None
     ) -> None:
         """One line of the access log: time, method path, status, items, ms, and the fault that spoiled it."""
+        with self.log_lock:
+            self.calls[request.path[:200]] = self.calls.get(request.path[:200], 0) + 1
         if self.access_log is None:
             return
         shown = "".join(c if c.isprintable() and c != " " else ascii(c)[1:-1] for c in request.path[:200])

@@ -20,13 +20,17 @@ class BadSettings(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`require_role`: calls need an identity; over plain HTTP it comes in the headers X-Test-DN and X-Test-FQAN."""
+    """`require_role`: calls need an identity; over plain HTTP it comes in the headers X-Test-DN and X-Test-FQAN.
+
+    `per_job_s`: how long a connection waits for each job of its call (a real server: 0.019).
+    """
 
     times: PandaTimes = field(default_factory=PandaTimes)
     flavour: Flavour = FLAVOURS["both"]
     queues: Mapping[str, str] = field(default_factory=dict)
     require_role: bool = False
     pilot_owners: frozenset[str] = frozenset()
+    per_job_s: float = 0.0
 
 
 def parse_settings(value: Any) -> Settings:
@@ -34,7 +38,7 @@ def parse_settings(value: Any) -> Settings:
     if not isinstance(value, Mapping):
         raise BadSettings(f"found {type(value).__name__}, expected an object")
     times = {item.name for item in fields(PandaTimes)}
-    others = {"flavour", "queues", "require_role", "pilot_owners"}
+    others = {"flavour", "queues", "require_role", "pilot_owners", "per_job_s"}
     for name in value:
         if name not in times | others:
             raise BadSettings(f"{name}: unknown, expected one of {', '.join(sorted(times | others))}")
@@ -44,6 +48,7 @@ def parse_settings(value: Any) -> Settings:
         _queues(value.get("queues", {})),
         _flag("require_role", value.get("require_role", False)),
         frozenset(_texts("pilot_owners", value.get("pilot_owners", []))),
+        _seconds("per_job_s", value.get("per_job_s", 0.0)),
     )
 
 

@@ -5,6 +5,7 @@ It decides nothing about batch jobs (model.py); applications are in applications
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -12,6 +13,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from simulators.torque.applications import Applications
@@ -19,6 +21,7 @@ from simulators.torque.job import BatchJob, JobOver, KillJob, StartJob, Terminat
 from simulators.torque.jobenv import job_environment, node_file
 from simulators.torque.keepers import KeeperProcess, reap_adopted
 from simulators.torque.model import TorqueModel
+from simulators.torque.sweep import descendants, sweep
 from simulators.torque.wire import Message, Peer
 
 _SCRIPT_UMASK = 0o077
@@ -265,6 +268,26 @@ class SimulatedMachine:
         self.applications.node_died(number)
         reap_adopted(self._keepers())
         return count
+
+    def boot_node(self, number: int) -> None:
+        """A dead node comes back, empty."""
+        os.mkdir(self.local_dir(number), 0o700)
+        keeper = self._nodes[number] = KeeperProcess()
+        self._watch(keeper.peer, partial(self._node_speaks, number))
+        self._model.node_back(self._now(), number)
+        self._log("node_back", node=self._site.node_name(number))
+
+    def kill_recorded(self, number: int) -> int:
+        """SIGKILL to the servers on a node that recorded their pid in its local directory (NAME.pid); how many."""
+        recorded = set()
+        for path in Path(self.local_dir(number)).glob("**/*.pid"):
+            with contextlib.suppress(OSError, ValueError):
+                recorded.add(int(path.read_text()))
+        below = [row for row in descendants(self._nodes[number].pid) if row.pid in recorded]
+        for row in below:
+            sweep(row.pid, include_root=True)
+        self._log("database_broken", node=self._site.node_name(number), processes=len(below))
+        return len(below)
 
     def _node_speaks(self, number: int) -> None:
         for message in self._hear(self._nodes[number]):

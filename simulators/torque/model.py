@@ -71,6 +71,7 @@ class TorqueModel:
         self.nodes = {number: Node(number) for number in range(1, site.nodes + 1)}
         self._sequence = site.first_sequence
         self.made_at = 0.0
+        self._up_since = -math.inf
         self._reservations = 0
         self._dependents: set[str] = set()
         self._timers: Timers[_Due | None] = Timers()
@@ -98,7 +99,7 @@ class TorqueModel:
             at, item = due
             if item is None:
                 self._pass_at = None
-                self._schedule(at)
+                self._schedule(max(at, self._up_since))
                 continue
             job = self.jobs.get(item.batch_id)
             if job is not None and job.start_count == item.start:
@@ -245,8 +246,12 @@ class TorqueModel:
             batch_id
         ].hint = "Unable to copy files back - please see the mother superior's log for exact details."
 
-    def server_restarted(self) -> None:
-        """pbs_server was ended and started: running jobs go on; what it knew of their start is lost."""
+    def server_restarted(self, now: float) -> None:
+        """pbs_server was ended and started: running jobs go on; what it knew of their start is lost.
+
+        Nothing was started while it was away: what is due since then is due now.
+        """
+        self._up_since = now
         for job in self.jobs.values():
             if job.state is Letter.RUNNING:
                 job.restarted = True

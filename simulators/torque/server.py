@@ -1,13 +1,15 @@
 """The simulated Torque server: `python -m simulators.torque.server --config FILE.json --runtime DIR`.
 
 One process with an event loop; it waits for what happens and for the model's next time, never in between. It
-listens on a unix socket in the runtime directory, writes the commands into RUNTIME/bin, and when everything is up
-RUNTIME/ready.json and one line on stdout. SIGTERM, SIGINT and SIGHUP end it and everything that it started.
+listens on a unix socket in the runtime directory (under a second name for users' commands, which an outage removes),
+writes the commands into RUNTIME/bin, and when everything is up RUNTIME/ready.json and one line on stdout. SIGTERM,
+SIGINT and SIGHUP end it and everything that it started.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -25,15 +27,20 @@ from simulators.torque import commands
 from simulators.torque.executables import write_executables
 from simulators.torque.machine import Places, SimulatedMachine
 from simulators.torque.model import TorqueModel
-from simulators.torque.nodetexts import node_state
 from simulators.torque.request import Reply, Request
 from simulators.torque.site import SiteError, TorqueSite, parse_site
+from simulators.torque.steering import ORDERS, Steering
 from simulators.torque.sweep import become_subreaper, read_row
-from simulators.torque.wire import Message, Peer, WireError, socket_path
+from simulators.torque.troubles import Fate, Troubles
+from simulators.torque.wire import MACHINE, SERVER, Message, Peer, WireError, socket_path
 
 # A command that does not read its answer for so long is dropped.
 _SEND_LIMIT_S = 2.0
+# The kernel counts a wait in milliseconds of 31 bits.
+_WAIT_MAX_S = 86400.0
 _SCRIPT_MAX_BYTES = 1024 * 1024
+# Commands of users, which a trouble can hit; aprun belongs to the machine.
+_VERBS = frozenset(commands.VERBS) | {"qsub"}
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -57,6 +64,19 @@ class Server:
         self._machine = SimulatedMachine(self._model, places, self.now, self._watch, self._log)
         self._places = places
         self._stopped_by: int | None = None
+        self._troubles = Troubles()
+        self._steering = Steering(
+            site,
+            self._model,
+            self._machine,
+            self._troubles,
+            self.now,
+            self._log,
+            self._leave,
+            self._come_back,
+        )
+        # Commands that hang: who waits, as whom, for what.
+        self._held: list[tuple[Peer, int, Message]] = []
 
     def now(self) -> float:
         """Epoch seconds that never go back."""
@@ -80,17 +100,22 @@ class Server:
         finally:
             listener.close()
             strays = self._machine.stop()
-            for name in ("server.sock", "ready.json"):
-                if os.path.exists(path := os.path.join(self._runtime, name)):
-                    os.unlink(path)
+            for name in (SERVER, MACHINE, "ready.json"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self._runtime, name))
             self._log("server_stopped", signal=self._stopped_by, strays=strays)
         return 0
 
     def _turn(self) -> None:
-        """Do what is due, then wait for the next thing."""
-        self._machine.carry_out()
-        due = self._model.next_at()
-        wait_s = None if due is None else max(0.0, due - self.now())
+        """Do what is due, then wait for the next thing. While the server is away nothing starts and nothing ends."""
+        now = self.now()
+        self._end_troubles(now)
+        ends = [self._troubles.next_at(now)]
+        if self._troubles.away_until is None:
+            self._machine.carry_out()
+            ends.append(self._model.next_at())
+        due = min((at for at in ends if at is not None), default=None)
+        wait_s = None if due is None else min(max(0.0, due - self.now()), _WAIT_MAX_S)
         for key, _ in self._selector.select(wait_s):
             # A callback may have closed what another one waits for.
             if self._selector.get_map().get(key.fd) is key:
@@ -100,15 +125,17 @@ class Server:
         self._stopped_by = number
 
     def _listen(self) -> socket.socket:
-        path, directory = socket_path(self._runtime)
+        for name in (SERVER, MACHINE):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._runtime, name))
+        path, directory = socket_path(self._runtime, MACHINE)
         try:
-            if os.path.lexists(os.path.join(self._runtime, "server.sock")):
-                os.unlink(os.path.join(self._runtime, "server.sock"))
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             listener.bind(path)
             listener.listen(256)
         finally:
             os.close(directory)
+        os.symlink(MACHINE, os.path.join(self._runtime, SERVER))
         return listener
 
     def _announce(self) -> None:
@@ -119,7 +146,7 @@ class Server:
             "pid": os.getpid(),
             "pid_start": row.start if row else None,
             "server_name": self._site.server_name,
-            "socket": os.path.join(self._runtime, "server.sock"),
+            "socket": os.path.join(self._runtime, SERVER),
             "bin": self._places.bin_dir,
             "local_root": self._places.local_root,
             "nodes": [self._site.node_name(number) for number in self._model.nodes],
@@ -159,14 +186,10 @@ class Server:
             messages = peer.receive()
             for message, files in messages or ():
                 try:
-                    answer = self._answer(peer, uid, message, tuple(files))
+                    self._work(peer, uid, message, tuple(files))
                 finally:
                     for fd in files:
                         os.close(fd)
-                if answer is not None and message.get("plain"):
-                    peer.socket.sendall(_plain(answer))
-                elif answer is not None:
-                    peer.send(answer)
         except (WireError, OSError, KeyError, TypeError, ValueError) as error:
             self._log("command_dropped", reason=f"{type(error).__name__}: {error}"[:200])
             messages = None
@@ -175,13 +198,56 @@ class Server:
             self._machine.applications.aprun_gone(peer)
             peer.close()
 
+    def _work(self, peer: Peer, uid: int, message: Message, files: tuple[int, ...]) -> None:
+        """One message and its answer, unless a trouble keeps one of them."""
+        verb = message["verb"]
+        fate = self._troubles.fate(verb, self.now()) if verb in _VERBS else Fate.ANSWERED
+        if fate is Fate.HELD:
+            self._held.append((peer, uid, message))
+            self._log("command_held", verb=verb)
+            return
+        answer = None if fate is Fate.REFUSED else self._answer(peer, uid, message, files)
+        if fate is Fate.LOST and answer is not None and "want" in answer:
+            self._troubles.lose(verb, 1)  # this question is answered; it is the next answer that gets lost
+            fate = Fate.ANSWERED
+        if fate in (Fate.LOST, Fate.REFUSED):
+            self._log("answer_lost", verb=verb, worked=fate is Fate.LOST)
+            peer.socket.shutdown(socket.SHUT_RDWR)
+        elif answer is not None and message.get("plain"):
+            peer.socket.sendall(_plain(answer))
+        elif answer is not None:
+            peer.send(answer)
+
+    def _end_troubles(self, now: float) -> None:
+        """Come back from an outage whose time is over; work the commands that no trouble holds any more."""
+        troubles = self._troubles
+        if troubles.away_until is not None and troubles.away_until <= now:
+            self._come_back(now)
+        held, self._held = self._held, []
+        for peer, uid, message in held:
+            if troubles.fate(message["verb"], now) is Fate.HELD:
+                self._held.append((peer, uid, message))
+                continue
+            # The command may have given up: what it wanted happens all the same.
+            with contextlib.suppress(OSError):
+                self._work(peer, uid, message, ())
+
+    def _leave(self) -> None:
+        os.unlink(os.path.join(self._runtime, SERVER))
+
+    def _come_back(self, now: float) -> None:
+        self._troubles.away_until = None
+        self._model.server_restarted(now)
+        os.symlink(MACHINE, os.path.join(self._runtime, SERVER))
+        self._log("server_back")
+
     def _answer(self, peer: Peer, uid: int, message: Message, files: tuple[int, ...]) -> Message | None:
         verb = message["verb"]
         if verb == "forward":
             self._machine.applications.forward(peer, int(message["signal"]))
             return None
-        if verb in _CONTROL:
-            return _CONTROL[verb](self, message)
+        if verb in ORDERS:
+            return ORDERS[verb](self._steering, message)
         request = Request(
             words=tuple(message["words"]),
             user=_user(uid),
@@ -223,37 +289,6 @@ class Server:
             "submitted", batch_id=batch_id, name=name, exit_code=reply.exit_code, said=reply.stderr[:200]
         )
         return reply
-
-    # --- orders of whoever runs the site ---------------------------------------------------------------------------
-
-    def _kill_node(self, message: Message) -> Message:
-        number = self._site.node_number(message["node"])
-        if number is None or not self._model.nodes[number].up:
-            return {"error": f"no node {message['node']!r} that is up"}
-        return {"processes": self._machine.kill_node(number)}
-
-    def _requeue(self, message: Message) -> Message:
-        no = self._model.requeue(self.now(), message["batch_id"])
-        return {"error": no.text} if no is not None else {}
-
-    def _list_nodes(self, message: Message) -> Message:
-        rows = [
-            {
-                "name": self._site.node_name(node.number),
-                "address": self._site.node_address(node.number),
-                "state": node_state(node, self._site, self.now()),
-                "jobs": sorted(node.jobs),
-            }
-            for node in self._model.nodes.values()
-        ]
-        return {"nodes": rows}
-
-
-_CONTROL: dict[str, Callable[[Server, Message], Message]] = {
-    "kill_node": Server._kill_node,
-    "requeue": Server._requeue,
-    "list_nodes": Server._list_nodes,
-}
 
 
 def _plain(answer: Message) -> bytes:

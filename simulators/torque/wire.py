@@ -78,18 +78,22 @@ class Peer:
         return message, files
 
 
-def socket_path(runtime: str) -> tuple[str, int]:
-    """Path of the server's socket in `runtime`, short whatever the length of the directory's name.
+# Where commands of users go (absent during an outage), and where applications and orders go.
+SERVER, MACHINE = "server.sock", "machine.sock"
+
+
+def socket_path(runtime: str, name: str) -> tuple[str, int]:
+    """Path of a socket in `runtime`, short whatever the length of the directory's name.
 
     Returns the path and the file that keeps it valid; the caller closes that when it has bound or connected.
     """
     directory = os.open(runtime, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{directory}/server.sock", directory
+    return f"/proc/self/fd/{directory}/{name}", directory
 
 
 def connect(runtime: str, timeout_s: float | None = None) -> Peer:
-    """Connect to the server of `runtime`; OSError when there is none."""
-    path, directory = socket_path(runtime)
+    """Connect to the machine of `runtime`, also while its batch server is away; OSError when there is none."""
+    path, directory = socket_path(runtime, MACHINE)
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         end.settimeout(timeout_s)

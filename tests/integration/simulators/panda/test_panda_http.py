@@ -199,3 +199,53 @@ def test_roles_are_required_where_the_setting_says_so(tmp_path: Path) -> None:
         server.end()
         if server.process.stderr:
             server.process.stderr.close()
+
+
+def test_during_an_outage_nobody_listens_and_the_servers_daemons_go_on(server: Process) -> None:
+    server.submit(1)
+    orders = server.facts["orders_url"]
+    order = {"name": "outage", "seconds": 1000}
+    assert requests.post(f"{orders}/sim/fault", json=order, timeout=LIMIT_S).ok
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end and _answers(server):
+        time.sleep(0.01)  # between two questions
+    assert not _answers(server)
+    while requests.get(f"{orders}/sim/counts", timeout=LIMIT_S).json()["jobs"] != {"activated": 1}:
+        assert time.monotonic() < end
+    requests.post(f"{orders}/sim/fault", json={"name": "mend"}, timeout=LIMIT_S)
+    while time.monotonic() < end and not _answers(server):
+        time.sleep(0.01)
+    assert _answers(server)
+
+
+def _answers(server: Process) -> bool:
+    try:
+        return requests.get(f"{server.url}/sim/counts", timeout=LIMIT_S).ok
+    except requests.ConnectionError:
+        return False
+
+
+def test_a_share_of_calls_fails_and_the_log_says_which(server: Process) -> None:
+    assert server.fault(name="failing", share=1.0).ok
+    assert not any(_served(server) for _ in range(8))
+    server.fault(name="mend")
+    assert _served(server)
+    assert server.log.read_text().count("fault=") == 8
+
+
+def _served(server: Process) -> bool:
+    try:
+        answer = requests.get(f"{server.url}/api/v1/system/is_alive", timeout=LIMIT_S)
+        return answer.ok and "success" in answer.text
+    except (requests.RequestException, ValueError):
+        return False
+
+
+def test_a_pace_per_job_slows_a_call_by_its_jobs(tmp_path: Path) -> None:
+    slow = Process(tmp_path, per_job_s=0.05)
+    try:
+        began = time.monotonic()
+        slow.submit(10)
+        assert time.monotonic() - began >= 0.5
+    finally:
+        slow.end()

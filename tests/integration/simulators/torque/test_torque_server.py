@@ -379,3 +379,59 @@ def test_idle_server_uses_no_processor_time(site):
     before = ticks()
     site.run("sleep", "1")
     assert ticks() - before <= 2
+
+
+def test_a_qsub_whose_answer_is_lost_is_queued_all_the_same(site):
+    control.order(site.runtime, {"verb": "lose_answer", "command": "qsub", "count": 1})
+    lost = site.run("qsub", "-N", "lost", input="sleep 0\n")
+    assert (lost.returncode, lost.stdout) == (67, "")
+    assert "lost" in site.run("qstat").stdout
+
+
+def test_a_hung_qsub_is_worked_when_the_hang_is_over_although_its_command_gave_up(site):
+    control.order(site.runtime, {"verb": "hang", "command": "qsub", "seconds": 1e9})
+    (site.directory / "late.sh").write_text("sleep 0\n")
+    given_up = subprocess.Popen(["qsub", "-N", "late", "late.sh"], env=site.environment, cwd=site.directory)
+    site.event("command_held", verb="qsub")
+    assert "late" not in site.run("qstat").stdout
+    given_up.kill()
+    given_up.wait()
+    control.order(site.runtime, {"verb": "mend"})
+    assert site.event("submitted", name="late")["exit_code"] == 0
+
+
+def test_during_an_outage_nobody_listens_running_jobs_go_on_and_nothing_starts(site):
+    running = site.qsub("sleep 1000")
+    site.event("job_started", batch_id=running)
+    control.order(site.runtime, {"verb": "go_away", "seconds": 1e9})
+    away = site.run("qstat")
+    assert (away.returncode, "Connection refused" in away.stderr) == (111, True)
+    assert control.list_nodes(site.runtime)[0]["jobs"] == [running]
+    control.order(site.runtime, {"verb": "mend"})
+    assert site.attribute(running, "job_state") == "R"
+
+
+def test_a_dead_node_comes_back_empty_and_takes_jobs_again(site):
+    kill_node(site.runtime, "nid00001")
+    control.order(site.runtime, {"verb": "node_back", "node": "nid00001"})
+    assert os.listdir(site.server.ready["local_root"] + "/nid00001") == []
+    assert site.over(site.qsub("aprun -n 2 -N 1 true", nodes=2)) == "0"
+
+
+def test_the_server_that_recorded_its_pid_on_a_node_is_killed_and_nothing_else(site):
+    batch_id = site.qsub(
+        "exec aprun -n 1 sh -c 'sleep 1000 & echo $! > $NODE_LOCAL_DIR/db.pid; wait; echo gone'"
+    )
+    site.event("rank_started", batch_id=batch_id)
+    site.until(lambda: list(Path(site.server.ready["local_root"]).glob("nid*/db.pid")))
+    answer = site.until(lambda: _broken(site))
+    assert answer == {"processes": 1}
+    assert site.over(batch_id) == "0"
+    assert "gone" in site.output()
+
+
+def _broken(site):
+    try:
+        return control.order(site.runtime, {"verb": "break_database", "node": "nid00001"})
+    except ControlError:
+        return None

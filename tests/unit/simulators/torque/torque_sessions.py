@@ -289,7 +289,7 @@ def outages(s: Session) -> None:
     s.model.job_started("8400048.bw", 6837)
     for name, verb in (("400", "qsub"), ("401", "qstat"), ("402", "qdel"), ("403", "pbsnodes")):
         s.down(name, *client.server_down(verb, "bw"))
-    s.model.server_restarted()
+    s.model.server_restarted(s.now)
     s.wait(11)
     s.end("8400048", 5)
     s.case("404", "405")

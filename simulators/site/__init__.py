@@ -1,0 +1,1 @@
+"""`simsite up` and what is said to it while it runs."""
