@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pilot.background import run_in_background
-from pilot.config import Config, ConfigError, load_config
+from pilot.config import ConfigError, load_config
+from pilot.configkeys import Config
 from pilot.control import ControlError, ask_daemon, order_daemon
 from pilot.log import escaped, set_up_log
 from pilot.monitor.status import render_text

@@ -5,19 +5,25 @@ Every error names file, line, key, what was found and what is expected; all are 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from pilot.configkeys import (
+    Config,
+    NodeSection,
+    ProtocolSection,
+    QueueSection,
+    ReportingSection,
+    Section,
+    WalltimeSection,
+)
 from pilot.yamlfile import NotYaml, Where, read_yaml
 
 CONFIG_MAX_BYTES = 1024 * 1024
-# The socket of the calibration server, <local_dir>/ep-<uid>-<nonce>.db/s.sock, must fit into 107 bytes.
-LOCAL_DIR_MAX_BYTES = 75
 
 
 class ConfigError(Exception):
@@ -26,216 +32,6 @@ class ConfigError(Exception):
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
-
-
-def _absolute(text: str) -> str:
-    path = Path(text)
-    if not path.is_absolute() or ".." in path.parts or any(c in text for c in "\n\0"):
-        raise ValueError("expected an absolute path without '..'")
-    return text
-
-
-def _local(text: str) -> str:
-    if text.startswith("$"):
-        variable, slash, below = text[1:].partition("/")
-        if not variable.isascii() or not variable.isidentifier():
-            raise ValueError("expected an absolute path, or $NAME or $NAME/below with a variable of the node")
-        if slash:
-            _absolute("/" + below)
-    else:
-        _absolute(text)
-    if len(os.fsencode(text)) > LOCAL_DIR_MAX_BYTES:
-        raise ValueError(
-            f"expected at most {LOCAL_DIR_MAX_BYTES} bytes: a socket's path below it is limited to 107"
-        )
-    return text
-
-
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-LocalDir = Annotated[str, AfterValidator(_local)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Seconds = Annotated[float, Field(ge=0, le=10_000_000)]
-PositiveSeconds = Annotated[float, Field(gt=0, le=10_000_000)]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, types are not converted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class BatchCommandNames(Section):
-    """Commands of the batch system, looked up in PATH or absolute."""
-
-    submit: str = "qsub"
-    list: str = "qstat"
-    cancel: str = "qdel"
-
-
-class BatchTimes(Section):
-    """How long a command of the batch system may take before it is ended (its effect is then unknown)."""
-
-    submit_s: PositiveSeconds = 300.0
-    list_s: PositiveSeconds = 120.0
-    cancel_s: PositiveSeconds = 120.0
-
-
-class BatchSection(Section):
-    """The batch system."""
-
-    dialect: Literal["torque", "slurm", "openpbs"] = "torque"
-    server: Name
-    commands: BatchCommandNames = BatchCommandNames()
-    listing_every_s: PositiveSeconds = 60.0
-    timeouts: BatchTimes = BatchTimes()
-    account: Name | None = None
-    flags: Name | None = None
-    features: list[Name] = []
-
-
-class LauncherSection(Section):
-    """How one agent is started on one node."""
-
-    kind: Literal["aprun", "srun", "mpiexec", "pbsdsh", "local"] = "aprun"
-    argv: list[str] | None = None
-
-
-class NodeSection(Section):
-    """The compute node."""
-
-    python: AbsolutePath = "/usr/bin/python3"
-    local_dir: LocalDir = "/dev/shm"
-    environment: dict[str, str] = {}
-    quick_failures: Annotated[int, Field(ge=1, le=1000)] = 3
-    quick_failure_s: Seconds = 60.0
-    heartbeat_s: PositiveSeconds = 300.0
-    silent_s: PositiveSeconds = 3600.0
-    sample_s: PositiveSeconds = 5.0
-    caldb_ready_s: PositiveSeconds = 120.0
-    caldb_restarts: Annotated[int, Field(ge=0, le=100)] = 2
-    stdout_max_mib: Annotated[int, Field(gt=0)] = 200
-    rss_max_mib: Annotated[int, Field(gt=0)] | None = None
-
-
-class ProtocolSection(Section):
-    """Times of the submission protocol (DESIGN section 3)."""
-
-    visible_s: Seconds = 30.0
-    poll_s: PositiveSeconds = 120.0
-    kill_s: PositiveSeconds = 30.0
-    grace_s: Seconds = 300.0
-    margin_s: Seconds = 300.0
-
-
-class CaldbSection(Section):
-    """The node snapshot of the calibration database; `<snapshot>.json` beside it holds its identity."""
-
-    backend: Literal["mariadb", "sqlite"] = "mariadb"
-    snapshot: AbsolutePath
-    access: Literal["socket", "tcp"] = "socket"
-    server: AbsolutePath | None = None
-
-
-class ServerSection(Section):
-    """A PanDA server in one dialect."""
-
-    name: Name
-    url: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?$")]
-    dialect: Literal["v1", "legacy", "auto"]
-    chunk: Annotated[int, Field(ge=1, le=1000)] | None = None
-    timeout_s: Annotated[float, Field(gt=10, le=3600)] = 120.0
-    ca: AbsolutePath | None = None
-    credentials: AbsolutePath | None = None
-    token: AbsolutePath | None = None
-    origin: Name | None = None
-    credential_look_s: PositiveSeconds = 60.0
-    credential_warn_s: Seconds = 86400.0
-    credential_renewed: bool = False
-    credential_to_jobs: bool = False
-
-
-class WalltimeSection(Section):
-    """Predicted run times and the walltime asked for."""
-
-    min_s: Annotated[int, Field(ge=1)] = 600
-    max_s: Annotated[int, Field(ge=1)] = 64800
-    startup_s: Seconds = 60.0
-    per_event_s: Seconds = 1.0
-    margin_s: Seconds = 300.0
-
-
-class QueueSection(Section):
-    """One PanDA queue and the batch queue that its bundles go to."""
-
-    name: Name
-    server: Name
-    panda_queue: Name
-    prod_source_label: Name = "managed"
-    batch_queue: Name
-    wanted: Annotated[int, Field(ge=0, le=100_000)] = 1
-    queued_max: Annotated[int, Field(ge=1, le=100_000)] = 4
-    nodes: Annotated[int, Field(ge=1, le=100_000)]
-    slots: Annotated[int, Field(ge=1, le=4096)]
-    jobs_per_slot: Annotated[int, Field(ge=1, le=100)] = 1
-    pool_bundles: Annotated[int, Field(ge=1, le=4)] = 2
-    fill_wait_s: Seconds = 600.0
-    node_hours_day_max: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
-    node_hours_max: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
-    walltime: WalltimeSection = WalltimeSection()
-
-
-class ReportingSection(Section):
-    """Heartbeats: the server fails a job 2 h after its last one, a `sent` job after 30 min."""
-
-    heartbeat_s: Annotated[float, Field(gt=0, le=6000)] = 2700.0
-    heartbeat_spread_s: Seconds = 300.0
-    urgent_s: Annotated[float, Field(gt=0, le=7000)] = 4500.0
-
-
-class AnnounceSection(Section):
-    """A small heartbeat of the daemon itself, for a monitor outside."""
-
-    url: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?$")] | None = None
-    every_s: Annotated[float, Field(ge=10, le=86400)] = 300.0
-    timeout_s: Annotated[float, Field(gt=0, le=600)] = 20.0
-
-
-class RetentionSection(Section):
-    """How long the directory of a settled bundle is kept."""
-
-    ok_h: Annotated[float, Field(ge=0)] = 24.0
-    failed_d: Annotated[float, Field(ge=0)] = 14.0
-
-
-class RotationSection(Section):
-    """When pilots are started again."""
-
-    fruitless_wait_s: PositiveSeconds = 60.0
-    fruitless_wait_max_s: PositiveSeconds = 3600.0
-
-
-class Config(Section):
-    """The whole file."""
-
-    site: Name
-    state_dir: AbsolutePath
-    shared_dir: AbsolutePath
-    output_root: AbsolutePath
-    log_file: AbsolutePath | None = None
-    experiment: str = "compass"
-    tick_s: Annotated[float, Field(gt=0, le=60)] = 1.0
-    evidence_every_s: PositiveSeconds = 15.0
-    batch: BatchSection
-    launcher: LauncherSection = LauncherSection()
-    node: NodeSection = NodeSection()
-    protocol: ProtocolSection = ProtocolSection()
-    caldb: CaldbSection | None = None
-    servers: Annotated[list[ServerSection], Field(min_length=1)]
-    queues: Annotated[list[QueueSection], Field(min_length=1)]
-    reporting: ReportingSection = ReportingSection()
-    retention: RetentionSection = RetentionSection()
-    announce: AnnounceSection = AnnounceSection()
-    rotation: RotationSection = RotationSection()
 
 
 def load_config(path: Path) -> Config:

@@ -8,10 +8,13 @@ from typing import Any
 from pilot.multijob.credential import seconds_left
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, JobState, Limits, QueueSpec, QueueTotals, State
+from pilot.multijob.nodehours import HOUR_S
 from pilot.multijob.recognise import Now
 from pilot.ports import Credential, LaneAge
 from pilot.rotation.caps import shown
-from pilot.rotation.policy import held_fetch, held_plan, is_live
+from pilot.rotation.census import is_live, is_queued
+from pilot.rotation.policy import held_fetch, held_plan
+from pilot.rotation.turns import held_in_common
 
 SCHEMA = 1
 
@@ -27,6 +30,7 @@ def render_status(
         "epoch": memory.epoch,
         "site": limits.site.name,
         "queues": [_queue(state, memory, queue, now, limits) for queue in limits.queues.values()],
+        "others_waiting": memory.others_waiting,
         "bundles": [_bundle(bundle, memory) for bundle in state.bundles.values()],
         "lanes": [
             {
@@ -54,13 +58,16 @@ def _queue(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Lim
         if record.queue == queue.name:
             counts[record.state.value] += 1
     totals = state.totals.get(queue.name, QueueTotals())
-    live = sum(is_live(b) for b in state.bundles.values() if b.queue == queue.name)
+    live = [b for b in state.bundles.values() if b.queue == queue.name and is_live(b)]
     return {
         "name": queue.name,
         "panda_queue": queue.panda_queue,
         "batch_queue": queue.batch_queue,
         "wanted": queue.wanted,
-        "live": live,
+        "live": len(live),
+        "waiting": sum(is_queued(memory, bundle) for bundle in live),
+        "share": queue.share,
+        "deficit_node_h": round(state.deficits.get(queue.name, 0.0) / HOUR_S, 3),
         "jobs": counts,
         "totals": {
             "fetched": totals.fetched,
@@ -71,7 +78,8 @@ def _queue(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Lim
         },
         "node_hours": shown(state, queue, now.utc),
         "no_fetch_because": held_fetch(state, memory, queue, now, limits),
-        "no_bundle_because": held_plan(state, memory, queue, now, limits),
+        "no_bundle_because": held_plan(state, memory, queue, now, limits)
+        or held_in_common(state, memory, now, limits),
     }
 
 
@@ -134,13 +142,16 @@ def render_text(document: Mapping[str, Any]) -> str:
         jobs = " ".join(f"{name} {count}" for name, count in queue["jobs"].items() if count)
         totals = queue["totals"]
         lines.append(
-            f"queue {queue['name']}: {queue['live']} of {queue['wanted']} pilots live; {jobs or 'no open jobs'}; "
+            f"queue {queue['name']}: {queue['live']} of {queue['wanted']} pilots live, "
+            f"{queue['waiting']} of them wait; {jobs or 'no open jobs'}; "
             f"finished {totals['finished']}, failed {totals['failed']}, bundles {totals['bundles']}"
         )
         lines += [f"  node-hours: {text}" for text in _node_hours(queue["node_hours"])]
         for what in ("no_fetch_because", "no_bundle_because"):
             if queue[what]:
                 lines.append(f"  {what.replace('_', ' ')}: {queue[what]}")
+    if document["others_waiting"]:
+        lines.append(f"{document['others_waiting']} other batch jobs of this user wait")
     for item in document["credentials"]:
         until = f"ends {item['ends_at']}, in {item['left_s'] / 3600:.1f} h" if item["ends_at"] else ""
         lines.append(f"credential of {item['server']}: {until or item['not_usable_because']}")

@@ -170,6 +170,8 @@ def _plan(state: State, event: BundlePlanned) -> None:
             record.state, record.bundle_id, record.node_index = JobState.BUNDLED, event.bundle_id, index
     state.bundles[event.bundle_id] = bundle
     _totals(state, event.queue).bundles += 1
+    for queue, credit in event.credits:
+        state.deficits[queue] = round(state.deficits.get(queue, 0.0) + credit, 3)
 
 
 def _fetch(state: State, event: JobFetched) -> None:

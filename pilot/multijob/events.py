@@ -23,13 +23,14 @@ class JobFetched:
 
 @dataclass(frozen=True, slots=True)
 class BundlePlanned:
-    """Jobs left the pool for a bundle."""
+    """Jobs left the pool for a bundle. `credits`: by how much the deficits of queues changed that wanted this turn."""
 
     at: str
     bundle_id: BundleId
     queue: str
     nodes: tuple[tuple[PandaId, ...], ...]
     walltime_s: int
+    credits: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

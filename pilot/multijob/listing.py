@@ -61,6 +61,7 @@ def recognise_listing(
         memory.listing_ok_s = now_s
         yield from list(_names(state, memory, present, asked_s, utc))
         memory.strays = _strays(state, present)
+        memory.others_waiting = _others_waiting(state, listing, limits)
     for item in expected:
         seen = present.get(item.batch_id)
         if seen is not None:
@@ -145,6 +146,16 @@ def _names(
             memory.name_absences[key] = memory.name_absences.get(key, 0) + 1
             if found.claim is not None and memory.name_absences[key] >= ABSENCES:
                 yield BatchJobEnded(utc, bundle.bundle_id, found.number, None, "absent")
+
+
+def _others_waiting(state: State, listing: Listing, limits: Limits) -> int:
+    """Batch jobs of our user that wait and are none of ours: counted, never touched."""
+    return sum(
+        job.state is BatchState.WAITING
+        and job.owner.partition("@")[0] == limits.user
+        and BundleId(job.name.partition(".")[0]) not in state.bundles
+        for job in listing.jobs
+    )
 
 
 def _strays(state: State, present: dict[BatchId, BatchJobSeen]) -> dict[BatchId, BundleId]:

@@ -74,6 +74,10 @@ class Memory:
     name_absences: dict[RoundKey, int] = field(default_factory=dict)
     singles: tuple[BatchId, ...] = ()
     strays: dict[BatchId, BundleId] = field(default_factory=dict)
+    # batch jobs of our user that wait and are not ours, in the last complete listing
+    others_waiting: int = 0
+    # no bundle is started before: the pause after the last one
+    next_start_s: float = float("-inf")
     # rounds and bundles
     round_since_s: dict[RoundKey, float] = field(default_factory=dict)
     claim_read_s: dict[RoundKey, float] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from typing import Any
 
 from pilot.experiments.words import Experiment
 from pilot.ports import BatchId, BatchRequest, BundleId, Claim, FileReport, Job, JobStatus, PandaId
+from pilot.windows import Window
 
 
 class JobState(StrEnum):
@@ -205,6 +206,8 @@ class State:
     totals: dict[str, QueueTotals] = field(default_factory=dict)
     holds: dict[str, QueueHold] = field(default_factory=dict)
     uses: dict[str, NodeUse] = field(default_factory=dict)
+    # node-seconds that a queue is owed by the others (rotation.turns)
+    deficits: dict[str, float] = field(default_factory=dict)
     # the job that delivers a work, by work key: the first one that is known
     works: dict[str, PandaId] = field(default_factory=dict)
     # jobs that follow another one
@@ -261,6 +264,9 @@ class QueueSpec:
     # node-hours that its bundles may take: those planned on one UTC day, and all since the journal began
     node_hours_day_max: float | None = None
     node_hours_max: float | None = None
+    # weight among queues that want to start at once; times at which nothing is started
+    share: float = 1.0
+    no_start: tuple[Window, ...] = ()
 
     @property
     def bundle_jobs(self) -> int:
@@ -347,4 +353,11 @@ class Limits:
     tobekilled_floor: int = 20
     retain_ok_s: float = 86400.0
     retain_failed_s: float = 1209600.0
+    # starts that all queues share: pilots that live, batch jobs of `user` that wait (also those of others than us),
+    # the pause between two starts and by how much of it chance may lengthen it
+    live_max: int | None = None
+    queued_max: int | None = None
+    user: str = ""
+    spacing_s: float = 0.0
+    jitter: float = 0.0
     once: bool = False

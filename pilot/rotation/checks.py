@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pilot.config import Config
+from pilot.configkeys import Config
 from pilot.credentials import FileCredentials
 from pilot.files import link_new, write_new
 from pilot.panda.legacy import NOT_TOLD

@@ -15,7 +15,8 @@ from pilot.multijob.events import DrainOrdered, Event, PauseOrdered, QueueResume
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, JobState, Limits, State
 from pilot.multijob.recognise import Now
-from pilot.rotation.policy import held_by_order, is_live
+from pilot.rotation.census import is_live
+from pilot.rotation.policy import held_by_order
 from pilot.rotation.why import why
 
 # PanDA fails a job so long after its last heartbeat, and one that only was handed out (docs/facts/panda.md).

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.clock import SystemClock
-from pilot.config import Config
+from pilot.configkeys import Config
 from pilot.control import ControlSocket, Desk
 from pilot.journal import FileStore, JournalError
 from pilot.lanes import ThreadLanes

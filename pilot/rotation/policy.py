@@ -11,7 +11,7 @@ from datetime import datetime
 
 from pilot.multijob.actions import Action, FetchJobs
 from pilot.multijob.credential import outlives, unusable_credential
-from pilot.multijob.events import BundleCancelled, BundlePlanned, Event, JobJudged, QueueResumed
+from pilot.multijob.events import BundleCancelled, Event, JobJudged, QueueResumed
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import (
     Bundle,
@@ -28,30 +28,10 @@ from pilot.multijob.recognise import Now
 from pilot.multijob.runtime import predict_s
 from pilot.multijob.script import events_of
 from pilot.multijob.verdict import failed
-from pilot.ports import BatchState, BundleId, PandaId
+from pilot.ports import PandaId
 from pilot.rotation.caps import held_by_caps
-
-
-def live_bundles(state: State, queue: str) -> list[Bundle]:
-    """Pilots of a queue that live: their batch job is not over."""
-    return [bundle for bundle in state.bundles.values() if bundle.queue == queue and is_live(bundle)]
-
-
-def is_live(bundle: Bundle) -> bool:
-    """Whether the bundle still has, or will have, a batch job."""
-    if bundle.state is BundleState.PLANNED:
-        return True
-    current = bundle.current
-    return bundle.state is BundleState.OPEN and not (current is not None and current.batch_job_over)
-
-
-def is_queued(memory: Memory, bundle: Bundle) -> bool:
-    """Whether a live bundle's batch job has not been seen to start."""
-    current = bundle.current
-    if current is None or current.state is not RoundState.CLAIMED:
-        seen = [memory.seen_live.get(batch_id) for batch_id in current.owners] if current else []
-        return not any(job is not None and job.state is BatchState.RUNNING for job in seen)
-    return False
+from pilot.rotation.census import is_queued, live_bundles
+from pilot.windows import closing
 
 
 def held_by_order(state: State, queue: str) -> str | None:
@@ -63,12 +43,20 @@ def held_by_order(state: State, queue: str) -> str | None:
     return f"{'drained' if hold.drains else 'paused'} by order of {hold.at}, {ends}"
 
 
+def held_by_window(queue: QueueSpec, now: Now) -> str | None:
+    """The time of no start that is on for this queue, None if there is none."""
+    on = closing(queue.no_start, datetime.fromisoformat(now.utc))
+    return (
+        None if on is None else f"no starts in {on[0].text} UTC: until {on[1].isoformat(timespec='minutes')}"
+    )
+
+
 def held_fetch(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> str | None:
     """Why nothing may be fetched for this queue now, None if it may."""
     blind = blindness(memory, now, limits)
     if blind is not None:
         return blind
-    ordered = held_by_order(state, queue.name)
+    ordered = held_by_order(state, queue.name) or held_by_window(queue, now)
     if ordered is not None:
         return ordered
     if limits.once and state.totals.get(queue.name, QueueTotals()).bundles > 0:
@@ -160,7 +148,7 @@ def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: 
     blind = blindness(memory, now, limits)
     if blind is not None:
         return blind
-    ordered = held_by_order(state, queue.name)
+    ordered = held_by_order(state, queue.name) or held_by_window(queue, now)
     if ordered is not None:
         return ordered
     pool = state.pools.get(queue.name, {})
@@ -220,14 +208,3 @@ def held_fruitless(memory: Memory, queue: str, now: Now, limits: Limits) -> str 
     wait_s = min(limits.fruitless_wait_s * 2.0 ** min(count - 1, 16), limits.fruitless_wait_max_s)
     left_s = since_s + wait_s - now.mono_s
     return f"{count} bundles in a row started no job: the next one in {left_s:.0f} s" if left_s > 0 else None
-
-
-def decide_plan(
-    state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits, tag: BundleId
-) -> Iterator[Event]:
-    """Make one bundle of the oldest jobs of the pool, if it is time."""
-    if tag in state.bundles or held_plan(state, memory, queue, now, limits) is not None:
-        return
-    packing = next_packing(state, queue)
-    nodes = tuple(tuple(job.panda_id for job in node) for node in packing.nodes)
-    yield BundlePlanned(now.utc, tag, queue.name, nodes, packing.walltime_s)

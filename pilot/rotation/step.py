@@ -17,7 +17,7 @@ from pilot.multijob.apply import apply
 from pilot.multijob.codec import encode
 from pilot.multijob.credential import looks_due
 from pilot.multijob.decide import cancel_batch_job, decide_bundle, kept_quiet
-from pilot.multijob.events import BundleSettled, Event, JobFetched
+from pilot.multijob.events import BundlePlanned, BundleSettled, Event, JobFetched
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
@@ -26,7 +26,8 @@ from pilot.multijob.salvage import decide_bound
 from pilot.ports import Answer, BundleId
 from pilot.rotation.caps import note_caps
 from pilot.rotation.commands import Command, obey
-from pilot.rotation.policy import decide_fetch, decide_hold, decide_leftover, decide_plan
+from pilot.rotation.policy import decide_fetch, decide_hold, decide_leftover
+from pilot.rotation.turns import decide_plans, pause_after
 
 EVENT_TYPES: tuple[type, ...] = get_args(Event)
 
@@ -65,6 +66,8 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
         memory.recorded += 1
         if isinstance(event, JobFetched):
             memory.fetched[event.job.panda_id] = memory.recorded
+        elif isinstance(event, BundlePlanned):
+            memory.next_start_s = view.now.mono_s + pause_after(event.bundle_id, limits)
         elif isinstance(event, BundleSettled):
             bundle = state.bundles[event.bundle_id]
             memory.bundle_was_settled(bundle.queue, bundle.started, view.now.mono_s)
@@ -105,11 +108,12 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
     yield from decide_bound(state, memory, now.utc, now.mono_s, limits)
     for batch_id, bundle_id in memory.strays.items():
         yield from cancel_batch_job(memory, CancelBatchJob(bundle_id, batch_id, "stray"), now, limits)
-    for queue, tag in zip(limits.queues.values(), view.tags, strict=False):
+    for queue in limits.queues.values():
         yield from decide_hold(state, queue, now)
         note_caps(state, memory, queue, now.utc, now.mono_s)
         yield from decide_fetch(state, memory, queue, now, limits)
-        yield from decide_plan(state, memory, queue, now, limits, tag)
+    yield from decide_plans(state, memory, now, limits, dict(zip(limits.queues, view.tags, strict=False)))
+    for queue in limits.queues.values():
         yield from decide_leftover(state, queue, now, limits)
 
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pilot.multijob.decide import held_submit
 from pilot.multijob.memory import Memory
-from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limits, RoundState, State
+from pilot.multijob.model import (
+    Bundle,
+    BundleState,
+    JobRecord,
+    JobState,
+    Limits,
+    QueueSpec,
+    RoundState,
+    State,
+)
 from pilot.multijob.recognise import Now
 from pilot.ports import BundleId, PandaId
 from pilot.rotation.policy import held_fetch, held_plan
+from pilot.rotation.turns import held_in_common
 
 
 def why(state: State, memory: Memory, subject: str, now: Now, limits: Limits) -> list[str]:
@@ -35,8 +45,13 @@ def _queue(state: State, memory: Memory, name: str, now: Now, limits: Limits) ->
     fetch = held_fetch(state, memory, queue, now, limits)
     if fetch is None:
         fetch = _delayed(memory, ("fetch", name), now) or "nothing: it fetches while its pool is not full"
-    plan = held_plan(state, memory, queue, now, limits) or "nothing: the next tick makes one"
+    plan = _held(state, memory, queue, now, limits) or "nothing: the next tick makes one"
     return [f"queue {name}: the fetch waits for: {fetch}", f"queue {name}: the next bundle waits for: {plan}"]
+
+
+def _held(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> str | None:
+    """What keeps this queue from its next bundle: its own reason, or one that all queues share."""
+    return held_plan(state, memory, queue, now, limits) or held_in_common(state, memory, now, limits)
 
 
 def _job(state: State, memory: Memory, record: JobRecord, now: Now, limits: Limits) -> list[str]:
@@ -50,7 +65,7 @@ def _job(state: State, memory: Memory, record: JobRecord, now: Now, limits: Limi
                 lines = [f"{head}: its queue {record.queue} is not in the config"]
             else:
                 place = list(state.pools[record.queue]).index(panda_id) + 1
-                reason = held_plan(state, memory, queue, now, limits) or "the next tick makes a bundle"
+                reason = _held(state, memory, queue, now, limits) or "the next tick makes a bundle"
                 lines = [
                     f"{head}, number {place} in the pool of {record.queue}, waits for a bundle: {reason}"
                 ]

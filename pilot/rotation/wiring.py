@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, assert_never
 from pilot.batch.cli import DIALECTS, BatchCli, BatchCommands, BatchTimeouts
 from pilot.caldb.snapshot import manifest_caldb, read_snapshot
 from pilot.caldb.template import BadSnapshot
-from pilot.config import CaldbSection, Config, ServerSection
+from pilot.configkeys import CaldbSection, Config, ServerSection
 from pilot.credentials import FileCredentials
 from pilot.experiments.words import BadExperiment, Experiment, parse_experiment
 from pilot.journal import FileStore
@@ -53,6 +54,7 @@ from pilot.multijob.model import (
 )
 from pilot.panda.dialect import make_job_source
 from pilot.ports import BatchRequest, CredentialKind, Credentials, Done, JobSource
+from pilot.windows import parse_window
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 CHUNK = {"v1": 400, "legacy": 100, "auto": 100}
@@ -101,9 +103,10 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
     for queue in config.queues:
         server = servers[queue.server]
         walltime = WalltimePolicy(**queue.walltime.model_dump())
-        values = queue.model_dump(exclude={"walltime", "prod_source_label"})
+        values = queue.model_dump(exclude={"walltime", "prod_source_label", "no_start"})
+        windows = tuple(parse_window(text) for text in queue.no_start)
         queues[queue.name] = QueueSpec(
-            **values, walltime=walltime, chunk=server.chunk or CHUNK[server.dialect]
+            **values, no_start=windows, walltime=walltime, chunk=server.chunk or CHUNK[server.dialect]
         )
     launcher = config.launcher
     _check_batch(config)
@@ -141,6 +144,11 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         blind_after_s=max(900.0, 3 * batch.listing_every_s),
         fruitless_wait_s=config.rotation.fruitless_wait_s,
         fruitless_wait_max_s=config.rotation.fruitless_wait_max_s,
+        live_max=config.rotation.live_max,
+        queued_max=config.rotation.queued_max,
+        user=pwd.getpwuid(os.getuid()).pw_name,
+        spacing_s=config.rotation.spacing_s,
+        jitter=config.rotation.jitter,
         retain_ok_s=config.retention.ok_h * 3600,
         retain_failed_s=config.retention.failed_d * 86400,
         once=once,

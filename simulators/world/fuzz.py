@@ -98,9 +98,9 @@ def heal(seeded: Seeded) -> None:
     for number in world.torque.nodes:
         world.torque.node_back(world.now_s, number)
     site.restart(60.0)
-    # The operator raises the caps: what they held back goes on.
+    # The operator raises caps and common limits: what they held back goes on.
     uncapped = {name: replace(q, node_hours_day_max=None) for name, q in world.limits.queues.items()}
-    world.limits = replace(world.limits, queues=uncapped)
+    world.limits = replace(world.limits, queues=uncapped, live_max=None)
 
 
 def operator(seeded: Seeded) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pilot.rotation.policy import live_bundles
+from pilot.rotation.census import live_bundles
 from simulators.torque.job import Letter
 from simulators.world.world import World
 

@@ -95,10 +95,12 @@ def _limits(chance: Random) -> Limits:
         walltime=WalltimePolicy(600, WALLTIME_MAX_S, 10.0, 10.0, 300.0),
         fill_wait_s=chance.choice((0.0, 600.0)),
     )
-    # drawn beside the others: what a seed is otherwise does not hang on it
+    # Starts: drawn beside the others; what a seed is otherwise does not hang on it
     caps = Random()
     caps.setstate(chance.getstate())
-    long = replace(long, node_hours_day_max=caps.choice((None, None, 6.0, 10.0)))
+    long = replace(
+        long, node_hours_day_max=caps.choice((None, None, 6.0, 10.0)), share=caps.choice((1.0, 3.0))
+    )
     short = QueueSpec(
         name="short",
         server="panda2",
@@ -121,6 +123,9 @@ def _limits(chance: Random) -> Limits:
     return replace(
         limits,
         queues={"long": long, "short": short},
+        live_max=caps.choice((None, 2, 3)),
+        spacing_s=caps.choice((0.0, 60.0)),
+        jitter=1.0,
         protocol=protocol,
         report=ReportTimes(),
         site=replace(limits.site, node_limits=node_limits),

@@ -1,4 +1,4 @@
-"""The table of docs/architecture/configuration.md is exact: every key, default, limit and unit of pilot/config.py."""
+"""The table of docs/architecture/configuration.md is exact: every key, default, limit and unit of configkeys.py."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
-from pilot.config import LOCAL_DIR_MAX_BYTES, AbsolutePath, Config, LocalDir, Name, Section
+from pilot.configkeys import LOCAL_DIR_MAX_BYTES, AbsolutePath, Config, LocalDir, Name, NoStart, Section
 from pilot.rotation.wiring import CHUNK
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/architecture/configuration.md").read_text()
 UNITS = {"_s": "s", "_h": "h", "_d": "d", "_mib": "MiB"}
-SPECIAL = {AbsolutePath: "absolute path", LocalDir: "absolute path or `$NAME`", Name: "name"}
+SPECIAL = {
+    AbsolutePath: "absolute path",
+    LocalDir: "absolute path or `$NAME`",
+    Name: "name",
+    NoStart: "window",
+}
 WORDS = {str: "text", dict[str, str]: "names with texts", int: "whole", float: "", bool: "true or false"}
 
 

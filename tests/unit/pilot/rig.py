@@ -139,17 +139,20 @@ class Rig:
         return fresh
 
     def _step(self) -> Step:
-        self._tags += 1
-        tag = BundleId(f"a{self._tags:08d}".translate(str.maketrans("0189", "abcd")))
+        tags = tuple(self._tag() for _ in self.limits.queues)
         answers, self._answers = tuple(self._answers), []
         now = Now((START + timedelta(seconds=self.now_s)).isoformat(), self.now_s)
         commands, self.commands = self.commands, ()
-        result = step(self.state, self.memory, View(answers, now, (tag,), commands), self.limits)
+        result = step(self.state, self.memory, View(answers, now, tags, commands), self.limits)
         self.events.extend(result.events)
         self.released.extend(
             a for a in result.released if not (self.auto_append and isinstance(a, AppendEvents))
         )
         return result
+
+    def _tag(self) -> BundleId:
+        self._tags += 1
+        return BundleId(f"a{self._tags:08d}".translate(str.maketrans("0189", "abcd")))
 
     def answer(self, action: Action, outcome: Any, asked_s: float | None = None) -> None:
         """Queue the outcome of an action."""
@@ -163,6 +166,7 @@ class Rig:
         again = Rig(self.limits, replay(decode(record) for record in self.durable))
         again.durable = list(self.durable)
         again.now_s = self.now_s
+        again._tags = self._tags
         again.memory.started_s = self.now_s
         return again
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pilot.config import Config, Section, parse_config
+from pilot.config import parse_config
+from pilot.configkeys import Config, Section
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/architecture/configuration.md").read_text()
