@@ -96,6 +96,8 @@ class Memory:
     fetched: dict[PandaId, int] = field(default_factory=dict)
     reported: dict[PandaId, Reported] = field(default_factory=dict)
     questioned: dict[PandaId, str] = field(default_factory=dict)
+    compared: dict[PandaId, str] = field(default_factory=dict)
+    compared_s: dict[str, float] = field(default_factory=dict)
     # jobs ordered to end that wait for a person; and when how many orders were obeyed without one
     kills_held: set[PandaId] = field(default_factory=set)
     orders_obeyed: deque[tuple[float, int]] = field(default_factory=deque)

@@ -351,6 +351,7 @@ class Limits:
     tobekilled_max: int = 200
     tobekilled_share: float = 0.02
     tobekilled_floor: int = 20
+    tobekilled_sample: int = 100
     retain_ok_s: float = 86400.0
     retain_failed_s: float = 1209600.0
     # starts that all queues share: pilots that live, batch jobs of `user` that wait (also those of others than us),

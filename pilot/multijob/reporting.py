@@ -17,6 +17,8 @@ from pilot.multijob.verdict import failed
 from pilot.ports import Ack, BatchId, JobStatus, PandaId, ServerStatus, Update
 
 STARTING_RANK, URGENT_RANK, FINAL_RANK, HEARTBEAT_RANK = 0, 1, 2, 3
+# Fewer jobs with the same order may be those that a person meant.
+ALIKE_MIN = 3
 _OVER = frozenset({"cancelled", "closed"})
 _ALIVE = frozenset({"activated", "sent", "starting", "running", "holding", "transferring", "merging"})
 
@@ -26,7 +28,9 @@ def wanted_status(record: JobRecord, leading: JobRecord | None = None) -> JobSta
     if record.verdict is not None:
         return record.verdict.status
     if leading is not None:
-        at_work = leading.state in (JobState.STARTED, JobState.JUDGED)
+        # One that came to nothing is let go of: what followed it waits again.
+        done = leading.verdict is not None and leading.verdict.status is JobStatus.FINISHED
+        at_work = done or leading.state is JobState.STARTED
         return JobStatus.RUNNING if at_work else JobStatus.STARTING
     return JobStatus.RUNNING if record.state is JobState.STARTED else JobStatus.STARTING
 
@@ -162,6 +166,29 @@ def recognise_acks(
                 _not_held(memory, update.panda_id)
             elif not (record.kill_ordered or record.orphaned):
                 memory.questioned[update.panda_id] = record.queue
+                _compare(state, memory, limits.queues[record.queue].server, now_s, limits)
+
+
+def _compare(state: State, memory: Memory, server: str, now_s: float, limits: Limits) -> None:
+    """Have some more live jobs of this server asked for, once a cycle: orders come one by one, each with its job's
+    next heartbeat, and one that many other jobs have, too, is no person's."""
+    if now_s - memory.compared_s.get(server, -limits.listing_every_s) < limits.listing_every_s:
+        return
+    memory.compared_s[server] = now_s
+    live = [
+        panda_id
+        for panda_id, record in state.jobs.items()
+        if _may_be_ordered(record)
+        and panda_id not in memory.questioned
+        and record.queue in limits.queues
+        and limits.queues[record.queue].server == server
+    ]
+    every = -(-len(live) // limits.tobekilled_sample) or 1
+    memory.compared.update((panda_id, state.jobs[panda_id].queue) for panda_id in live[::every])
+
+
+def _may_be_ordered(record: JobRecord) -> bool:
+    return not (record.state is JobState.JUDGED or record.kill_ordered or record.orphaned)
 
 
 def retry_reports(memory: Memory, action: ReportJobs, now_s: float, limits: Limits) -> None:
@@ -180,9 +207,9 @@ def _retry(known: Reported, now_s: float, limits: Limits) -> None:
 
 
 def questions(memory: Memory, limits: Limits) -> list[AskStatus]:
-    """Status questions for jobs that the server wants to see ended, by server."""
+    """Status questions for jobs that the server wants to see ended and those compared with them, by server."""
     by_server: dict[str, list[PandaId]] = {}
-    for panda_id, queue in memory.questioned.items():
+    for panda_id, queue in (*memory.questioned.items(), *memory.compared.items()):
         if queue in limits.queues:
             by_server.setdefault(limits.queues[queue].server, []).append(panda_id)
     return [AskStatus(server, tuple(ids[:400])) for server, ids in sorted(by_server.items())]
@@ -198,9 +225,12 @@ def recognise_statuses(
 ) -> Iterator[Event]:
     """What the server's status says about an order to end a job: a person's order, or given up by the server."""
     asked = [item for item in statuses if item.panda_id in memory.questioned]
-    orders = {item.panda_id for item in asked if _person_asked(item)}
-    held = _hold_if_mass(state, memory, orders, now_s, limits)
-    for item in asked:
+    compared = [item for item in statuses if memory.compared.pop(item.panda_id, None) is not None]
+    alike = {item.panda_id for item in compared if _person_asked(item) and _live(state, item.panda_id)}
+    orders = {item.panda_id for item in asked if _person_asked(item)} | alike
+    share = len(alike) / len(compared) if len(alike) >= ALIKE_MIN else 0.0
+    held = _hold_if_mass(state, memory, orders, share, now_s, limits)
+    for item in (*asked, *(item for item in compared if item.panda_id in alike)):
         memory.questioned.pop(item.panda_id, None)
         record = state.jobs.get(item.panda_id)
         if record is None or record.state is JobState.JUDGED:
@@ -215,13 +245,23 @@ def recognise_statuses(
             yield from _obey(record, utc, limits, confirmed=False)
 
 
-def _hold_if_mass(state: State, memory: Memory, orders: set[PandaId], now_s: float, limits: Limits) -> bool:
-    """Whether these orders to end jobs wait for a person: too many within one cycle, or others wait already."""
+def _live(state: State, panda_id: PandaId) -> bool:
+    record = state.jobs.get(panda_id)
+    return record is not None and _may_be_ordered(record)
+
+
+def _hold_if_mass(
+    state: State, memory: Memory, orders: set[PandaId], share: float, now_s: float, limits: Limits
+) -> bool:
+    """Whether these orders to end jobs wait for a person: too many within one cycle, or others wait already.
+
+    `share` of all live jobs is taken to have the order, too.
+    """
     recent = memory.orders_obeyed
     while recent and recent[0][0] <= now_s - limits.listing_every_s:
         recent.popleft()
-    count = len(orders) + sum(number for _, number in recent)
     live = sum(record.state is not JobState.JUDGED for record in state.jobs.values()) if orders else 0
+    count = max(len(orders), share * live) + sum(number for _, number in recent)
     many = count >= limits.tobekilled_floor and count > limits.tobekilled_share * live
     if not orders or not (memory.kills_held or count > limits.tobekilled_max or many):
         if orders:

@@ -34,11 +34,12 @@ from simulators.panda.rules import (
     PandaTimes,
     Wish,
 )
+from simulators.panda.told import ORDER, Ledger, Told
 
 
 @dataclass(slots=True)
 class PandaModel:
-    """All jobs of one server. `advance` must have been called up to the time of a call."""
+    """All jobs of one server. `advance` must have been called up to the time of a call. `ledger`: what it was told."""
 
     times: PandaTimes = field(default_factory=PandaTimes)
     flavour: Flavour = field(default_factory=lambda: FLAVOURS["both"])
@@ -47,6 +48,7 @@ class PandaModel:
     now_s: float = 0.0
     epoch_s: float = 0.0
     updates_received: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
     jobs: dict[int, PandaJob] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     _waiting: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
@@ -226,6 +228,7 @@ class PandaModel:
         rule = END_CODES.get(code or "", EndCode())
         if job.command == "tobekilled" and not rule.again:
             return False
+        self.ledger.add(Told(self.now_s, panda_id, ORDER, user=user))
         job.attributes |= {"commandToPilot": "tobekilled", "taskBufferErrorDiag": f"killed by {user}"}
         label = job.label
         production = label is None or label in ("managed",) or "test" in label
@@ -251,6 +254,7 @@ class PandaModel:
         job = self.jobs.get(panda_id)
         if job is None or job.archived or (job.command and "tobekilled" in job.command):
             return False
+        self.ledger.add(Told(self.now_s, panda_id, ORDER, user="set_command"))
         job.attributes["commandToPilot"] = command
         return True
 
@@ -314,6 +318,7 @@ class PandaModel:
         Returns the command for the pilot. Raises DatabaseTrouble: nothing stored.
         """
         self.updates_received += 1
+        self.ledger.add(Told(self.now_s, panda_id, state, attempt_nr, fields.get("batchID")))
         job = self.jobs.get(panda_id)
         if job is None or job.archived or job.status in DEFINED:
             return "tobekilled"

@@ -194,6 +194,9 @@ class AgentProcess:
         except OSError:
             self._broken = True
             raise
+        if line.kind == "job_started":
+            written = (self.floor.now(), int(line.body["panda_id"]), self.task.batch_id)
+            self.floor.truth.lines.append(written)
         if line.kind == "job_ended":
             run = self._runs.get((line.body["panda_id"], line.body["attempt_nr"]))
             if run is not None:

@@ -5,27 +5,23 @@ Each returns violations; none means clean. They share no code with what they che
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pilot.multijob.events import (
-    BundlePlanned,
-    BundleSettled,
-    JobFetched,
-    JobJudged,
-    JobRecalled,
-    JobReturned,
-    RoundVoided,
-)
+from pilot.multijob.events import BundlePlanned, BundleSettled, JobJudged, JobReturned, RoundVoided
 from pilot.multijob.model import BundleState
 from pilot.ports import BundleId, JobStatus
 from simulators.world.nodes import claim_owner
 from simulators.world.truth import PayloadRun
+from simulators.world.wirechecks import (
+    batch_id_wrong,
+    ended_unasked,
+    final_without_attempt,
+    running_before_start,
+)
+from simulators.world.works import works_fetched, works_known
 from simulators.world.world import World
-
-_WORK = re.compile(r"PRODSYS_WORK=(\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +149,7 @@ def finished_without_outputs(world: World) -> Iterator[str]:
 
 def finished_though_bad(world: World) -> Iterator[str]:
     """A job was judged finished, and no run of its work was a success that nobody ended."""
-    works = _works_fetched(world)
+    works = works_fetched(world)
     good = {works.get(r.panda_id, "") for r in world.truth.payloads if r.good and r.ended_by is None}
     for event in _judged(world):
         work = works.get(event.panda_id)
@@ -178,7 +174,7 @@ def infrastructure_charged(world: World) -> Iterator[str]:
 
 def work_run_twice(world: World) -> Iterator[str]:
     """S1 across PandaIDs: two attempts of one step ran at once."""
-    steps = _works(world)
+    steps = works_known(world)
     # What hangs on a node that nobody reaches is taken for lost: it may place nothing any more, but nobody ends it.
     frozen = {agent.task.client for agent in world.machine.agents() if agent.escaped}
     runs: dict[str, list[PayloadRun]] = {}
@@ -192,20 +188,6 @@ def work_run_twice(world: World) -> Iterator[str]:
             if last is not None and (last.end_s is None or run.start_s < last.end_s):
                 yield f"{work}: job {run.panda_id} started at {run.start_s:.0f} s while job {last.panda_id} ran"
             last = run
-
-
-def _works_fetched(world: World) -> dict[int, str]:
-    """Work key by PandaID of every job that a daemon ever fetched: a restored server has forgotten some."""
-    events = (event for daemon in world.daemons for _, event in daemon.events)
-    fetched = (event.job for event in events if isinstance(event, JobFetched | JobRecalled))
-    found = ((job.panda_id, _WORK.match(job.job_pars)) for job in fetched)
-    return {panda_id: match.group(1) for panda_id, match in found if match is not None}
-
-
-def _works(world: World) -> dict[int, str]:
-    """Work key by PandaID."""
-    found = ((j.panda_id, _WORK.match(str(j.attributes.get("jobParameters")))) for j in world.source.jobs())
-    return {panda_id: match.group(1) for panda_id, match in found if match is not None}
 
 
 def _judged(world: World) -> list[JobJudged]:
@@ -264,6 +246,10 @@ CHECKERS: Mapping[str, Callable[[World], Iterator[str]]] = {
         infrastructure_charged,
         work_run_twice,
         forgotten,
+        running_before_start,
+        final_without_attempt,
+        batch_id_wrong,
+        ended_unasked,
     )
 }
 

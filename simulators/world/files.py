@@ -21,6 +21,9 @@ from simulators.world.filefaults import FileFaults, Wrong
 _FULL = (Wrong.DISK_FULL, Wrong.QUOTA)
 _ALWAYS_S = -1e9
 
+# The login node as a client of the shared filesystem.
+EDGE = "edge"
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

@@ -13,12 +13,15 @@ from simulators.world.checkers import Violation, cap_passed, violations
 from simulators.world.coverage import Coverage
 from simulators.world.rest import REST, Rest
 from simulators.world.seeds import CALM_S, DAY_S, WALLTIME_MAX_S, Draw, Seeded, make_seeded
+from simulators.world.wirechecks import heartbeat_lost
 
 # The longest that a batch job waits on this site once everything is healed (its backlog is at most 200 jobs).
 QUEUE_WAIT_MAX_S = 4 * 3600.0
 # No job may be open longer than this after the healing.
 OPEN_MAX_S = QUEUE_WAIT_MAX_S + WALLTIME_MAX_S + 6 * 3600.0
 _LOOK_S = 600.0
+# After the healing and the longest silence that a server bears, no job is given up for silence.
+HEARD_AFTER_S = 3 * 3600.0
 # A story is read by a person: so many violations, lines, and characters a line.
 STORIES_MAX, HISTORY_MAX, LINE_MAX = 3, 150, 400
 # Bundle ids, batch ids and PandaIDs in a violation's story.
@@ -60,6 +63,9 @@ def run_seed(seed: int, kinds: Sequence[Draw] | None = None) -> Result:
         rest.look(world)
     found = passed + violations(world)
     found += [Violation(name, story) for name, check in REST.items() for story in check(world, rest)]
+    found += [
+        Violation("heartbeat_lost", story) for story in heartbeat_lost(world, rest.healed_s + HEARD_AFTER_S)
+    ]
     found += [Violation("accepted_twice", story) for story in seeded.production.accepted_twice()]
     folds = [daemon.number for daemon in world.daemons if coverage.differs(daemon)]
     found += [

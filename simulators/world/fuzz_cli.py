@@ -75,7 +75,7 @@ def render(totals: Totals, took_s: float, first: int, last: int) -> list[str]:
     ]
     lines += [f"| {kind} | {totals.seeds_of[kind]} | {totals.with_crash[kind]} |" for kind in fault_names()]
     lines += ["", "| checker | violations |", "|---|---|"]
-    checkers = (*CHECKERS, *REST, "accepted_twice", "fold_differs")
+    checkers = (*CHECKERS, *REST, "heartbeat_lost", "accepted_twice", "fold_differs")
     lines += [f"| {name} | {totals.violations[name]} |" for name in checkers]
     for name, counts in sorted(totals.occurred.items()):
         lines += ["", f"| {name} | times |", "|---|---|"]

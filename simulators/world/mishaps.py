@@ -12,6 +12,7 @@ from typing import Any
 
 from simulators.torque.job import KillJob, Letter
 from simulators.world.filefaults import Rule, Wrong
+from simulators.world.files import EDGE
 from simulators.world.nodes import NodeFault
 from simulators.world.staging import (
     heal,
@@ -21,7 +22,7 @@ from simulators.world.staging import (
     running,
     submitted,
 )
-from simulators.world.world import EDGE, World
+from simulators.world.world import World
 
 
 def _at_work(seed: int, run_s: float = 300.0, jobs: int = 4, jobs_per_slot: int = 1) -> World:

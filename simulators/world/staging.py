@@ -20,6 +20,7 @@ from pilot.multijob.model import (
     WalltimePolicy,
 )
 from pilot.ports import BatchId, Job, Listing, PandaId, Unavailable
+from simulators.torque.site import TorqueSite
 from simulators.world.world import Daemon, World
 
 # Longest walltime, several rounds and their grace: whatever is not over then waits for ever.
@@ -94,9 +95,12 @@ def make_job(number: int) -> Job:
     return Job(PandaId(number), 1, "Q", f"job-{number}", "mass production", text, outputs, log)
 
 
-def make_world(seed: int, run_s: float, jobs: int = 4, limits: Limits | None = None) -> World:
+def make_world(
+    seed: int, run_s: float, jobs: int = 4, limits: Limits | None = None, site: TorqueSite | None = None
+) -> World:
     """A site where all nodes are down: batch jobs wait until `let_start`."""
-    world = World(limits or make_limits(), [make_job(n) for n in range(1, jobs + 1)], seed, lambda job: run_s)
+    limits = limits or make_limits()
+    world = World(limits, [make_job(n) for n in range(1, jobs + 1)], seed, lambda job: run_s, site)
     for number in world.torque.nodes:
         world.torque.node_died(number)
     return world

@@ -45,6 +45,8 @@ class Truth:
 
     `closed_while_live`: (time, bundle, batch id) of each `closed` written while the claim's batch job lived.
     `outlived`: payloads that ran, with an agent that does not hang, when their bundle was taken for settled.
+    `lines`: (time, PandaID, batch id) of each start line that an agent wrote: what was spawned has one before it.
+    `ended`: (time, PandaID) of each job that a commands file tells its node to end.
     `denied`: when the batch system's answers left a batch job out, or said that it is unknown, though it was there.
     """
 
@@ -53,6 +55,8 @@ class Truth:
     submissions: list[tuple[float, str, str]] = field(default_factory=list)
     closed_while_live: list[tuple[float, str, str]] = field(default_factory=list)
     outlived: list[tuple[float, PayloadRun]] = field(default_factory=list)
+    lines: list[tuple[float, int, str]] = field(default_factory=list)
+    ended: list[tuple[float, int]] = field(default_factory=list)
     denied: dict[str, list[float]] = field(default_factory=dict)
 
     def deny(self, true: Iterable[str], shown: Iterable[str], at_s: float) -> None:

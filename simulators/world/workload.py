@@ -9,6 +9,7 @@ from pilot.ports import Job
 from simulators.panda.job import PandaJob
 from simulators.panda.jobspec import SubmittedJob
 from simulators.panda.model import PandaModel
+from simulators.panda.told import Ledger, Told
 from simulators.world.panda import LABEL, Wire
 
 # PandaIDs of two servers never meet: the pilot knows a job by its PandaID alone.
@@ -49,6 +50,10 @@ class Workload:
         """Jobs that were handed out and are not over."""
         return [job for job in self.handed_out() if not job.archived]
 
+    def told(self) -> list[Told]:
+        """Everything that the servers were told; what one forgets when it is restored stays here."""
+        return [told for wire in self.wires.values() for told in wire.model.ledger.entries]
+
     def at_rest(self) -> bool:
         """Nothing waits, nothing is open."""
         return not any(not job.archived for job in self.jobs())
@@ -76,6 +81,6 @@ def make_wires(
     wires = {}
     for number, name in enumerate(sorted(servers)):
         model = PandaModel(next_id=1 + number * IDS_APART)
-        model.epoch_s = epoch_s
+        model.epoch_s, model.ledger = epoch_s, Ledger(kept=True)
         wires[name] = Wire(name, model, now, note)
     return wires

@@ -39,11 +39,12 @@ from simulators.torque.port import TorqueCommands
 from simulators.torque.site import TorqueSite
 from simulators.world.batch import BatchWire
 from simulators.world.filefaults import FileFaults
-from simulators.world.files import VirtualFiles
+from simulators.world.files import EDGE, VirtualFiles
 from simulators.world.floor import Floor, Play
 from simulators.world.lanes import Disk, Fate, VirtualLanes
-from simulators.world.nodes import Machine, claim_owner
+from simulators.world.nodes import Machine
 from simulators.world.truth import Truth
+from simulators.world.witness import outlived, wrote
 from simulators.world.workload import Workload, make_wires
 
 ZERO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,7 +55,6 @@ START_AGAIN_S = 120.0
 # The dialect in which the pilot talks to a server of this name.
 DIALECT_OF = {"panda": "legacy", "panda2": "v1"}
 # The daemon's host as a client of the shared filesystem.
-EDGE = "edge"
 _TAG_REST = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -125,6 +125,19 @@ class EpochStore:
         return Appended(commit, max(self.journal.epochs))
 
 
+def small_site(server_name: str, slots: int = 2, first_sequence: int = 1) -> TorqueSite:
+    """Eight nodes."""
+    return TorqueSite(
+        nodes=8,
+        slots=slots,
+        server_name=server_name,
+        features=(),
+        keep_completed_s=0.0,
+        start_delay_s=START_DELAY_S,
+        first_sequence=first_sequence,
+    )
+
+
 class World:
     """One site. Faults of a scenario: `fate_of`, `floor.hang_s`, `shared.before`, `shared.after`, `batch.spoil`, and
     `shown`.
@@ -144,7 +157,7 @@ class World:
         self.limits, self.seed, self.now_s, self.tick_s = limits, seed, 0.0, tick_s
         # how far the login node's wall clock is off
         self.utc_offset_s = 0.0
-        self.watch: list[Callable[[Daemon, Event], None]] = [self._outlived]
+        self.watch: list[Callable[[Daemon, Event], None]] = [partial(outlived, self)]
         self.started: Callable[[Daemon], None] = lambda daemon: None
         self.released: Callable[[Any], None] = lambda action: None
         self.timers: Timers[Callable[[], None]] = Timers()
@@ -165,14 +178,7 @@ class World:
         self.wires = make_wires(servers, self.now, self._note, ZERO.timestamp())
         self.source = Workload(self.wires, {queue.panda_queue: queue.server for queue in queues})
         self.source.submit(jobs)
-        site = site or TorqueSite(
-            nodes=8,
-            slots=2,
-            server_name=limits.batch_server,
-            features=(),
-            keep_completed_s=0.0,
-            start_delay_s=START_DELAY_S,
-        )
+        site = site or small_site(limits.batch_server)
         self.torque = TorqueModel(site)
         self.floor = Floor(
             self.shared,
@@ -190,7 +196,7 @@ class World:
         self.edge_operation_s = (0.001, 0.02)
         self.fate_of: Callable[[Daemon, Any], Fate | None] = lambda daemon, action: None
         self.shown: Callable[[Any], Any] = lambda listing: listing
-        self.shared.after = self._wrote
+        self.shared.after = partial(wrote, self)
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -416,29 +422,6 @@ class World:
         if text is None:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         return text
-
-    def _wrote(self, client: str, operation: Any, reply: Any) -> Any:
-        """Look at what is written where the truth is needed at that moment."""
-        path = str(getattr(operation, "path", ""))
-        if type(operation).__name__ == "Put" and path.endswith("/closed"):
-            self._closed(path.rpartition("/")[0])
-        return reply
-
-    def _closed(self, directory: str) -> None:
-        for path in self.shared.files_in(directory, "claim."):
-            owner = claim_owner(self.shared.text(path)) if path.count(".") == 1 else None
-            job = self.torque.jobs.get(owner[0]) if owner else None
-            if owner and job is not None and job.completed_at is None and self.truth.may_live(owner[0]):
-                self.truth.closed_while_live.append((self.now_s, directory.rpartition("/")[2], owner[0]))
-
-    def _outlived(self, daemon: Daemon, event: Event) -> None:
-        """Payloads that still run where the bundle is taken for settled."""
-        if type(event).__name__ == "BundleSettled":
-            bundle_id = cast(Any, event).bundle_id
-            living = self.truth.living(bundle_id)
-            if living:
-                hanging = {agent.task.client for agent in self.machine.agents() if agent.task.hanging}
-                self.truth.outlived.extend((self.now_s, run) for run in living if run.node not in hanging)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from typing import Any
 from rig import START, Rig, Site, good_end, make_job, make_limits
 
 from pilot.multijob import actions as a
+from pilot.multijob.model import JobRecord, JobState, Verdict
+from pilot.multijob.reporting import wanted_status
 from pilot.ports import Ack, Fetched, JobStatus, ServerStatus, Unavailable
 
 JOBS = 600
@@ -109,6 +111,19 @@ def test_a_job_is_starting_until_its_start_line_and_running_after_it() -> None:
     assert [(u.panda_id, u.status, u.batch_id) for u in site.reports] == [
         (first, JobStatus.RUNNING, batch_id)
     ]
+
+
+def test_what_follows_a_job_that_came_to_nothing_is_not_running() -> None:
+    follower = JobRecord(make_job(2), "long", "2026-01-01T00:00:00+00:00")
+    leading = JobRecord(make_job(1), "long", "2026-01-01T00:00:00+00:00")
+    assert wanted_status(follower, leading) is JobStatus.STARTING
+    leading.state = JobState.STARTED
+    assert wanted_status(follower, leading) is JobStatus.RUNNING
+    leading.state = JobState.JUDGED
+    leading.verdict = Verdict(JobStatus.FAILED, 1379, "not started", "infrastructure")
+    assert wanted_status(follower, leading) is JobStatus.STARTING
+    leading.verdict = Verdict(JobStatus.FINISHED, 0, "", "own")
+    assert wanted_status(follower, leading) is JobStatus.RUNNING
 
 
 def test_start_and_end_are_neither_in_the_future_nor_reversed() -> None:

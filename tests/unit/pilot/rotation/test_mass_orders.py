@@ -13,7 +13,7 @@ from pilot.multijob.codec import decode, encode
 from pilot.multijob.events import Event, JobFetched, JobOrphaned, KillOrdered
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import JobState, State
-from pilot.multijob.reporting import confirm_kills, recognise_acks, recognise_statuses
+from pilot.multijob.reporting import confirm_kills, questions, recognise_acks, recognise_statuses
 from pilot.ports import Ack, JobStatus, PandaId, ServerStatus, Update
 
 AT = "2026-01-01T00:00:00+00:00"
@@ -77,6 +77,44 @@ def test_orders_of_different_cycles_do_not_add_up() -> None:
         desk.order(range(19 * cycle + 1, 19 * cycle + 20), cycle * desk.limits.listing_every_s)
     assert len(desk.ordered) == 15 * 19
     assert "mass-kill" not in desk.memory.alarms
+
+
+def _asked(desk: Desk) -> tuple[int, ...]:
+    (question,) = questions(desk.memory, desk.limits)
+    return question.ids
+
+
+def test_one_order_has_others_compared_and_a_mass_that_comes_one_by_one_ends_nothing() -> None:
+    desk = Desk()
+    desk.heartbeat(7, "tobekilled", 0.0)
+    asked = _asked(desk)
+    assert len(asked) == desk.limits.tobekilled_sample + 1
+    answer = tuple(ServerStatus(PandaId(i), 0, "running", "tobekilled") for i in asked)
+    desk.take(recognise_statuses(desk.state, desk.memory, answer, AT, 1.0, desk.limits))
+    assert not desk.ordered and "mass-kill" in desk.memory.alarms
+
+
+def test_a_persons_order_is_obeyed_and_what_it_is_compared_with_runs_on() -> None:
+    desk = Desk()
+    desk.heartbeat(7, "tobekilled", 0.0)
+    answer = tuple(
+        ServerStatus(PandaId(i), 0, "running", "tobekilled" if i == 7 else "") for i in _asked(desk)
+    )
+    desk.take(recognise_statuses(desk.state, desk.memory, answer, AT, 1.0, desk.limits))
+    assert desk.ordered == {7}
+    assert not any(isinstance(event, JobOrphaned) for event in desk.events)
+    assert not questions(desk.memory, desk.limits)
+
+
+def test_few_among_many_compared_are_ended_with_the_one_that_was_asked_for() -> None:
+    desk = Desk()
+    desk.heartbeat(7, "tobekilled", 0.0)
+    asked = _asked(desk)
+    answer = tuple(
+        ServerStatus(PandaId(i), 0, "running", "tobekilled" if i in (7, *asked[-2:]) else "") for i in asked
+    )
+    desk.take(recognise_statuses(desk.state, desk.memory, answer, AT, 1.0, desk.limits))
+    assert desk.ordered == {7, *asked[-2:]}
 
 
 def test_while_orders_are_held_a_single_new_one_is_held_too() -> None:

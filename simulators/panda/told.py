@@ -1,0 +1,36 @@
+"""What a PanDA server is told of its jobs: reports of pilots and orders to end them, one line each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+ORDER = "order"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One report of a pilot (`state` is its word), or one order to end the job (`state` is ORDER) by `user`."""
+
+    at_s: float
+    panda_id: int
+    state: str
+    attempt_nr: int | None = None
+    batch_id: str | None = None
+    user: str = ""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Everything that a server was told, in its order, if it is kept. A copy of a server keeps the same ledger."""
+
+    kept: bool = False
+    entries: list[Told] = field(default_factory=list)
+
+    def add(self, told: Told) -> None:
+        """One more entry."""
+        if self.kept:
+            self.entries.append(told)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ledger:
+        return self

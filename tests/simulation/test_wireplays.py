@@ -1,0 +1,42 @@
+"""What the servers are told in a site that breaks in one way: the pilot's reports are fresh, true and asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulators.world.checkers import violations
+from simulators.world.wirechecks import heartbeat_lost
+from simulators.world.wireplays import (
+    MANY,
+    WIRE_PLAYS,
+    everything_is_ordered_to_end,
+    journal_fails_then_crash,
+)
+from simulators.world.world import World
+
+SEEDS = range(2)
+
+
+def _found(world: World) -> list[str]:
+    """Everything that checkers say, and jobs that were given up for silence."""
+    told = [f"{item.checker}: {item.story}" for item in violations(world)]
+    return told + [f"heartbeat_lost: {story}" for story in heartbeat_lost(world, 0.0)]
+
+
+@pytest.mark.parametrize("name", WIRE_PLAYS)
+def test_no_checker_finds_a_violation(name: str) -> None:
+    for seed in SEEDS:
+        world = WIRE_PLAYS[name](seed)
+        assert not _found(world), f"seed {seed}: " + "\n".join(_found(world))
+
+
+def test_what_nobody_asked_to_end_runs_to_its_end() -> None:
+    world = everything_is_ordered_to_end(1)
+    assert len(world.truth.payloads) == MANY
+    assert all(run.ended_by is None for run in world.truth.payloads)
+
+
+def test_what_was_fetched_while_the_journal_failed_was_never_told_to_start() -> None:
+    world = journal_fails_then_crash(1)
+    assert [job.attributes["jobDispatcherErrorCode"] for job in world.source.jobs()] == [102, 102]
+    assert not world.truth.payloads
