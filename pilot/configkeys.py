@@ -107,6 +107,8 @@ class NodeSection(Section):
     caldb_restarts: Annotated[int, Field(ge=0, le=100)] = 2
     stdout_max_mib: Annotated[int, Field(gt=0)] = 200
     rss_max_mib: Annotated[int, Field(gt=0)] | None = None
+    usable_memory_mib: Annotated[int, Field(gt=0)] | None = None
+    bind: Literal["none", "cores"] = "none"
 
 
 class ProtocolSection(Section):
@@ -168,6 +170,7 @@ class QueueSection(Section):
     queued_max: Annotated[int, Field(ge=1, le=100_000)] = 4
     nodes: Annotated[int, Field(ge=1, le=100_000)]
     slots: Annotated[int, Field(ge=1, le=4096)]
+    memory_mib: Annotated[int, Field(gt=0)] | None = None
     jobs_per_slot: Annotated[int, Field(ge=1, le=100)] = 1
     pool_bundles: Annotated[int, Field(ge=1, le=4)] = 2
     fill_wait_s: Seconds = 600.0

@@ -25,9 +25,12 @@ KINDS: Mapping[str, LauncherKind] = {
         "to the agent's core; -b: an interpreter is not copied to the node (aprun manual S-2496).",
     ),
     "srun": LauncherKind(
-        ("srun", "--nodes=1", "--ntasks=1", "--cpus-per-task=$slots", "--relative=$index", "--overlap"),
-        "--relative names the node within the allocation; --overlap: a step never waits for another one "
-        "(srun manual).",
+        (
+            *("srun", "--nodes=1", "--ntasks=1", "--cpus-per-task=$slots", "--relative=$index", "--overlap"),
+            *("--no-kill", "--kill-on-bad-exit=0"),
+        ),
+        "--relative names the node within the allocation; --overlap: a step never waits for another one; --no-kill, "
+        "--kill-on-bad-exit=0: a node that fails ends no other one (srun manual).",
     ),
     "mpiexec": LauncherKind(
         ("mpiexec", "-n", "1", "--host", "+n$index", "--bind-to", "none"),

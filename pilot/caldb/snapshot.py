@@ -164,6 +164,7 @@ def manifest_caldb(snapshot: Snapshot, access: str = "socket", server: str | Non
         "backend": snapshot.backend,
         "snapshot": os.path.abspath(snapshot.path),
         "sha256": snapshot.sha256,
+        "size": snapshot.size,
         "identity": snapshot.identity,
         "probe": dict(snapshot.probe),
         "access": access,

@@ -261,6 +261,9 @@ class QueueSpec:
     walltime: WalltimePolicy
     chunk: int
     jobs_per_slot: int = 1
+    # cores of a node that are asked for and given to its agent, None: as many as slots; memory of one payload
+    cores: int | None = None
+    memory_mib: int | None = None
     # node-hours that its bundles may take: those planned on one UTC day, and all since the journal began
     node_hours_day_max: float | None = None
     node_hours_max: float | None = None
@@ -296,6 +299,7 @@ class SiteSpec:
     flags: str | None
     features: tuple[str, ...]
     directives: Callable[[BatchRequest], str]
+    bind: str = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pilot.multijob.model import QueueSpec, WalltimePolicy
 from pilot.ports import PandaId
 
+# Of a node's memory: the calibration server with a full query cache (figure caldb.pss_mib); agent, warden and keeper
+# take 15 MiB each, and what they pack of logs lies there, too.
+SERVER_MIB = 128
+AGENT_MIB = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Sized:
@@ -25,6 +30,18 @@ class Packing:
 
     nodes: tuple[tuple[Sized, ...], ...]
     walltime_s: int
+
+
+def planned_slots(slots: int, usable_mib: int | None, memory_mib: int | None, snapshot_mib: int) -> int:
+    """How many of a node's slots its memory has room for; all where one of the figures is not known. 0: not for one.
+
+    `usable_mib`: memory of the node less what the system takes; `memory_mib`: of one payload, with its files where the
+    local directory is memory; `snapshot_mib`: the calibration snapshot, which lies in memory once.
+    """
+    if usable_mib is None or memory_mib is None:
+        return slots
+    served_mib = snapshot_mib + SERVER_MIB if snapshot_mib else 0
+    return max(0, min(slots, (usable_mib - served_mib - AGENT_MIB) // memory_mib))
 
 
 def pack(jobs: Sequence[Sized], queue: QueueSpec) -> Packing:

@@ -38,7 +38,7 @@ def render_script(bundle: Bundle, number: int, limits: Limits) -> str:
         name=round_name(bundle, number),
         queue=queue.batch_queue,
         nodes=len(bundle.nodes),
-        slots_per_node=queue.slots,
+        slots_per_node=queue.cores or queue.slots,
         walltime_s=bundle.walltime_s,
         stdout=f"{directory}/batch.{number}.out",
         features=site.features,
@@ -69,7 +69,10 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         "limits": dict(site.node_limits),
         "local_dir": site.local_dir,
         "slots": queue.slots,
-        "launch": [list(site.launch(index, queue.slots)) for index in range(len(bundle.nodes))],
+        "bind": site.bind,
+        "launch": [
+            list(site.launch(index, queue.cores or queue.slots)) for index in range(len(bundle.nodes))
+        ],
         "environment": {**site.environment, **_credential(bundle, limits)},
         "caldb": dict(site.caldb) if site.caldb is not None and needs_caldb else None,
         "kinds": {name: _kind(limits.experiment.kinds[name], limits) for name in sorted(kinds)},

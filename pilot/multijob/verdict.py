@@ -92,6 +92,9 @@ def _outputs_or_events(
         found = files.get(lfn)
         if found is None or found.get("size") is None:
             return codes["output-missing"], f"{lfn[:120]}"
+        if found["size"] == 0:
+            # No right output is empty, an event dump without events least of all (docs/facts/compass.md, rule 12).
+            return codes["output-missing"], f"{lfn[:120]} is empty"
     for lfn in declared:
         if files[lfn].get("placed") is not True or not files[lfn].get("adler32"):
             return codes["stage-out"], f"{lfn[:120]}: {str(files[lfn].get('reason'))[:120]}"

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from pilot.batch.cli import DIALECTS, BatchCli, BatchCommands, BatchTimeouts
 from pilot.caldb.snapshot import manifest_caldb, read_snapshot
 from pilot.caldb.template import BadSnapshot
-from pilot.configkeys import CaldbSection, Config, ServerSection
+from pilot.configkeys import CaldbSection, Config, NodeSection, QueueSection, ServerSection
 from pilot.credentials import FileCredentials
 from pilot.experiments.words import BadExperiment, Experiment, parse_experiment
 from pilot.journal import FileStore
@@ -52,6 +52,7 @@ from pilot.multijob.model import (
     SiteSpec,
     WalltimePolicy,
 )
+from pilot.multijob.packing import planned_slots
 from pilot.panda.dialect import make_job_source
 from pilot.ports import BatchRequest, CredentialKind, Credentials, Done, JobSource
 from pilot.windows import parse_window
@@ -99,14 +100,18 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
     batch, node, times = config.batch, config.node, config.protocol
     fetch_retry_s = min(60.0, max(config.tick_s, batch.listing_every_s))
     servers = {server.name: server for server in config.servers}
-    queues = {}
+    queues, caldb = {}, load_caldb(config.caldb)
     for queue in config.queues:
         server = servers[queue.server]
         walltime = WalltimePolicy(**queue.walltime.model_dump())
-        values = queue.model_dump(exclude={"walltime", "prod_source_label", "no_start"})
-        windows = tuple(parse_window(text) for text in queue.no_start)
+        values = queue.model_dump(exclude={"walltime", "prod_source_label", "no_start", "slots"})
         queues[queue.name] = QueueSpec(
-            **values, no_start=windows, walltime=walltime, chunk=server.chunk or CHUNK[server.dialect]
+            **values,
+            no_start=tuple(parse_window(text) for text in queue.no_start),
+            slots=_slots(queue, node, caldb),
+            cores=queue.slots,
+            walltime=walltime,
+            chunk=server.chunk or CHUNK[server.dialect],
         )
     launcher = config.launcher
     _check_batch(config)
@@ -120,11 +125,12 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         environment=node.environment,
         launch=lambda index, slots: make_launcher(launcher.kind, slots, launcher.argv).command(index, ()),
         node_limits=_node_limits(config),
-        caldb=load_caldb(config.caldb),
+        caldb=caldb,
         account=batch.account,
         flags=batch.flags,
         features=tuple(batch.features),
         directives=DIALECTS[batch.dialect].render_directives,
+        bind=node.bind,
     )
     return Limits(
         queues=queues,
@@ -153,6 +159,18 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         retain_failed_s=config.retention.failed_d * 86400,
         once=once,
     )
+
+
+def _slots(queue: QueueSection, node: NodeSection, caldb: Mapping[str, Any] | None) -> int:
+    """Slots of a node that its memory has room for. Raises WiringError where it is not one."""
+    snapshot_mib = -(-caldb["size"] // 2**20) if caldb is not None else 0
+    slots = planned_slots(queue.slots, node.usable_memory_mib, queue.memory_mib, snapshot_mib)
+    if slots < 1:
+        raise WiringError(
+            f"queue {queue.name}: memory_mib {queue.memory_mib} does not fit once into node.usable_memory_mib "
+            f"{node.usable_memory_mib} beside agent and calibration server"
+        )
+    return slots
 
 
 def _check_batch(config: Config) -> None:

@@ -78,7 +78,8 @@ class Play:
     @property
     def good(self) -> bool:
         """Whether a payload that plays this, and is left alone, has succeeded."""
-        as_asked = not self.missing and self.events is None and self.marker and not self.patterns
+        written = not self.missing and not self.empty
+        as_asked = written and self.events is None and self.marker and not self.patterns
         return as_asked and self.exit_code == 0 and self.signal is None and not self.refused
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import shutil
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
 
 from pilot.caldb.prctl import become_subreaper
 from pilot.multijob.node.collect import collect
@@ -37,6 +38,7 @@ from pilot.multijob.node.orders import (
     Terminate,
 )
 from pilot.multijob.node.payload import Payload, Streams, payload_environment, start_payload
+from pilot.multijob.node.plan import slot_cpus
 from pilot.multijob.node.processes import live_descendants, reap_all, snapshot, sweep
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.steps import Line, PayloadEnd
@@ -61,6 +63,7 @@ class Host:
         self._gathering = self._gatherers = 0
         self._reaped: Dict[int, Tuple[int, Any]] = {}
         self._database: Optional[Database] = None
+        self._cpus = sorted(os.sched_getaffinity(0))
 
     def run(self, steps: Steps[None]) -> None:
         """Carry out an agent from its start to its end."""
@@ -136,9 +139,22 @@ class Host:
     def _spawn(self, order: Spawn) -> Optional[PayloadEnd]:
         job, slot = order.job, order.slot
         environment = payload_environment(self._manifest, job, self._post.node, slot, order.work, order.caldb)
-        payload, end = start_payload(job, order.work, environment)
+        with self._on_cores_of(slot):
+            payload, end = start_payload(job, order.work, environment)
         self._payloads[slot] = payload
         return end
+
+    @contextlib.contextmanager
+    def _on_cores_of(self, slot: int) -> Iterator[None]:
+        """What is spawned meanwhile inherits this thread's cores: no code runs between fork and exec for that."""
+        if self._manifest.bind == "none":
+            yield
+            return
+        os.sched_setaffinity(0, slot_cpus(slot, self._manifest.slots, self._cpus))
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, self._cpus)
 
     def _terminate(self, order: Terminate) -> None:
         payload = self._payloads.get(order.slot)

@@ -104,6 +104,7 @@ class Manifest(NamedTuple):
     limits: Limits
     local_dir: str
     slots: int
+    bind: str
     launch: Tuple[Tuple[str, ...], ...]
     environment: Mapping[str, str]
     caldb: Optional[Caldb]
@@ -131,6 +132,7 @@ def parse_manifest(text: str) -> Manifest:
             limits=_limits(raw.get("limits", {})),
             local_dir=str(raw["local_dir"]),
             slots=_positive("slots", raw["slots"]),
+            bind=_one_of("bind", raw.get("bind", "none"), ("none", "cores")),
             launch=launch,
             environment=_texts("environment", raw["environment"]),
             caldb=_caldb(raw["caldb"]) if raw.get("caldb") is not None else None,

@@ -241,13 +241,13 @@ def quick_failures_after(before: int, facts: Mapping[str, object], limits: Limit
     """Length of the row of quick failures after one more `job_ended`. What the agent ended itself counts neither way.
 
     A quick failure is a heuristic about the node, no verdict about the job: an exit code other than 0, no end marker
-    where one is expected, or a declared output that is not there, before `quick_failure_s`.
+    where one is expected, or a declared output that is not there or empty, before `quick_failure_s`.
     """
     if facts["ended_by"] is not None:
         return before
     files = facts["files"]
     assert isinstance(files, list)
-    missing = any(item["size"] is None for item in files)
+    missing = any(not item["size"] for item in files)
     failed = facts["exit_code"] != 0 or facts["marker"] is False or missing
     wall_s = facts["wall_s"]
     assert isinstance(wall_s, float)
@@ -264,6 +264,17 @@ def asked_to_end(commands: Any, serial: int) -> Optional[Tuple[int, FrozenSet[Tu
     except (KeyError, TypeError):
         return None
     return (number, jobs) if type(number) is int and number > serial else None
+
+
+def slot_cpus(slot: int, slots: int, cpus: Sequence[int]) -> FrozenSet[int]:
+    """The share of the node's cores that is a slot's own; neighbours in the numbering, so of one NUMA domain.
+
+    More slots than cores: several slots share a core.
+    """
+    count = len(cpus)
+    if slots >= count:
+        return frozenset((cpus[slot % count],))
+    return frozenset(cpus[slot * count // slots : (slot + 1) * count // slots])
 
 
 def over_limit(rss_mib: float, stdout_mib: float, limits: Limits) -> Optional[str]:

@@ -10,7 +10,7 @@ EXPECTED = {
     "aprun": ("aprun", "-n", "1", "-N", "1", "-d", "32", "-cc", "none", "-b", "agent", "--node", "2"),
     "srun": (
         *("srun", "--nodes=1", "--ntasks=1", "--cpus-per-task=32", "--relative=2", "--overlap"),
-        *("agent", "--node", "2"),
+        *("--no-kill", "--kill-on-bad-exit=0", "agent", "--node", "2"),
     ),
     "mpiexec": ("mpiexec", "-n", "1", "--host", "+n2", "--bind-to", "none", "agent", "--node", "2"),
     "pbsdsh": ("pbsdsh", "-n", "64", "agent", "--node", "2"),

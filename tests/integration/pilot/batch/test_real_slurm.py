@@ -22,6 +22,7 @@ from slurmkit import SlurmSite, reason_to_skip
 
 from pilot.batch import slurm
 from pilot.batch.cli import BatchCli, BatchTimeouts
+from pilot.launcher import make_launcher
 from pilot.ports import BatchId, BatchRequest, BatchState, CancelResult, Listing, Refused, Unavailable
 
 ROOT = Path(__file__).parents[4]
@@ -69,9 +70,7 @@ def states(listing: Any) -> dict[str, BatchState]:
 def test_a_batch_job_on_two_nodes_is_submitted_seen_by_name_and_ends(
     site: SlurmSite, batch: BatchCli, tmp_path: Path
 ) -> None:
-    step = (
-        "srun --nodes=1 --ntasks=1 --cpus-per-task=2 --relative=1 --overlap sh -c 'echo on $SLURMD_NODENAME'"
-    )
+    step = shlex.join(make_launcher("srun", 2).command(1, ("sh", "-c", "echo on $SLURMD_NODENAME")))
     script = write_script(tmp_path, "aaaaaaaaa.1", f"echo id $SLURM_JOB_ID\n{step}")
     batch_id = batch.submit(script, "aaaaaaaaa.1")
     assert isinstance(batch_id, str), batch_id

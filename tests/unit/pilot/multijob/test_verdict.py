@@ -28,6 +28,8 @@ ABNORMAL: dict[str, tuple[Callable[[dict[str, Any]], Any], int]] = {
     "fatal text although exit 0": (lambda f: f.update(patterns=["fatal"]), 1235),
     "no database": (lambda f: f.update(exit_code=1, patterns=["cdb-connect"]), 1244),
     "output missing": (lambda f: f["files"][0].update(size=None, placed=False), 1165),
+    "output empty": (lambda f: f["files"][0].update(size=0), 1165),
+    "log empty": (lambda f: f["files"][-1].update(size=0), 1165),
     "output not in the list": (lambda f: f["files"].pop(0), 1165),
     "log missing": (lambda f: f["files"].pop(), 1165),
     "output not placed": (lambda f: f["files"][0].update(placed=False, reason="EEXIST"), 1137),

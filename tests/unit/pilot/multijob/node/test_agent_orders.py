@@ -231,3 +231,12 @@ def test_without_a_journal_nothing_more_is_started(lost: int) -> None:
     host.run(manifest(jobs=6)._replace(slots=2))
     assert host.spawned == [True] * (0 if lost < 2 else 2)
     assert host.done[-3:-1] == ["LetKeeperGo", "Sweep"]
+
+
+def test_a_job_costs_the_shared_directory_two_lines_and_five_looks() -> None:
+    host = FakeHost()
+    host.run(manifest(jobs=20))
+    looks = host.done.count("Exists") + host.done.count("Read")
+    assert host.done.count("Line") == 2 * 20 + 1
+    assert looks <= 5 * 20 + 3
+    assert not {"Names", "SyncDirectory", "PutNew", "Put", "Link"} & set(host.done)

@@ -19,6 +19,7 @@ from pilot.multijob.node.plan import (
     next_due_s,
     over_limit,
     quick_failures_after,
+    slot_cpus,
 )
 
 PLAIN = Kind("plain", False, None, (), None, None)
@@ -214,3 +215,16 @@ def test_limits_of_a_payload():
 def test_next_due_never_spins_on_jobs_of_a_closed_bundle():
     state = NodeState(pending=(job(1, 1000.0),), running=(running(2, placing=True),), closed=True)
     assert next_due_s(state, LIMITS, 100.0) == 95.0
+
+
+@pytest.mark.parametrize(
+    ("slots", "shares"),
+    [
+        (4, [{0, 1}, {2, 3}, {6, 7}, {8, 9}]),
+        (3, [{0, 1}, {2, 3, 6}, {7, 8, 9}]),
+        (8, [{0}, {1}, {2}, {3}, {6}, {7}, {8}, {9}]),
+        (9, [{0}, {1}, {2}, {3}, {6}, {7}, {8}, {9}, {0}]),
+    ],
+)
+def test_slots_share_the_cores_that_the_agent_was_given(slots, shares):
+    assert [slot_cpus(slot, slots, [0, 1, 2, 3, 6, 7, 8, 9]) for slot in range(slots)] == shares

@@ -1,0 +1,46 @@
+"""One directory, one keeper, one server: however many begin at once."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from snapkit import PROBE, no_server, write_dump
+
+from pilot.caldb.snapshot import build_snapshot, manifest_caldb
+from pilot.multijob.agentfile import build_agent_file
+
+pytestmark = pytest.mark.skipif(no_server, reason="mariadbd is not installed")
+AT_ONCE = 6
+
+
+def test_of_keepers_that_begin_at_once_one_has_the_server_and_all_end_with_the_last_user(
+    tmp_path: Path,
+) -> None:
+    snapshot = build_snapshot(write_dump(tmp_path), tmp_path / "calib", identity="c", probe_sql=PROBE)
+    manifest = {
+        **{"schema": 1, "bundle_id": "b", "python": sys.executable, "agent_file": "x", "walltime_s": 60},
+        **{"local_dir": "/dev/shm", "slots": 1, "launch": [[]], "environment": {}, "kinds": {}, "nodes": []},
+        "caldb": manifest_caldb(snapshot),
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    words = [sys.executable, "-I", "-S", str(build_agent_file(tmp_path)), "keeper", "--bundle", str(tmp_path)]
+    with tempfile.TemporaryDirectory(prefix="ep-", dir="/dev/shm") as local:
+        directory = Path(local) / "db"
+        directory.mkdir(mode=0o700)
+        with (directory / "users.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            argv = [*words, "--directory", str(directory)]
+            keepers = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(AT_ONCE)]
+            said = [json.loads(keeper.stdout.readline() or "null") for keeper in keepers if keeper.stdout]
+        ends = [keeper.wait(30) for keeper in keepers]
+        for keeper in keepers:
+            keeper.communicate()
+        assert [word["kind"] for word in said if word is not None] == ["ready"]
+        assert ends == [0] * AT_ONCE
+        assert not directory.exists()
