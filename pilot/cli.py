@@ -79,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--queue", action="append", default=[], metavar="NAME", help="only this queue; may stand twice"
         )
+    resume.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="TASK",
+        help="a stopped task as status names it, or all",
+    )
     status = verbs.add_parser("status", help="bundles, jobs by state, lanes, alarms with reasons")
     status.add_argument("--json", action="store_true", help="the whole document as JSON")
     story_of = verbs.add_parser("story", help="every event of one id, from the journal; needs no daemon")
@@ -167,6 +174,8 @@ def _order(config: Config, arguments: argparse.Namespace) -> int:
     request = {"verb": arguments.command, "queues": getattr(arguments, "queue", [])}
     if arguments.command == "drain":
         request |= {"cancel_queued": arguments.cancel_queued, "until": arguments.until}
+    if arguments.command == "resume":
+        request |= {"tasks": arguments.task}
     if arguments.command == "why":
         request |= {"subject": arguments.id}
     stops = arguments.command == "stop"

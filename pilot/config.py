@@ -18,6 +18,7 @@ from pilot.configkeys import (
     ProtocolSection,
     QueueSection,
     ReportingSection,
+    RotationSection,
     Section,
     WalltimeSection,
 )
@@ -119,6 +120,7 @@ def check_together(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
         yield from _check_credential(index, server)
     yield from _check_reporting(value)
     yield from _check_silence(value)
+    yield from _check_tasks(value)
 
 
 def _check_credential(index: int, server: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
@@ -179,6 +181,15 @@ def _check_reporting(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
             f"at least heartbeat_s + heartbeat_spread_s, {every + spread:g}: every heartbeat would be urgent"
         )
         yield ("reporting", "urgent_s"), f"found {urgent:g}, expected {expected}"
+
+
+def _check_tasks(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
+    section = value.get("rotation", {})
+    window = _number(section, "task_window", RotationSection)
+    most = _number(section, "task_failed_max", RotationSection)
+    if window is not None and most is not None and most > window:
+        expected = f"at most task_window, {window:g}: no task would ever be stopped"
+        yield ("rotation", "task_failed_max"), f"found {most:g}, expected {expected}"
 
 
 def _items(value: Mapping[str, Any], key: str) -> list[tuple[int, Mapping[str, Any]]]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from pilot.multijob.model import RECENT_MAX
 from pilot.windows import parse_window
 
 # The socket of the calibration server, <local_dir>/ep-<uid>-<nonce>.db/s.sock, must fit into 107 bytes.
@@ -211,6 +212,11 @@ class RotationSection(Section):
     fruitless_wait_max_s: PositiveSeconds = 3600.0
     spacing_s: Seconds = 2.0
     jitter: Annotated[float, Field(ge=0, le=10)] = 0.5
+    canary_nodes: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    task_window: Annotated[int, Field(ge=1, le=RECENT_MAX)] = 64
+    task_failed_max: Annotated[int, Field(ge=1, le=RECENT_MAX)] = 32
+    task_probe_s: PositiveSeconds = 3600.0
+    task_probe_max_s: PositiveSeconds = 86400.0
     live_max: Annotated[int, Field(ge=0, le=100_000)] | None = None
     queued_max: Annotated[int, Field(ge=1, le=100_000)] | None = 50
 

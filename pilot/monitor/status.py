@@ -14,6 +14,7 @@ from pilot.ports import Credential, LaneAge
 from pilot.rotation.caps import shown
 from pilot.rotation.census import is_live, is_queued
 from pilot.rotation.policy import held_fetch, held_plan
+from pilot.rotation.tasks import shown_tasks
 from pilot.rotation.turns import held_in_common
 
 SCHEMA = 1
@@ -31,6 +32,7 @@ def render_status(
         "site": limits.site.name,
         "queues": [_queue(state, memory, queue, now, limits) for queue in limits.queues.values()],
         "others_waiting": memory.others_waiting,
+        "tasks": shown_tasks(state, now.utc, limits),
         "bundles": [_bundle(bundle, memory) for bundle in state.bundles.values()],
         "lanes": [
             {
@@ -150,6 +152,7 @@ def render_text(document: Mapping[str, Any]) -> str:
         for what in ("no_fetch_because", "no_bundle_because"):
             if queue[what]:
                 lines.append(f"  {what.replace('_', ' ')}: {queue[what]}")
+    lines += [f"{t['waits_because']} ({t['name']})" for t in document["tasks"] if t["waits_because"]]
     if document["others_waiting"]:
         lines.append(f"{document['others_waiting']} other batch jobs of this user wait")
     for item in document["credentials"]:

@@ -41,24 +41,23 @@ from pilot.multijob.events import (
     RoundVoided,
     RoundWon,
     SubmitRefused,
+    TaskResumed,
+    TaskStopped,
 )
 from pilot.multijob.model import (
     Bundle,
     BundleState,
     JobRecord,
     JobState,
-    NodeUse,
     QueueHold,
     QueueTotals,
     Round,
     RoundState,
     State,
 )
-from pilot.multijob.nodehours import day_of, used_node_s
+from pilot.multijob.nodehours import count_use
+from pilot.multijob.taskrecord import begin_try, break_or_mend, known_task, learn
 from pilot.ports import BundleId, JobStatus, PandaId
-
-# Days of which the node-hours are kept one by one: only today's decide anything, a person may look back for a month.
-DAYS_KEPT = 31
 
 
 class ImpossibleEvent(Exception):
@@ -130,6 +129,9 @@ def apply(state: State, event: Event) -> State:
         case QueueResumed():
             _expect(event, event.queue in state.holds, "neither paused nor drained")
             del state.holds[event.queue]
+        case TaskStopped() | TaskResumed():
+            _expect(event, event.task in state.tasks, "no such task")
+            break_or_mend(state.tasks[event.task], event)
         case _:
             assert_never(event)
     return state
@@ -169,6 +171,8 @@ def _plan(state: State, event: BundlePlanned) -> None:
             record = state.jobs[panda_id]
             record.state, record.bundle_id, record.node_index = JobState.BUNDLED, event.bundle_id, index
     state.bundles[event.bundle_id] = bundle
+    if event.canary is not None:
+        begin_try(state.tasks[event.canary], event.bundle_id)
     _totals(state, event.queue).bundles += 1
     for queue, credit in event.credits:
         state.deficits[queue] = round(state.deficits.get(queue, 0.0) + credit, 3)
@@ -177,7 +181,8 @@ def _plan(state: State, event: BundlePlanned) -> None:
 def _fetch(state: State, event: JobFetched) -> None:
     panda_id = event.job.panda_id
     _expect(event, panda_id not in state.jobs, "job is known")
-    state.jobs[panda_id] = JobRecord(event.job, event.queue, event.at, work=event.work)
+    task = known_task(state, event.task, event.queue)
+    state.jobs[panda_id] = JobRecord(event.job, event.queue, event.at, work=event.work, task=task)
     _remember(state, panda_id, event.work)
     state.pools.setdefault(event.queue, {})[panda_id] = None
     _totals(state, event.queue).fetched += 1
@@ -227,7 +232,8 @@ def _bind(state: State, record: JobRecord, event: JobBound | JobUnbound) -> None
 def _judge(state: State, record: JobRecord, event: JobJudged) -> None:
     _expect(event, record.state is not JobState.JUDGED, "job has a verdict")
     state.pools.get(record.queue, {}).pop(event.panda_id, None)
-    state.bound.pop(event.panda_id, None)
+    if state.bound.pop(event.panda_id, None) is None:
+        learn(state, record, event.verdict)
     if record.bundle_id in state.bundles:
         state.bundles[record.bundle_id].recalled.discard(event.panda_id)
     record.state, record.judged_at = JobState.JUDGED, event.at
@@ -351,12 +357,7 @@ def _close(state: State, bundle: Bundle, event: BundleClosed) -> None:
     _expect(event, bundle.state is BundleState.OPEN, f"bundle is {bundle.state}")
     _expect(event, current is not None and current.batch_job_over, "its batch job is not over")
     bundle.state = BundleState.CLOSED
-    use, day = state.uses.setdefault(bundle.queue, NodeUse()), day_of(bundle.planned_at)
-    used_s = used_node_s(bundle, event.at)
-    use.total_s += used_s
-    use.days_s[day] = use.days_s.get(day, 0.0) + used_s
-    for old in sorted(use.days_s)[:-DAYS_KEPT]:
-        del use.days_s[old]
+    count_use(state, bundle, event.at)
 
 
 def _apply_bundle(

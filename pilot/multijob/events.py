@@ -13,17 +13,24 @@ from pilot.ports import BatchId, BundleId, Claim, Job, PandaId
 
 @dataclass(frozen=True, slots=True)
 class JobFetched:
-    """The server handed out a job; it is in the pool of its queue. `work`: its work key."""
+    """The server handed out a job; it is in the pool of its queue.
+
+    `work`: its work key; `task`: whose jobs share a fate.
+    """
 
     at: str
     queue: str
     job: Job
     work: str | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BundlePlanned:
-    """Jobs left the pool for a bundle. `credits`: by how much the deficits of queues changed that wanted this turn."""
+    """Jobs left the pool for a bundle. `credits`: by how much the deficits of queues changed that wanted this turn.
+
+    `canary`: the task that it tries, all its jobs are of that one.
+    """
 
     at: str
     bundle_id: BundleId
@@ -31,6 +38,7 @@ class BundlePlanned:
     nodes: tuple[tuple[PandaId, ...], ...]
     walltime_s: int
     credits: tuple[tuple[str, float], ...] = ()
+    canary: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +291,23 @@ class QueueResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskStopped:
+    """Too many jobs of this task failed, or of its probe: nothing of it is submitted but a probe later on."""
+
+    at: str
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResumed:
+    """A person says that this task is well: it is submitted again."""
+
+    at: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecalled:
     """The server handed out a job again that a bundle of ours has had: judged by its evidence, never run again."""
 
@@ -332,4 +357,6 @@ Event = (
     | PauseOrdered
     | DrainOrdered
     | QueueResumed
+    | TaskStopped
+    | TaskResumed
 )

@@ -6,6 +6,7 @@ counted, settle time, requests under way) lives in `memory`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -71,6 +72,7 @@ class JobRecord:
     orphaned: bool = False
     kept: bool = False
     work: str | None = None
+    task: str | None = None
 
 
 class RoundState(StrEnum):
@@ -186,6 +188,30 @@ class NodeUse:
     days_s: dict[str, float] = field(default_factory=dict)
 
 
+# Ends of a task's jobs that are remembered: no window of the configuration is longer.
+RECENT_MAX = 1000
+
+
+@dataclass(slots=True)
+class TaskRecord:
+    """How the jobs of one task have ended here by their own doing (rotation.tasks).
+
+    `recent`: the newest ends, True for a failure. `canary`: the bundle that tries it, or tried it last, and how its
+    jobs ended. `stopped_at`, `reason`: the breaker; `stops`: how often in a row, probes that failed included.
+    """
+
+    name: str
+    queue: str
+    proven: bool = False
+    recent: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_MAX))
+    canary: BundleId | None = None
+    tried_finished: int = 0
+    tried_failed: int = 0
+    stopped_at: str | None = None
+    reason: str = ""
+    stops: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class QueueHold:
     """A person's order to start nothing for a queue, since `at`; `drains`: and to empty it (events.DrainOrdered)."""
@@ -208,6 +234,7 @@ class State:
     uses: dict[str, NodeUse] = field(default_factory=dict)
     # node-seconds that a queue is owed by the others (rotation.turns)
     deficits: dict[str, float] = field(default_factory=dict)
+    tasks: dict[str, TaskRecord] = field(default_factory=dict)
     # the job that delivers a work, by work key: the first one that is known
     works: dict[str, PandaId] = field(default_factory=dict)
     # jobs that follow another one
@@ -365,4 +392,10 @@ class Limits:
     user: str = ""
     spacing_s: float = 0.0
     jitter: float = 0.0
+    # a new task is tried on so many nodes first (None: not), and stopped when so many of its last jobs failed
+    canary_nodes: int | None = None
+    task_window: int = 64
+    task_failed_max: int = 32
+    task_probe_s: float = 3600.0
+    task_probe_max_s: float = 86400.0
     once: bool = False

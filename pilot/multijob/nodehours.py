@@ -14,6 +14,8 @@ from datetime import datetime
 from pilot.multijob.model import Bundle, BundleState, NodeUse, Round, State
 
 HOUR_S = 3600.0
+# Days of which the node-hours are kept one by one: only today's decide anything, a person may look back for a month.
+DAYS_KEPT = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,16 @@ def open_bundles(state: State, queue: str) -> Iterable[Bundle]:
 def most_node_s(bundle: Bundle) -> float:
     """What the batch job of this bundle may take at most."""
     return float(len(bundle.nodes) * bundle.walltime_s)
+
+
+def count_use(state: State, bundle: Bundle, closed_at: str) -> None:
+    """A bundle is being closed: it counts by what it used from now on."""
+    use, day = state.uses.setdefault(bundle.queue, NodeUse()), day_of(bundle.planned_at)
+    used_s = used_node_s(bundle, closed_at)
+    use.total_s += used_s
+    use.days_s[day] = use.days_s.get(day, 0.0) + used_s
+    for old in sorted(use.days_s)[:-DAYS_KEPT]:
+        del use.days_s[old]
 
 
 def used_node_s(bundle: Bundle, closed_at: str) -> float:

@@ -56,7 +56,7 @@ from pilot.multijob.listing import recognise_listing
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, Outcome, RoundState, State
 from pilot.multijob.reporting import recognise_acks, recognise_statuses, retry_reports
-from pilot.multijob.salvage import bind, bundles_of, judged_by_link, work_of
+from pilot.multijob.salvage import bind, bundles_of, judged_by_link, task_of, work_of
 from pilot.multijob.verdict import failed
 from pilot.ports import (
     Answer,
@@ -183,8 +183,9 @@ def _fetched(
             yield JobRecalled(now.utc, action.queue, job, bundle.bundle_id)
             continue
         work = work_of(job, action.server)
-        yield JobFetched(now.utc, action.queue, job, work)
         reason = unusable(job, limits)
+        task = task_of(job, action.queue, limits) if reason is None else None
+        yield JobFetched(now.utc, action.queue, job, work, task)
         if reason is not None:
             yield _set_aside(now, job, reason, limits)
         else:

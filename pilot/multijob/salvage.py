@@ -20,6 +20,9 @@ from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limit
 from pilot.multijob.verdict import failed, file_guid
 from pilot.ports import Job, JobStatus, PandaId
 
+# A base that is longer shares the fate of those that begin alike.
+TASK_BASE_MAX = 300
+
 
 def work_of(job: Job, server: str) -> str | None:
     """What names the work of a job, None if it has no key or its text makes no sense.
@@ -31,6 +34,16 @@ def work_of(job: Job, server: str) -> str | None:
     except BadJobText:
         return None
     return None if work is None else f"{server}/{job.panda_queue}/{job.transformation}/{work}"
+
+
+def task_of(job: Job, queue: str, limits: Limits) -> str | None:
+    """What names the task of a job as seen from here: kind of work and base of its outputs. None: no usable text."""
+    try:
+        environment = parse_job_text(job.job_pars).environment
+    except BadJobText:
+        return None
+    base = "".join(environment.get(name, "") for name in limits.experiment.base)
+    return f"{queue}/{job.transformation}/{base[:TASK_BASE_MAX]}"
 
 
 def bind(state: State, job: Job, work: str | None, utc: str) -> Iterator[Event]:

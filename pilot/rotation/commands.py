@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pilot.multijob.actions import Action, AnswerCommand
-from pilot.multijob.events import DrainOrdered, Event, PauseOrdered, QueueResumed
+from pilot.multijob.events import DrainOrdered, Event, PauseOrdered, QueueResumed, TaskResumed
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, JobState, Limits, State
 from pilot.multijob.recognise import Now
 from pilot.rotation.census import is_live
 from pilot.rotation.policy import held_by_order
+from pilot.rotation.tasks import task_id
 from pilot.rotation.why import why
 
 # PanDA fails a job so long after its last heartbeat, and one that only was handed out (docs/facts/panda.md).
@@ -25,7 +26,10 @@ LOST_HEARTBEAT_S, NEVER_STARTED_S = 7200.0, 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One request. `queues`: names of queues of the config, empty for all. `subject`: the id that `why` is about."""
+    """One request. `queues`: names of queues of the config, empty for all. `subject`: the id that `why` is about.
+
+    `tasks`: short names of tasks that a resume is for, or "all".
+    """
 
     serial: int
     verb: str
@@ -33,6 +37,7 @@ class Command:
     cancel_queued: bool = False
     until: str | None = None
     subject: str = ""
+    tasks: tuple[str, ...] = ()
 
 
 class BadRequest(ValueError):
@@ -47,6 +52,9 @@ def parse_command(serial: int, request: Mapping[str, Any]) -> Command:
         raise BadRequest("unknown request")
     if not isinstance(queues, list) or not all(isinstance(name, str) for name in queues):
         raise BadRequest("queues: expected a list of names")
+    tasks = request.get("tasks", [])
+    if not isinstance(tasks, list) or not all(isinstance(name, str) for name in tasks):
+        raise BadRequest("tasks: expected a list of names")
     if not isinstance(cancel, bool) or not isinstance(subject, str):
         raise BadRequest("cancel_queued: expected true or false; subject: expected a text")
     if until is not None:
@@ -56,7 +64,7 @@ def parse_command(serial: int, request: Mapping[str, Any]) -> Command:
             known = False
         if not known:
             raise BadRequest("until: expected a time with its zone")
-    return Command(serial, verb, tuple(queues), cancel, until, subject)
+    return Command(serial, verb, tuple(queues), cancel, until, subject, tuple(tasks))
 
 
 def obey(
@@ -112,7 +120,25 @@ def _drain(state: State, memory: Memory, command: Command, now: Now, limits: Lim
         yield f"queue {name}: drains; {pooled} waiting jobs end as not started; {_open_work(state, name)}"
 
 
+def _resume_tasks(state: State, command: Command, now: Now) -> Results:
+    known = {task_id(task): task for task in state.tasks}
+    names = tuple(known) if command.tasks == ("all",) else command.tasks
+    for name in names:
+        task = known.get(name)
+        if task is None:
+            yield f"no task {name[:60]!a}: known are {', '.join(known) or 'none'}"
+            yield False
+        elif state.tasks[task].stopped_at is None:
+            yield f"task {name}: not stopped"
+        else:
+            yield TaskResumed(now.utc, task)
+            yield f"task {name}: resumed"
+
+
 def _resume(state: State, memory: Memory, command: Command, now: Now, limits: Limits) -> Results:
+    if command.tasks:
+        yield from _resume_tasks(state, command, now)
+        return
     for name in _queues(command, limits):
         if name not in state.holds:
             yield f"queue {name}: neither paused nor drained"

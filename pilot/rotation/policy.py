@@ -6,7 +6,7 @@ fetched and no bundle is planned. Every "nothing was done" has a reason (`Held`)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from pilot.multijob.actions import Action, FetchJobs
@@ -29,8 +29,10 @@ from pilot.multijob.runtime import predict_s
 from pilot.multijob.script import events_of
 from pilot.multijob.verdict import failed
 from pilot.ports import PandaId
+from pilot.rotation.caps import capped as capped_queue
 from pilot.rotation.caps import held_by_caps
 from pilot.rotation.census import is_queued, live_bundles
+from pilot.rotation.tasks import choose_jobs
 from pilot.windows import closing
 
 
@@ -64,8 +66,14 @@ def held_fetch(state: State, memory: Memory, queue: QueueSpec, now: Now, limits:
     unusable = unusable_credential(memory, queue.server, now.utc, limits)
     if unusable is not None:
         return unusable
-    capped = held_by_cap(state, queue, now)
-    if capped is not None:
+    pooled = len(state.pools.get(queue.name, {}))
+    if pooled >= 2 * pool_depth(queue, limits):
+        waiting = sum(choose_jobs(state, queue, now.utc, limits).held.values())
+        return f"{pooled} jobs in the pool, {waiting} of them of tasks that are tried first or stopped"
+    capped = capped_queue(queue) and held_by_cap(
+        state, queue, choose_jobs(state, queue, now.utc, limits).jobs, now
+    )
+    if capped:
         return capped
     waiting = sum(_waits_for_qsub(bundle) for bundle in state.bundles.values())
     if waiting >= limits.waiting_for_qsub_max:
@@ -101,12 +109,21 @@ def _age_s(at: str, now: Now) -> float:
     return (datetime.fromisoformat(now.utc) - datetime.fromisoformat(at)).total_seconds()
 
 
+def pool_depth(queue: QueueSpec, limits: Limits) -> int:
+    """Jobs that are fetched ahead."""
+    return queue.bundle_jobs * (1 if limits.once else queue.pool_bundles)
+
+
 def decide_fetch(
     state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits
 ) -> Iterator[Action]:
     """Fill the pool of one queue up to its depth."""
-    depth = queue.bundle_jobs * (1 if limits.once else queue.pool_bundles)
-    missing = depth - len(state.pools.get(queue.name, {}))
+    pooled, depth = len(state.pools.get(queue.name, {})), pool_depth(queue, limits)
+    missing = depth - pooled
+    if missing <= 0:
+        # Jobs of tasks that must wait keep no others out, but no more of them pile up than a pool holds.
+        waiting = sum(choose_jobs(state, queue, now.utc, limits).held.values())
+        missing = min(missing + waiting, 2 * depth - pooled)
     if missing <= 0 or queue.wanted <= 0 or memory.waiting(("fetch", queue.name), now.mono_s):
         return
     if held_fetch(state, memory, queue, now, limits) is None:
@@ -165,34 +182,40 @@ def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: 
     pause = held_fruitless(memory, queue.name, now, limits)
     if pause is not None:
         return pause
-    if len(pool) < queue.bundle_jobs:
-        waited_s = max(_age_s(state.jobs[panda_id].fetched_at, now) for panda_id in pool)
+    choice = choose_jobs(state, queue, now.utc, limits)
+    if not choice.jobs:
+        return choice.reason()
+    if len(choice.jobs) < queue.bundle_jobs and choice.canary is None:
+        waited_s = max(_age_s(state.jobs[panda_id].fetched_at, now) for panda_id in choice.jobs)
         if waited_s < queue.fill_wait_s:
-            return f"{len(pool)} of {queue.bundle_jobs} jobs, waiting {queue.fill_wait_s:.0f} s for a full bundle"
-    capped = held_by_cap(state, queue, now)
+            few = f"{len(choice.jobs)} of {queue.bundle_jobs} jobs"
+            waits = f"{few}, waiting {queue.fill_wait_s:.0f} s for a full bundle"
+            return "; ".join(filter(None, (waits, choice.reason())))
+    capped = held_by_cap(state, queue, choice.jobs, now)
     if capped is not None:
         return capped
     if queue.server not in limits.credentials:
         return None
-    return outlives(memory, queue.server, next_packing(state, queue).walltime_s, now.utc, limits)
+    return outlives(memory, queue.server, next_packing(state, queue, choice.jobs).walltime_s, now.utc, limits)
 
 
-def held_by_cap(state: State, queue: QueueSpec, now: Now) -> str | None:
-    """Why the next bundle of this queue would pass a cap of node-hours, None if it would not."""
-    jobs = min(len(state.pools.get(queue.name, {})), queue.bundle_jobs)
+def held_by_cap(state: State, queue: QueueSpec, jobs: Sequence[PandaId], now: Now) -> str | None:
+    """Why a bundle of these jobs of the pool would pass a cap of node-hours, None if it would not.
+
+    Without jobs: why none could be made.
+    """
 
     def packed() -> float:
         if not jobs:
             return 0.0
-        packing = next_packing(state, queue)
+        packing = next_packing(state, queue, jobs)
         return float(len(packing.nodes) * packing.walltime_s)
 
-    return held_by_caps(state, queue, now.utc, jobs, packed)
+    return held_by_caps(state, queue, now.utc, len(jobs), packed)
 
 
-def next_packing(state: State, queue: QueueSpec) -> Packing:
-    """The oldest jobs of the pool, packed for one bundle."""
-    chosen: list[PandaId] = list(state.pools[queue.name])[: queue.bundle_jobs]
+def next_packing(state: State, queue: QueueSpec, chosen: Sequence[PandaId]) -> Packing:
+    """The chosen jobs of the pool, packed for one bundle."""
     predicted = predict_s([events_of(state, panda_id) for panda_id in chosen], queue.walltime)
     return pack([Sized(i, s) for i, s in zip(chosen, predicted, strict=True)], queue)
 

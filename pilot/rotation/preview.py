@@ -11,6 +11,7 @@ from pilot.multijob.recognise import Now
 from pilot.multijob.script import render_files
 from pilot.ports import BundleId, Job, PandaId
 from pilot.rotation.policy import next_packing
+from pilot.rotation.tasks import choose_jobs
 
 # Stands where the tag would: no bundle of a daemon has it (tags have a letter and 8 more characters).
 TAG = BundleId("dry-run")
@@ -23,7 +24,10 @@ def preview(state: State, limits: Limits, queue: QueueSpec, now: Now) -> str:
     waiting = len(state.pools.get(queue.name, {}))
     if not waiting:
         _fill_with_examples(state, limits, queue, now)
-    packing = next_packing(state, queue)
+    choice = choose_jobs(state, queue, now.utc, limits)
+    if not choice.jobs:
+        return f"queue {queue.name}: no bundle can be made now: {choice.reason()}\n"
+    packing = next_packing(state, queue, choice.jobs)
     nodes = tuple(tuple(job.panda_id for job in node) for node in packing.nodes)
     apply(state, BundlePlanned(now.utc, TAG, queue.name, nodes, packing.walltime_s))
     files = render_files(state, state.bundles[TAG], limits)

@@ -27,6 +27,7 @@ from pilot.ports import Answer, BundleId
 from pilot.rotation.caps import note_caps
 from pilot.rotation.commands import Command, obey
 from pilot.rotation.policy import decide_fetch, decide_hold, decide_leftover
+from pilot.rotation.tasks import decide_tasks
 from pilot.rotation.turns import decide_plans, pause_after
 
 EVENT_TYPES: tuple[type, ...] = get_args(Event)
@@ -111,6 +112,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
     for queue in limits.queues.values():
         yield from decide_hold(state, queue, now)
         note_caps(state, memory, queue, now.utc, now.mono_s)
+        yield from decide_tasks(state, memory, queue, now.utc, now.mono_s, limits)
         yield from decide_fetch(state, memory, queue, now, limits)
     yield from decide_plans(state, memory, now, limits, dict(zip(limits.queues, view.tags, strict=False)))
     for queue in limits.queues.values():

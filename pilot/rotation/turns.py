@@ -18,6 +18,7 @@ from pilot.multijob.recognise import Now
 from pilot.ports import BundleId
 from pilot.rotation.census import is_live, is_queued
 from pilot.rotation.policy import held_plan, next_packing
+from pilot.rotation.tasks import choose_jobs
 
 
 def decide_plans(
@@ -41,12 +42,15 @@ def decide_plans(
     for _ in range(len(ready) if room is None else min(room, len(ready))):
         queue = pick_turn(state.deficits, left)
         left.remove(queue)
-        packing = next_packing(state, queue)
+        choice = choose_jobs(state, queue, now.utc, limits)
+        packing = next_packing(state, queue, choice.jobs)
         nodes = tuple(tuple(job.panda_id for job in node) for node in packing.nodes)
         cost = len(nodes) * packing.walltime_s
         scarce = room is not None and room < len(ready)
         credits = render_credits(queue, ready, cost) if scarce else ()
-        yield BundlePlanned(now.utc, tags[queue.name], queue.name, nodes, packing.walltime_s, credits)
+        yield BundlePlanned(
+            now.utc, tags[queue.name], queue.name, nodes, packing.walltime_s, credits, choice.canary
+        )
 
 
 def free_starts(state: State, memory: Memory, now: Now, limits: Limits) -> int | None:

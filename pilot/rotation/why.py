@@ -17,17 +17,23 @@ from pilot.multijob.model import (
 from pilot.multijob.recognise import Now
 from pilot.ports import BundleId, PandaId
 from pilot.rotation.policy import held_fetch, held_plan
+from pilot.rotation.tasks import standing, task_id
 from pilot.rotation.turns import held_in_common
 
 
 def why(state: State, memory: Memory, subject: str, now: Now, limits: Limits) -> list[str]:
-    """Lines about one PanDA id, bundle id, batch id (or round name `<tag>.<k>`) or queue; empty: not open here."""
+    """Lines about one PanDA id, bundle id, batch id (or round name `<tag>.<k>`), queue, task; empty: unknown."""
     if subject in limits.queues:
         return _queue(state, memory, subject, now, limits)
     if subject.isascii() and subject.isdigit():
         record = state.jobs.get(PandaId(int(subject)))
         if record is not None:
             return _job(state, memory, record, now, limits)
+    for task, known in state.tasks.items():
+        if subject == task_id(task):
+            ends = f"{sum(known.recent)} of its last {len(known.recent)} jobs failed"
+            waits = standing(state, task, now.utc, limits)[1] or "nothing"
+            return [f"task {subject} ({task[:200]!a}) waits for: {waits}; {ends}"]
     bundle = state.bundles.get(BundleId(subject.partition(".")[0])) or _of_batch_id(state, subject)
     return _bundle(memory, bundle, now, limits) if bundle is not None else []
 
@@ -65,7 +71,8 @@ def _job(state: State, memory: Memory, record: JobRecord, now: Now, limits: Limi
                 lines = [f"{head}: its queue {record.queue} is not in the config"]
             else:
                 place = list(state.pools[record.queue]).index(panda_id) + 1
-                reason = _held(state, memory, queue, now, limits) or "the next tick makes a bundle"
+                tried = standing(state, record.task, now.utc, limits)[1]
+                reason = tried or _held(state, memory, queue, now, limits) or "the next tick makes a bundle"
                 lines = [
                     f"{head}, number {place} in the pool of {record.queue}, waits for a bundle: {reason}"
                 ]

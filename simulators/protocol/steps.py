@@ -255,5 +255,7 @@ NOT_MODELLED: Mapping[str, str] = {
     "PauseOrdered": "a person's order about new bundles, before anything that this model follows",
     "DrainOrdered": "a person's order about new bundles, before anything that this model follows",
     "QueueResumed": "a person's order about new bundles, before anything that this model follows",
+    "TaskStopped": "which jobs enter a bundle, before anything that this model follows",
+    "TaskResumed": "which jobs enter a bundle, before anything that this model follows",
     "AnswerCommand": "tells a person, changes nothing",
 }

@@ -21,6 +21,7 @@ from simulators.world.world import Daemon
 # What no seed can have yet, and why.
 NOT_DRAWN = {
     "PauseOrdered": "the world's operator gives no commands",
+    "TaskResumed": "the world's operator gives no commands",
     "DrainOrdered": "the world's operator gives no commands",
     "QueueResumed": "the world's operator gives no commands",
     "AnswerCommand": "the world's operator gives no commands",
