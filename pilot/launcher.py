@@ -12,10 +12,14 @@ from string import Template
 
 @dataclass(frozen=True, slots=True)
 class LauncherKind:
-    """Words in front of the argv. They may hold $slots, $index (of the node) and $first_slot (index x slots)."""
+    """Words in front of the argv. They may hold $slots, $index (of the node) and $first_slot (index x slots).
+
+    `tried`: what started an agent with them in a test, or "" if nothing has.
+    """
 
     words: tuple[str, ...]
     reason: str
+    tried: str
 
 
 KINDS: Mapping[str, LauncherKind] = {
@@ -23,6 +27,7 @@ KINDS: Mapping[str, LauncherKind] = {
         ("aprun", "-n", "1", "-N", "1", "-d", "$slots", "-cc", "none", "-b"),
         "ALPS picks a free node of the reservation; -d gives the rank all slots; -cc none: payloads are not bound "
         "to the agent's core; -b: an interpreter is not copied to the node (aprun manual S-2496).",
+        "the simulated site's aprun, which refuses unknown options",
     ),
     "srun": LauncherKind(
         (
@@ -31,17 +36,20 @@ KINDS: Mapping[str, LauncherKind] = {
         ),
         "--relative names the node within the allocation; --overlap: a step never waits for another one; --no-kill, "
         "--kill-on-bad-exit=0: a node that fails ends no other one (srun manual).",
+        "a real Slurm of two nodes on one machine",
     ),
     "mpiexec": LauncherKind(
         ("mpiexec", "-n", "1", "--host", "+n$index", "--bind-to", "none"),
-        "Open MPI: +nI is the I-th node of the allocation (Open MPI manual; not tried here).",
+        "Open MPI: +nI is the I-th node of the allocation (Open MPI manual).",
+        "",
     ),
     "pbsdsh": LauncherKind(
         ("pbsdsh", "-n", "$first_slot"),
         "Torque numbers slots node by node, so slot index x slots is the first one of the node (pbsdsh manual; "
         "it may lose output lines, which nothing relies on).",
+        "",
     ),
-    "local": LauncherKind((), "Every node is this machine."),
+    "local": LauncherKind((), "Every node is this machine.", "every test of a gate"),
 }
 
 

@@ -32,6 +32,7 @@ SIGNALS: Mapping[int, str] = {
     11: "sigsegv",
     15: "sigterm",
     24: "sigxcpu",
+    25: "output-too-large",
 }
 
 

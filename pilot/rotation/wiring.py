@@ -216,6 +216,7 @@ def _node_limits(config: Config) -> Mapping[str, float | int | None]:
         "caldb_restarts": node.caldb_restarts,
         "stdout_max_mib": node.stdout_max_mib,
         "rss_max_mib": node.rss_max_mib,
+        "file_max_mib": node.file_max_mib,
     }
 
 

@@ -140,7 +140,7 @@ class Host:
         job, slot = order.job, order.slot
         environment = payload_environment(self._manifest, job, self._post.node, slot, order.work, order.caldb)
         with self._on_cores_of(slot):
-            payload, end = start_payload(job, order.work, environment)
+            payload, end = start_payload(job, order.work, environment, self._manifest.limits.file_max_mib)
         self._payloads[slot] = payload
         return end
 

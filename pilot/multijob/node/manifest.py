@@ -78,6 +78,7 @@ class Limits(NamedTuple):
     caldb_restarts: int = 2  # a calibration server that died is started again so often
     stdout_max_mib: float = 200.0  # a payload that prints more is ended: it would fill the node's memory
     rss_max_mib: Optional[float] = None  # memory of a payload's processes; None: no limit
+    file_max_mib: Optional[float] = None  # one file that a payload writes; None: no limit
 
 
 class Caldb(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -122,7 +123,7 @@ class Payload:
 
 
 def start_payload(
-    job: Job, work: str, environment: Mapping[str, str]
+    job: Job, work: str, environment: Mapping[str, str], file_max_mib: Optional[float] = None
 ) -> Tuple[Payload, Optional[PayloadEnd]]:
     """Spawn it in its own session and new work directory. The second value is there if it could not be started.
 
@@ -149,4 +150,14 @@ def start_payload(
         code = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_RUNNABLE
         now = utc_text(time.time())
         return payload, PayloadEnd(code, None, None, 0.0, 0.0, 0.0, now, now, "cannot be started: %s" % error)
+    if file_max_mib is not None:
+        _limit_files(process.pid, int(file_max_mib * 1048576))
     return Payload(job, work, process, streams), None
+
+
+def _limit_files(pid: int, size: int) -> None:
+    """From outside: no code runs between fork and exec for that. One that has ended by now needs no limit."""
+    try:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, size))
+    except (ProcessLookupError, PermissionError):
+        pass

@@ -105,15 +105,15 @@ def members(
 
 
 def children() -> Optional[Set[int]]:
-    """Pids of this process's children, defunct ones included; None if the kernel does not tell."""
-    found: Set[int] = set()
+    """Pids of this process's children, defunct ones included; None if the kernel does not tell.
+
+    Those of its first thread: it spawns all of them, and orphans go to the first living thread of a subreaper.
+    """
     try:
-        for task in os.listdir("/proc/self/task"):
-            with open("/proc/self/task/%s/children" % task, encoding="ascii") as file:
-                found.update(int(word) for word in file.read().split())
+        with open("/proc/self/task/%d/children" % os.getpid(), encoding="ascii") as file:
+            return {int(word) for word in file.read().split()}
     except OSError:
         return None
-    return found
 
 
 def has_mark(pid: int, mark: bytes) -> bool:

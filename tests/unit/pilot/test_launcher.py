@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pilot.launcher import KINDS, make_launcher
@@ -40,3 +42,10 @@ def test_argv_is_passed_on_untouched():
 def test_bad_input_is_named(kind, slots, words):
     with pytest.raises(ValueError, match=r"expected|may follow"):
         make_launcher(kind, slots, words)
+
+
+def test_a_launcher_that_never_started_an_agent_is_marked_on_the_page():
+    page = (Path(__file__).parents[3] / "docs/architecture/configuration.md").read_text()
+    [row] = [line for line in page.splitlines() if line.startswith("| `launcher.kind`")]
+    untried = sorted(kind for kind, launcher in KINDS.items() if not launcher.tried)
+    assert f"{' and '.join(untried)} from their manuals, *untried*" in row

@@ -22,6 +22,7 @@ ABNORMAL: dict[str, tuple[Callable[[dict[str, Any]], Any], int]] = {
     "killed by the kernel": (lambda f: f.update(exit_code=None, signal=9), 1246),
     "terminated": (lambda f: f.update(exit_code=None, signal=15), 1201),
     "cpu limit": (lambda f: f.update(exit_code=None, signal=24), 1204),
+    "file size limit": (lambda f: f.update(exit_code=None, signal=25), 1124),
     "other signal": (lambda f: f.update(exit_code=None, signal=3), 1220),
     "no end marker": (lambda f: f.update(marker=False), 1240),
     "marker unknown": (lambda f: f.update(marker=None), 1240),

@@ -162,9 +162,9 @@ def processes_with(text: str) -> list[int]:
 
 
 def interpreters():
-    """Other Pythons of 3.8 and later: on PATH, and installed beside this one."""
+    """Other Pythons of 3.8 and later, the oldest first, one of each version: on PATH, and installed beside this one."""
     beside = Path(sys.base_prefix).parent.glob("*/bin/python3")
-    found = []
+    found = {}
     for command in (*(f"python3.{minor}" for minor in range(8, 15)), *map(str, beside)):
         try:
             done = subprocess.run(
@@ -176,6 +176,7 @@ def interpreters():
             )
         except OSError:
             continue
-        if done.returncode == 0 and tuple(map(int, done.stdout.split())) >= (3, 8):
-            found.append(command)
-    return found
+        version = tuple(map(int, done.stdout.split())) if done.returncode == 0 else ()
+        if version >= (3, 8):
+            found.setdefault(version, command)
+    return [found[version] for version in sorted(found)]

@@ -117,6 +117,19 @@ def test_a_payload_that_prints_too_much_is_ended_alone(bundle):
     assert all(good(bundle, job) for job in first + rest)
 
 
+def test_a_payload_that_writes_a_file_without_end_is_ended_alone(bundle):
+    bundle.limits["file_max_mib"] = 2
+    bundle.slots = 4
+    first = neighbours(bundle)
+    bad = bundle.job("sleep 0.1; exec head -c 9000000 /dev/zero > o", ("o",))
+    rest = neighbours(bundle)
+    bundle.run_agent()
+    end = bundle.end_of(bad)
+    assert (end["signal"], end["files"][0]["size"]) == (signal.SIGXFSZ, 2 << 20)
+    assert not end["files"][0]["placed"]
+    assert all(good(bundle, job) for job in first + rest)
+
+
 def test_the_end_of_a_job_is_told_while_others_run(bundle):
     go = bundle.root / "go"
     first = bundle.job("echo End of Job")
