@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     demo.add_argument("--db", choices=("sqlite", "mariadb"), default="sqlite", help="prodsys' database")
     demo.add_argument("--clean", action="store_true", help="only end and remove what an earlier demo left")
     _add_site(verbs)
+    _add_load(verbs)
     fuzz = verbs.add_parser("fuzz", help="virtual world: seeds with faults drawn, judged by checkers")
     fuzz.add_argument("--seeds", required=True, metavar="A-B", help="one seed (17) or a range (1-200)")
     fuzz.add_argument(
@@ -50,6 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         # A reader that has seen enough ends this quietly.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         return run_fuzz(arguments.seeds, arguments.workers, arguments.cover, arguments.totals)
+    if arguments.command == "load":
+        from simulators.load.command import run_load_command
+
+        return run_load_command(arguments)
     if arguments.command in ("up", "fault", "jobs"):
         from simulators.site.commands import run_site_command
 
@@ -101,6 +106,25 @@ def _add_site(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         command.add_argument(
             "--runtime", type=Path, help="directory of the site (default: the only one that runs)"
         )
+
+
+def _add_load(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    load = verbs.add_parser(
+        "load", help="the real daemon over HTTP and real commands, with pretended nodes; checked"
+    )
+    load.add_argument("--jobs", type=int, required=True, metavar="N")
+    load.add_argument(
+        "--failing",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="share of calls that fail (default: 0.05)",
+    )
+    load.add_argument("--seconds", type=float, default=5.0, help="how long each payload takes (default: 5)")
+    load.add_argument(
+        "--limit", type=float, default=1800.0, help="give up after so many seconds (default: 1800)"
+    )
+    load.add_argument("--out", type=Path, help="directory to keep everything in (default: a temporary one)")
 
 
 def _speed(text: str) -> float:

@@ -62,7 +62,10 @@ class PandaConnection(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = HttpRequest(self.command, parts.path, parts.query, headers, body)
-        if service.away and not self.server.orders:
+        if self.server.orders:
+            self._reply(service.answer(request))
+            return
+        if service.away:
             self.close_connection = True
             return
         fault = service.fault_for(parts.path)
@@ -99,7 +102,7 @@ class PandaConnection(BaseHTTPRequestHandler):
 
 
 class PandaHttpServer(ThreadingHTTPServer):
-    """Threads end with the process; many may connect at once. `orders`: it serves also during an outage."""
+    """Threads end with the process; many may connect at once. `orders`: no fault hits it."""
 
     daemon_threads = True
     request_queue_size = 128

@@ -97,6 +97,7 @@ class PandaServer:
     failing: float = 0.0
     random: Random = field(default_factory=lambda: Random(8))
     calls: dict[str, int] = field(default_factory=dict)
+    spoilt: int = 0
 
     @property
     def away(self) -> bool:
@@ -116,6 +117,8 @@ class PandaServer:
                 return HttpReply(200, "application/json", json.dumps(self.table()))
             case "/sim/counts":
                 return HttpReply(200, "application/json", json.dumps(self.counts()))
+            case "/sim/brief":
+                return HttpReply(200, "application/json", json.dumps(self.brief()))
             case "/sim/fault":
                 return self._take_fault(request.body)
             case _:
@@ -158,11 +161,27 @@ class PandaServer:
         return None
 
     def counts(self) -> dict[str, Any]:
-        """Calls by path, updates, and jobs by status: little, also of a large table."""
+        """Calls by path and those that a fault hit, updates, jobs by status: little, also of a large table."""
         with self.lock:
             jobs = Counter(job.status for job in self.model.jobs.values())
             received = self.model.updates_received
-            return {"calls": dict(self.calls), "updates_received": received, "jobs": dict(jobs)}
+            calls = dict(self.calls)
+            return {"calls": calls, "spoilt": self.spoilt, "updates_received": received, "jobs": dict(jobs)}
+
+    def brief(self) -> list[list[Any]]:
+        """Of each job: PandaID, status, attempt, name, codes of dispatcher and pilot."""
+        with self.lock:
+            return [
+                [
+                    job.panda_id,
+                    job.status,
+                    job.attempt_nr,
+                    job.attributes.get("jobName"),
+                    job.attributes.get("jobDispatcherErrorCode"),
+                    job.attributes.get("pilotErrorCode"),
+                ]
+                for job in self.model.jobs.values()
+            ]
 
     def table(self) -> dict[str, Any]:
         """Every job with all that the server knows, for readers of evidence."""
@@ -181,6 +200,7 @@ class PandaServer:
         """One line of the access log: time, method path, status, items, ms, and the fault that spoiled it."""
         with self.log_lock:
             self.calls[request.path[:200]] = self.calls.get(request.path[:200], 0) + 1
+            self.spoilt += fault is not None
         if self.access_log is None:
             return
         shown = "".join(c if c.isprintable() and c != " " else ascii(c)[1:-1] for c in request.path[:200])

@@ -52,6 +52,7 @@ def render_job(batch: Batch, number: int, attempt: int = 1) -> list[Any]:
     says = f"Number of events saved to output : {batch.events}\\nEnd of Job\\n"
     words = [
         f"PRODSYS_WORK={name}",
+        f"SIM_RUN_S={batch.seconds:g}",
         f"PRODSYS_NEVENTS={batch.events}",
         f"COMPASS_SW_PREFIX={batch.prefix}/",
         f"COMPASS_SW_PATH={batch.tag}/",

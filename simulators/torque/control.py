@@ -42,11 +42,15 @@ class RunningServer:
 
 
 def start_server(
-    config: str, runtime: str, log: IO[str] | None = None, limit_s: float = 30.0
+    config: str,
+    runtime: str,
+    log: IO[str] | None = None,
+    limit_s: float = 30.0,
+    module: str = "simulators.torque.server",
 ) -> RunningServer:
     """Start a server and return when it answers. ControlError with its own words when it does not come up."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "simulators.torque.server", "--config", config, "--runtime", runtime],
+        [sys.executable, "-m", module, "--config", config, "--runtime", runtime],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log if log is not None else subprocess.STDOUT,

@@ -117,6 +117,10 @@ class SimulatedMachine:
 
     # --- batch jobs ----------------------------------------------------------------------------------------------
 
+    def next_at(self) -> float | None:
+        """Processes tell by themselves when something has happened."""
+        return None
+
     def carry_out(self) -> None:
         """Do what the model wants done by now."""
         self._retired = [keeper for keeper in self._retired if not keeper.wait(0)]

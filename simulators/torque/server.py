@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from simulators.torque import commands
 from simulators.torque.executables import write_executables
@@ -29,7 +29,7 @@ from simulators.torque.machine import Places, SimulatedMachine
 from simulators.torque.model import TorqueModel
 from simulators.torque.request import Reply, Request
 from simulators.torque.site import SiteError, TorqueSite, parse_site
-from simulators.torque.steering import ORDERS, Steering
+from simulators.torque.steering import ORDERS, Machinery, Steering
 from simulators.torque.sweep import become_subreaper, read_row
 from simulators.torque.troubles import Fate, Troubles
 from simulators.torque.wire import MACHINE, SERVER, Message, Peer, WireError, socket_path
@@ -44,10 +44,55 @@ _VERBS = frozenset(commands.VERBS) | {"qsub"}
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+class ServedMachine(Machinery, Protocol):
+    """What runs the batch jobs of a server: real processes, or pretended ones (simulators/load)."""
+
+    @property
+    def applications(self) -> ServedApplications:
+        """The applications of batch jobs."""
+
+    def start(self) -> None:
+        """Boot every node."""
+
+    def stop(self) -> int:
+        """End everything; returns how many strays there were."""
+
+    def next_at(self) -> float | None:
+        """When it has something to do by itself."""
+
+    def carry_out(self) -> None:
+        """Do what the model wants done by now."""
+
+
+class ServedApplications(Protocol):
+    """What aprun asks for."""
+
+    def start(self, command: Peer, request: Request, umask: int, files: tuple[int, ...]) -> Reply | None:
+        """Start one, or say why not."""
+
+    def forward(self, command: Peer, number: int) -> None:
+        """A signal for one."""
+
+    def aprun_gone(self, command: Peer) -> None:
+        """The command that waits for one has ended."""
+
+
+MakeMachine = Callable[
+    [
+        TorqueModel,
+        Places,
+        Callable[[], float],
+        Callable[[Peer, Callable[[], None] | None], None],
+        Callable[..., None],
+    ],
+    ServedMachine,
+]
+
+
 class Server:
     """Everything that a running server has open."""
 
-    def __init__(self, site: TorqueSite, runtime: str) -> None:
+    def __init__(self, site: TorqueSite, runtime: str, make_machine: MakeMachine) -> None:
         self._site, self._runtime = site, runtime
         self._epoch_s = time.time() - time.monotonic()
         self._selector = selectors.DefaultSelector()
@@ -61,7 +106,7 @@ class Server:
         path = f"{bin_dir}:{os.environ.get('PATH', os.defpath)}"
         local_root = os.path.abspath(site.local_root or os.path.join(runtime, "nodes"))
         places = Places(runtime, local_root, bin_dir, path)
-        self._machine = SimulatedMachine(self._model, places, self.now, self._watch, self._log)
+        self._machine = make_machine(self._model, places, self.now, self._watch, self._log)
         self._places = places
         self._stopped_by: int | None = None
         self._troubles = Troubles()
@@ -113,7 +158,7 @@ class Server:
         ends = [self._troubles.next_at(now)]
         if self._troubles.away_until is None:
             self._machine.carry_out()
-            ends.append(self._model.next_at())
+            ends += [self._model.next_at(), self._machine.next_at()]
         due = min((at for at in ends if at is not None), default=None)
         wait_s = None if due is None else min(max(0.0, due - self.now()), _WAIT_MAX_S)
         for key, _ in self._selector.select(wait_s):
@@ -201,7 +246,10 @@ class Server:
     def _work(self, peer: Peer, uid: int, message: Message, files: tuple[int, ...]) -> None:
         """One message and its answer, unless a trouble keeps one of them."""
         verb = message["verb"]
-        fate = self._troubles.fate(verb, self.now()) if verb in _VERBS else Fate.ANSWERED
+        fate = Fate.ANSWERED
+        if verb in _VERBS:
+            fate = self._troubles.fate(verb, self.now())
+            self._steering.asked[verb] = self._steering.asked.get(verb, 0) + 1
         if fate is Fate.HELD:
             self._held.append((peer, uid, message))
             self._log("command_held", verb=verb)
@@ -312,7 +360,7 @@ def _user(uid: int) -> str:
         return str(uid)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, make_machine: MakeMachine = SimulatedMachine) -> int:
     """Exit codes: 0 ended by a signal, 1 cannot run here, 2 bad config or usage."""
     parser = argparse.ArgumentParser(prog="simulators.torque.server", description=__doc__)
     parser.add_argument("--config", required=True, help="site as JSON (simulators/torque/site.py)")
@@ -341,7 +389,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     become_subreaper()
     try:
-        return Server(site, runtime).run()
+        return Server(site, runtime, make_machine).run()
     except (OSError, ValueError) as error:
         print(f"simulated torque server in {runtime}: {error}", file=sys.stderr)
         return 1

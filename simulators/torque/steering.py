@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from simulators.torque import commands
@@ -41,6 +41,7 @@ class Steering:
     log: Callable[..., None]
     leave: Callable[[], None]
     come_back: Callable[[float], None]
+    asked: dict[str, int] = field(default_factory=dict)
 
     def kill_node(self, message: Message) -> Message:
         """A node dies with all on it."""
@@ -105,6 +106,10 @@ class Steering:
         self.troubles.mend()
         return {}
 
+    def list_asked(self, message: Message) -> Message:
+        """How many requests of each command came (a qsub that reads standard input makes two)."""
+        return {"asked": dict(self.asked)}
+
     def list_nodes(self, message: Message) -> Message:
         """Name, address, state and batch jobs of each node."""
         rows = [
@@ -130,4 +135,5 @@ ORDERS: Mapping[str, Callable[[Steering, Message], Message]] = {
     "go_away": Steering.go_away,
     "mend": Steering.mend,
     "list_nodes": Steering.list_nodes,
+    "list_asked": Steering.list_asked,
 }

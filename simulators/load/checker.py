@@ -1,0 +1,92 @@
+"""What a load run must not have done: jobs lost, doubled, or stale. Pure; works on what the servers and nodes know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+FINAL = frozenset({"finished", "failed", "cancelled", "closed"})
+# "Sent job didn't receive reply from pilot": the answer to a fetch was lost, nobody knows the job.
+NEVER_ANSWERED = 102
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One PanDA job at the end: `work` is the same for all attempts. `output`: whether its file is in place."""
+
+    panda_id: int
+    status: str
+    work: str
+    dispatcher_code: int
+    pilot_code: int
+    output: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """One payload that a node started. `ended_by` None: it ended by itself; `ended`: it has ended."""
+
+    panda_id: int
+    ended: bool
+    ended_by: str | None
+
+
+@dataclass(slots=True)
+class Findings:
+    """Names or ids with what is wrong with each. Nothing in it: the run was clean."""
+
+    lost: dict[str, str] = field(default_factory=dict)
+    doubled: dict[str, str] = field(default_factory=dict)
+    stale: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return not (self.lost or self.doubled or self.stale)
+
+
+def work_of(job_name: str) -> str:
+    """The work that a job name is an attempt of."""
+    return job_name.rpartition("-")[0]
+
+
+def check(works: Iterable[str], rows: Sequence[Row], spawned: Sequence[Spawned]) -> Findings:
+    """Compare what was submitted with what PanDA says and what really ran."""
+    found = Findings()
+    finished: Counter[str] = Counter(row.work for row in rows if row.status == "finished")
+    works_of = {row.panda_id: row.work for row in rows}
+    starts: Counter[int] = Counter(run.panda_id for run in spawned)
+    complete = [run for run in spawned if run.ended and run.ended_by is None]
+    ran: Counter[str] = Counter(works_of.get(run.panda_id, "") for run in complete)
+    for work in works:
+        if not finished[work]:
+            found.lost[work] = "no attempt of it is finished"
+        elif finished[work] > 1:
+            found.doubled[work] = f"{finished[work]} attempts of it are finished"
+        elif ran[work] > 1:
+            found.doubled[work] = f"its payload ran {ran[work]} times to its end"
+        elif not ran[work]:
+            found.stale[work] = "finished, but no payload of it ran to its end"
+    for panda_id, count in starts.items():
+        if count > 1:
+            found.doubled[str(panda_id)] = f"{count} payloads were started for it"
+        if panda_id not in works_of:
+            found.stale[str(panda_id)] = "a payload ran for a job that was never submitted"
+    _stale_rows(found, rows, starts)
+    return found
+
+
+def _stale_rows(found: Findings, rows: Sequence[Row], starts: Mapping[int, int]) -> None:
+    for row in rows:
+        name = str(row.panda_id)
+        if row.status not in FINAL:
+            found.stale[name] = f"still {row.status}"
+        elif row.status == "finished" and not row.output:
+            found.lost[name] = "finished, but its output is not in place"
+        elif row.status != "finished" and row.dispatcher_code != NEVER_ANSWERED:
+            found.stale[name] = (
+                f"{row.status} with codes {row.dispatcher_code} and {row.pilot_code}, though every payload is good"
+            )
+        elif row.status != "finished" and starts.get(row.panda_id, 0) and row.pilot_code:
+            found.stale[name] = f"its payload ran, and it ended with code {row.pilot_code}"

@@ -1,0 +1,107 @@
+"""The checker of a load run finds what it is for, and the pretended nodes' files are real ones."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import replace
+
+import pytest
+
+from pilot.multijob.node import files
+from simulators.cli import main
+from simulators.load.checker import NEVER_ANSWERED, Row, Spawned, check, work_of
+from simulators.load.files import RealFiles
+from simulators.load.layout import LIVE_MAX, bundles_live
+
+GOOD = Row(1, "finished", "load.0", 0, 0)
+RAN = Spawned(1, True, None)
+
+
+def found(rows: list[Row], spawned: list[Spawned]) -> tuple[int, int, int]:
+    findings = check(["load.0"], rows, spawned)
+    return len(findings.lost), len(findings.doubled), len(findings.stale)
+
+
+def test_a_clean_run_has_no_findings() -> None:
+    assert check(["load.0"], [GOOD], [RAN]).clean
+
+
+def test_an_answer_lost_at_the_fetch_is_made_good_by_the_next_attempt() -> None:
+    given_up = Row(2, "failed", "load.0", NEVER_ANSWERED, 0)
+    assert check(["load.0"], [given_up, GOOD], [RAN]).clean
+
+
+def test_work_without_a_finished_attempt_is_lost() -> None:
+    assert found([replace(GOOD, status="failed", dispatcher_code=NEVER_ANSWERED)], [])[0] == 1
+    assert found([], [])[0] == 1
+
+
+def test_a_finished_job_without_its_output_is_lost() -> None:
+    assert found([replace(GOOD, output=False)], [RAN])[0] == 1
+
+
+def test_what_ran_or_finished_twice_is_doubled() -> None:
+    second = replace(GOOD, panda_id=2)
+    assert found([GOOD, second], [RAN])[1] == 1
+    assert found([GOOD], [RAN, RAN])[1] >= 1
+    assert (
+        found(
+            [GOOD, replace(second, status="failed", dispatcher_code=NEVER_ANSWERED)],
+            [RAN, Spawned(2, True, None)],
+        )[1]
+        == 1
+    )
+
+
+def test_a_run_that_was_ended_early_and_given_again_is_not_doubled() -> None:
+    given_up = Row(2, "failed", "load.0", NEVER_ANSWERED, 0)
+    assert found([GOOD, given_up], [RAN, Spawned(2, True, "node died")])[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "spawned"),
+    [
+        ([replace(GOOD, status="running")], [RAN]),
+        ([GOOD], []),
+        ([GOOD, Row(2, "failed", "load.0", 100, 0)], [RAN]),
+        ([GOOD, Row(2, "failed", "load.0", 0, 1379)], [RAN]),
+        ([GOOD], [RAN, Spawned(7, True, None)]),
+    ],
+    ids=["still-running", "finished-but-never-ran", "lost-heartbeat", "good-payload-failed", "unknown-job"],
+)
+def test_what_panda_says_and_the_nodes_do_not_is_stale(rows: list[Row], spawned: list[Spawned]) -> None:
+    assert found(rows, spawned)[2] >= 1
+
+
+def test_attempts_of_one_name_are_one_work() -> None:
+    assert {work_of("load.7-1"), work_of("load.7-12")} == {"load.7"}
+
+
+def test_the_machine_grows_with_the_jobs_up_to_its_limit() -> None:
+    assert [bundles_live(n) for n in (1, 512, 513, 10**6)] == [1, 1, 2, LIVE_MAX]
+
+
+def test_pretended_nodes_write_real_files_from_pretended_ones(tmp_path) -> None:
+    nodes = RealFiles(lambda client, path: f"{client}:{path}")
+    target = str(tmp_path / "a/b/out")
+    copied = nodes.perform("n1", files.CopyNew("/local/out", target))
+    content = (tmp_path / "a/b/out").read_bytes()
+    assert (content, copied.size, copied.adler32) == (b"n1:/local/out", 13, f"{zlib.adler32(content):08x}")
+    with pytest.raises(FileExistsError):
+        nodes.perform("n2", files.CopyNew("/local/out", target))
+    journal = nodes.open_new("n1", str(tmp_path / "journal"))
+    nodes.append("n1", journal, journal, "a\n")
+    nodes.append("n1", journal, journal, "b\n")
+    assert (tmp_path / "journal").read_text() == "a\nb\n"
+    nodes.perform("n1", files.Put(str(tmp_path / "door"), "2", str(tmp_path / "door.tmp")))
+    nodes.perform("n1", files.Link(target, str(tmp_path / "link")))
+    assert ((tmp_path / "door").read_text(), os.stat(target).st_nlink) == ("2", 2)
+    assert nodes.perform("n1", files.Pause(3600.0)) is None
+
+
+@pytest.mark.parametrize(
+    "words", [["--jobs", "0"], ["--jobs", "1", "--failing", "1"], ["--jobs", "1", "--seconds", "0"]]
+)
+def test_a_load_that_makes_no_sense_is_refused(words: list[str]) -> None:
+    assert main(["load", *words]) == 2
