@@ -166,6 +166,7 @@ def manifest_caldb(snapshot: Snapshot, access: str = "socket", server: str | Non
         "sha256": snapshot.sha256,
         "size": snapshot.size,
         "identity": snapshot.identity,
+        "runs": list(snapshot.run_range) if snapshot.run_range is not None else None,
         "probe": dict(snapshot.probe),
         "access": access,
         "server": server,

@@ -63,6 +63,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class RunName:
+    """Where a job says which run it works on: the first group of `match` in this variable."""
+
+    variable: str
+    match: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """All words of one experiment."""
 
@@ -73,6 +81,7 @@ class Experiment:
     codes: Mapping[str, Code]
     base: tuple[str, ...]
     places: tuple[Place, ...]
+    run: RunName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +106,21 @@ def parse_experiment(text: str) -> Experiment:
         places = tuple(
             Place(re.compile(item["match"]), item["directory"]) for item in raw["outputs"]["places"]
         )
-        return Experiment(raw["name"], kinds, patterns, exits, codes, tuple(raw["outputs"]["base"]), places)
+        run = RunName(raw["run"]["variable"], re.compile(raw["run"]["match"])) if "run" in raw else None
+        if run is not None and run.match.groups != 1:
+            raise ValueError(f"run.match: expected one group, found {run.match.groups}")
+        base = tuple(raw["outputs"]["base"])
+        return Experiment(raw["name"], kinds, patterns, exits, codes, base, places, run)
     except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
         raise BadExperiment(f"missing or wrong: {error!r}") from error
+
+
+def run_of(experiment: Experiment, environment: Mapping[str, str]) -> int | None:
+    """The run that a job works on, None if it does not say."""
+    if experiment.run is None:
+        return None
+    found = experiment.run.match.search(environment.get(experiment.run.variable, ""))
+    return int(found.group(1)) if found is not None else None
 
 
 def _code(name: str, item: Mapping[str, Any]) -> Code:

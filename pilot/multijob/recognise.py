@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
-from pilot.experiments.words import place_outputs
+from pilot.experiments.words import place_outputs, run_of
 from pilot.multijob.actions import (
     Action,
     AddScript,
@@ -184,10 +184,13 @@ def _fetched(
             continue
         work = work_of(job, action.server)
         reason = unusable(job, limits)
-        task = task_of(job, action.queue, limits) if reason is None else None
+        uncovered = uncovered_run(job, limits) if reason is None else None
+        task = task_of(job, action.queue, limits) if reason is None and uncovered is None else None
         yield JobFetched(now.utc, action.queue, job, work, task)
         if reason is not None:
             yield _set_aside(now, job, reason, limits)
+        elif uncovered is not None:
+            yield _set_aside(now, job, uncovered, limits, "caldb-content")
         else:
             yield from bind(state, job, work, now.utc)
     if not outcome.malformed:
@@ -214,8 +217,20 @@ def unusable(job: Job, limits: Limits) -> str | None:
     return placed if isinstance(placed, str) else None
 
 
-def _set_aside(now: Now, job: Job, reason: str, limits: Limits) -> JobJudged:
-    verdict = failed(limits.experiment.codes["malformed-job"], reason)
+def uncovered_run(job: Job, limits: Limits) -> str | None:
+    """Why the site's calibration snapshot is of no use to this job, None if it covers its run or that is not known."""
+    caldb = limits.site.caldb
+    runs = caldb.get("runs") if caldb is not None else None
+    if caldb is None or runs is None or not limits.experiment.kinds[job.transformation].needs_caldb:
+        return None
+    run = run_of(limits.experiment, parse_job_text(job.job_pars).environment)
+    if run is None or runs[0] <= run <= runs[1]:
+        return None
+    return f"run {run} is not among {runs[0]} to {runs[1]}, which snapshot {caldb['identity']!s:.60} covers"
+
+
+def _set_aside(now: Now, job: Job, reason: str, limits: Limits, code: str = "malformed-job") -> JobJudged:
+    verdict = failed(limits.experiment.codes[code], reason)
     return JobJudged(now.utc, job.panda_id, job.attempt_nr, verdict, Outcome())
 
 
