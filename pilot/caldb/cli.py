@@ -6,11 +6,14 @@ import argparse
 import json
 import signal
 import sys
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from pilot.caldb.snapshot import BACKENDS, Snapshot, build_snapshot, check_snapshot
+from pilot.caldb.source import dump_server
 from pilot.caldb.template import BadSnapshot
 
 EXIT_OK, EXIT_BAD = 0, 1
@@ -22,14 +25,33 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     build = verbs.add_parser(
         "build",
-        help="build a snapshot from an SQL dump",
+        help="build a snapshot from an SQL dump or a running server",
         description="Build SNAPSHOT and SNAPSHOT.json from an SQL dump. The server on a node will have one account, "
-        "'calib', that may only read. Existing files are never overwritten: bundles may use them.",
+        "'calib', that may only read. Existing files are never overwritten: bundles may use them. With --from-server "
+        "there is no dump: the tables of a running MySQL or MariaDB are read, of some only the rows asked for.",
     )
     build.add_argument(
-        "dump", metavar="DUMP.sql", help="CREATE TABLE and INSERT statements, as mysqldump writes them"
+        "dump",
+        nargs="?",
+        metavar="DUMP.sql",
+        help="CREATE TABLE and INSERT statements, as mysqldump writes them",
     )
     build.add_argument("snapshot", metavar="SNAPSHOT", help="file to make, on the shared filesystem")
+    build.add_argument(
+        "--from-server",
+        metavar="FILE",
+        help="option file (mode 0600) whose [client] section says host, user and password of a running server",
+    )
+    build.add_argument(
+        "--database", metavar="NAME", help="with --from-server: database whose tables are taken"
+    )
+    build.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="TABLE=SQL",
+        help="with --from-server: condition on the rows of one table, to cut it to some runs; may stand often",
+    )
     build.add_argument("--identity", required=True, help="name that stands in node journals and reports")
     build.add_argument(
         "--probe", required=True, metavar="SQL", help="query that only a right snapshot answers right"
@@ -69,8 +91,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> Snapshot:
+    if args.from_server is None:
+        if args.dump is None or args.database is not None or args.where:
+            raise BadSnapshot("expected DUMP.sql and SNAPSHOT, or --from-server with --database")
+        return _build_from(args, args.dump, None)
+    if args.dump is not None or args.database is None:
+        raise BadSnapshot("--from-server goes with --database and without DUMP.sql")
+    where = dict(item.partition("=")[::2] for item in args.where)
+    if not all(table and condition for table, condition in where.items()):
+        raise BadSnapshot("--where: expected TABLE=SQL")
+    with tempfile.TemporaryDirectory(prefix="ep-caldb-dump-") as work:
+        dump = Path(work) / "server.sql"
+        name = dump_server(Path(args.from_server), args.database, where, dump)
+        return _build_from(args, dump, name)
+
+
+def _build_from(args: argparse.Namespace, dump: Path | str, name: str | None) -> Snapshot:
     return build_snapshot(
-        args.dump,
+        dump,
         args.snapshot,
         identity=args.identity,
         probe_sql=args.probe,
@@ -78,6 +116,7 @@ def _build(args: argparse.Namespace) -> Snapshot:
         run_range=tuple(args.runs) if args.runs else None,
         backend=args.backend,
         server=args.server,
+        source_name=name,
     )
 
 

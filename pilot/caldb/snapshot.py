@@ -62,10 +62,12 @@ def build_snapshot(
     run_range: tuple[int, int] | None = None,
     backend: str = "mariadb",
     server: str | None = None,
+    source_name: str | None = None,
 ) -> Snapshot:
     """Build `out` and `<out>.json` from an SQL dump; raises BadSnapshot. Neither file may be there before.
 
-    `probe_expect` None: what the probe answers now is what it is expected to answer later.
+    `probe_expect` None: what the probe answers now is what it is expected to answer later. `source_name`: in the
+    description instead of the name of the dump.
     """
     source, out = Path(source_sql), Path(out)
     if backend not in BACKENDS:
@@ -89,7 +91,7 @@ def build_snapshot(
             backend=backend,
             probe={"sql": probe_sql, "expect": str(answer)},
             run_range=run_range,
-            source=source.name,
+            source=source_name or source.name,
             built_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             server_version=version,
         )
