@@ -199,6 +199,13 @@ class AnnounceSection(Section):
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 20.0
 
 
+class InputsSection(Section):
+    """Inputs of a job are looked at from here before it enters a bundle."""
+
+    quiet_s: Seconds = 10.0
+    wait_s: Seconds = 3600.0
+
+
 class RetentionSection(Section):
     """How long the directory of a settled bundle is kept."""
 
@@ -244,3 +251,4 @@ class Config(Section):
     retention: RetentionSection = RetentionSection()
     announce: AnnounceSection = AnnounceSection()
     rotation: RotationSection = RotationSection()
+    inputs: InputsSection = InputsSection()

@@ -374,6 +374,31 @@ class Evidence(Protocol):
     def remove(self, bundle_id: BundleId) -> Done | Failure: ...
 
 
+# --- inputs of jobs ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InputSeen:
+    """Inputs of one job: their sizes, or the first `trouble` (a definite no), or why it is not known."""
+
+    sizes: tuple[int, ...]
+    trouble: str = ""
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InputsSeen:
+    """One look at the inputs of several jobs."""
+
+    jobs: Mapping[PandaId, InputSeen]
+
+
+class Inputs(Protocol):
+    """Input files of jobs, as the edge sees them."""
+
+    def look(self, paths: Mapping[PandaId, Sequence[str]]) -> InputsSeen: ...
+
+
 # --- credentials ----------------------------------------------------------------------------------------------
 
 

@@ -254,6 +254,19 @@ class WithdrawCredential:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtInputs:
+    """Look at the inputs of jobs in the pool of a queue."""
+
+    queue: str
+    paths: Mapping[PandaId, tuple[str, ...]]
+    barrier = Barrier.NOTHING
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("inputs", self.queue)
+
+
+@dataclass(frozen=True, slots=True)
 class LinkOutputs:
     """Give the outputs of an orphan a second link under the names that its new PandaID declares."""
 
@@ -309,6 +322,7 @@ Action = (
     | WriteClosed
     | WriteCommands
     | LookAtCredential
+    | LookAtInputs
     | DeliverCredential
     | WithdrawCredential
     | LinkOutputs

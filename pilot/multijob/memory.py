@@ -41,6 +41,20 @@ class Reported:
 
 
 @dataclass(slots=True)
+class InputLook:
+    """What the looks at a pooled job's inputs brought: their sizes since `steady_s`, or a trouble since `trouble_s`."""
+
+    first_s: float
+    at_s: float = float("-inf")
+    sizes: tuple[int, ...] = ()
+    steady_s: float = 0.0
+    good: bool = False
+    trouble: str = ""
+    trouble_s: float = 0.0
+    unknown: str = ""
+
+
+@dataclass(slots=True)
 class Alarm:
     """Something a person should know. Cleared by the code that raised it."""
 
@@ -92,6 +106,8 @@ class Memory:
     doors: dict[BundleId, int] = field(default_factory=dict)
     cancels_asked: dict[BatchId, float] = field(default_factory=dict)
     commands: dict[BundleId, frozenset[PandaId]] = field(default_factory=dict)
+    # jobs in pools, until they leave them
+    inputs: dict[PandaId, InputLook] = field(default_factory=dict)
     # reporting and fetching; `fetched`: the commit that makes a job's fetch durable, until it is
     fetched: dict[PandaId, int] = field(default_factory=dict)
     reported: dict[PandaId, Reported] = field(default_factory=dict)

@@ -398,4 +398,7 @@ class Limits:
     task_failed_max: int = 32
     task_probe_s: float = 3600.0
     task_probe_max_s: float = 86400.0
+    # inputs of a job: of the same size for so long, or waited for so long
+    input_quiet_s: float = 0.0
+    input_wait_s: float = 3600.0
     once: bool = False

@@ -6,7 +6,9 @@ They are not with the node's because a node reads no more code at its start than
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,6 +41,12 @@ class RemoveTree(NamedTuple):
 
 class Size(NamedTuple):
     """Replies the size in bytes."""
+
+    path: str
+
+
+class Inspect(NamedTuple):
+    """Replies the size of a regular file that can be opened for reading; never waits for a pipe or device."""
 
     path: str
 
@@ -96,6 +104,17 @@ def _size(operation: Size) -> int:
     return os.stat(operation.path).st_size
 
 
+def _inspect(operation: Inspect) -> int:
+    fd = os.open(operation.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        found = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", operation.path)
+    return found.st_size
+
+
 def _read_bytes(operation: ReadBytes) -> bytes:
     with open(operation.path, "rb") as source:
         source.seek(operation.offset)
@@ -111,6 +130,7 @@ _OPERATIONS: dict[type, Callable[[Any], Any]] = {
     Rename: _rename,
     RemoveTree: _remove_tree,
     Size: _size,
+    Inspect: _inspect,
     ReadBytes: _read_bytes,
     SameFile: _same_file,
 }

@@ -24,6 +24,7 @@ from pilot.multijob.actions import (
     LinkOutputs,
     ListBatchJobs,
     LookAtCredential,
+    LookAtInputs,
     MakeClaim,
     PrepareBundle,
     ReadEvidence,
@@ -51,6 +52,7 @@ from pilot.multijob.events import (
     RoundWon,
     SubmitRefused,
 )
+from pilot.multijob.inputs import recognise_inputs
 from pilot.multijob.lines import recognise_evidence
 from pilot.multijob.listing import recognise_listing
 from pilot.multijob.memory import Memory
@@ -99,6 +101,8 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
             pass
         case LookAtCredential():
             note_credential(memory, action.server, outcome, now.utc, now.mono_s, limits)
+        case LookAtInputs():
+            yield from recognise_inputs(state, memory, outcome, answer.asked_at_s, now.utc, limits)
         case FetchJobs():
             yield from _fetched(state, memory, action, outcome, now, limits)
         case ReportJobs():
@@ -287,6 +291,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             | ListBatchJobs()
             | ReadEvidence()
             | LookAtCredential()
+            | LookAtInputs()
             | AnswerCommand()
         ):
             raise AssertionError("answered elsewhere")

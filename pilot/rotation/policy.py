@@ -68,10 +68,10 @@ def held_fetch(state: State, memory: Memory, queue: QueueSpec, now: Now, limits:
         return unusable
     pooled = len(state.pools.get(queue.name, {}))
     if pooled >= 2 * pool_depth(queue, limits):
-        waiting = sum(choose_jobs(state, queue, now.utc, limits).held.values())
+        waiting = choose_jobs(state, memory, queue, now.utc, limits).waiting
         return f"{pooled} jobs in the pool, {waiting} of them of tasks that are tried first or stopped"
     capped = capped_queue(queue) and held_by_cap(
-        state, queue, choose_jobs(state, queue, now.utc, limits).jobs, now
+        state, queue, choose_jobs(state, memory, queue, now.utc, limits).jobs, now
     )
     if capped:
         return capped
@@ -122,7 +122,7 @@ def decide_fetch(
     missing = depth - pooled
     if missing <= 0:
         # Jobs of tasks that must wait keep no others out, but no more of them pile up than a pool holds.
-        waiting = sum(choose_jobs(state, queue, now.utc, limits).held.values())
+        waiting = choose_jobs(state, memory, queue, now.utc, limits).waiting
         missing = min(missing + waiting, 2 * depth - pooled)
     if missing <= 0 or queue.wanted <= 0 or memory.waiting(("fetch", queue.name), now.mono_s):
         return
@@ -182,7 +182,7 @@ def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: 
     pause = held_fruitless(memory, queue.name, now, limits)
     if pause is not None:
         return pause
-    choice = choose_jobs(state, queue, now.utc, limits)
+    choice = choose_jobs(state, memory, queue, now.utc, limits)
     if not choice.jobs:
         return choice.reason()
     if len(choice.jobs) < queue.bundle_jobs and choice.canary is None:

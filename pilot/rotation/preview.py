@@ -24,7 +24,7 @@ def preview(state: State, limits: Limits, queue: QueueSpec, now: Now) -> str:
     waiting = len(state.pools.get(queue.name, {}))
     if not waiting:
         _fill_with_examples(state, limits, queue, now)
-    choice = choose_jobs(state, queue, now.utc, limits)
+    choice = choose_jobs(state, None, queue, now.utc, limits)
     if not choice.jobs:
         return f"queue {queue.name}: no bundle can be made now: {choice.reason()}\n"
     packing = next_packing(state, queue, choice.jobs)

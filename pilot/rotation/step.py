@@ -17,7 +17,8 @@ from pilot.multijob.apply import apply
 from pilot.multijob.codec import encode
 from pilot.multijob.credential import looks_due
 from pilot.multijob.decide import cancel_batch_job, decide_bundle, kept_quiet
-from pilot.multijob.events import BundlePlanned, BundleSettled, Event, JobFetched
+from pilot.multijob.events import BundlePlanned, BundleSettled, Event, JobBound, JobFetched, JobJudged
+from pilot.multijob.inputs import decide_looks
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
@@ -67,7 +68,11 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
         memory.recorded += 1
         if isinstance(event, JobFetched):
             memory.fetched[event.job.panda_id] = memory.recorded
+        elif isinstance(event, JobJudged | JobBound):
+            memory.inputs.pop(event.panda_id, None)
         elif isinstance(event, BundlePlanned):
+            for panda_id in state.bundles[event.bundle_id].job_ids:
+                memory.inputs.pop(panda_id, None)
             memory.next_start_s = view.now.mono_s + pause_after(event.bundle_id, limits)
         elif isinstance(event, BundleSettled):
             bundle = state.bundles[event.bundle_id]
@@ -113,6 +118,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
         yield from decide_hold(state, queue, now)
         note_caps(state, memory, queue, now.utc, now.mono_s)
         yield from decide_tasks(state, memory, queue, now.utc, now.mono_s, limits)
+        yield from decide_looks(state, memory, queue.name, now.mono_s, limits)
         yield from decide_fetch(state, memory, queue, now, limits)
     yield from decide_plans(state, memory, now, limits, dict(zip(limits.queues, view.tags, strict=False)))
     for queue in limits.queues.values():

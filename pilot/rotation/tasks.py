@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 from pilot.multijob.events import Event, TaskStopped
+from pilot.multijob.inputs import held_by_inputs
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, QueueSpec, State, TaskRecord
 from pilot.ports import PandaId
@@ -26,12 +27,13 @@ class Choice:
     """Jobs for the next bundle, oldest first, never more than it holds.
 
     `canary`: the task that this bundle tries, and nothing else is in it. `held`: jobs of the pool that must wait, by
-    reason.
+    reason; `waiting` of them for their task.
     """
 
     jobs: tuple[PandaId, ...]
     canary: str | None
     held: dict[str, int]
+    waiting: int
 
     def reason(self) -> str:
         """Why nothing is chosen of a pool that is not empty."""
@@ -43,18 +45,22 @@ def task_id(task: str) -> str:
     return f"t{zlib.crc32(task.encode()):08x}"
 
 
-def choose_jobs(state: State, queue: QueueSpec, utc: str, limits: Limits) -> Choice:
-    """The jobs that the next bundle of this queue is made of."""
+def choose_jobs(state: State, memory: Memory | None, queue: QueueSpec, utc: str, limits: Limits) -> Choice:
+    """The jobs that the next bundle of this queue is made of. `memory` None: what was seen of inputs is not known."""
     chosen: list[PandaId] = []
     held: dict[str, int] = {}
     canary: str | None = None
     known: dict[str | None, tuple[bool, str | None]] = {}
-    most = queue.bundle_jobs
+    most, waiting = queue.bundle_jobs, 0
     for panda_id in state.pools.get(queue.name, {}):
         task = state.jobs[panda_id].task
         if task not in known:
             known[task] = standing(state, task, utc, limits)
         tries, reason = known[task]
+        if reason is not None:
+            waiting += 1
+        elif memory is not None:
+            reason = held_by_inputs(state, memory, panda_id)
         if reason is not None:
             held[reason] = held.get(reason, 0) + 1
         elif len(chosen) < most:
@@ -62,7 +68,7 @@ def choose_jobs(state: State, queue: QueueSpec, utc: str, limits: Limits) -> Cho
                 canary, most = task, min(most, canary_jobs(queue, limits))
             if task == canary or (canary is None and not tries):
                 chosen.append(panda_id)
-    return Choice(tuple(chosen), canary, held)
+    return Choice(tuple(chosen), canary, held, waiting)
 
 
 def canary_jobs(queue: QueueSpec, limits: Limits) -> int:

@@ -42,7 +42,7 @@ def decide_plans(
     for _ in range(len(ready) if room is None else min(room, len(ready))):
         queue = pick_turn(state.deficits, left)
         left.remove(queue)
-        choice = choose_jobs(state, queue, now.utc, limits)
+        choice = choose_jobs(state, memory, queue, now.utc, limits)
         packing = next_packing(state, queue, choice.jobs)
         nodes = tuple(tuple(job.panda_id for job in node) for node in packing.nodes)
         cost = len(nodes) * packing.walltime_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pilot.multijob.decide import held_submit
+from pilot.multijob.inputs import held_by_inputs
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import (
     Bundle,
@@ -71,8 +72,9 @@ def _job(state: State, memory: Memory, record: JobRecord, now: Now, limits: Limi
                 lines = [f"{head}: its queue {record.queue} is not in the config"]
             else:
                 place = list(state.pools[record.queue]).index(panda_id) + 1
-                tried = standing(state, record.task, now.utc, limits)[1]
-                reason = tried or _held(state, memory, queue, now, limits) or "the next tick makes a bundle"
+                reason = standing(state, record.task, now.utc, limits)[1]
+                reason = reason or held_by_inputs(state, memory, panda_id)
+                reason = reason or _held(state, memory, queue, now, limits) or "the next tick makes a bundle"
                 lines = [
                     f"{head}, number {place} in the pool of {record.queue}, waits for a bundle: {reason}"
                 ]

@@ -31,6 +31,7 @@ from pilot.multijob.actions import (
     LinkOutputs,
     ListBatchJobs,
     LookAtCredential,
+    LookAtInputs,
     MakeClaim,
     PrepareBundle,
     ReadEvidence,
@@ -43,6 +44,7 @@ from pilot.multijob.actions import (
     WriteCommands,
 )
 from pilot.multijob.evidence import FileEvidence
+from pilot.multijob.inputfiles import FileInputs
 from pilot.multijob.model import (
     CredentialRule,
     Limits,
@@ -54,7 +56,7 @@ from pilot.multijob.model import (
 )
 from pilot.multijob.packing import planned_slots
 from pilot.panda.dialect import make_job_source
-from pilot.ports import BatchRequest, CredentialKind, Credentials, Done, JobSource
+from pilot.ports import BatchRequest, CredentialKind, Credentials, Done, Inputs, JobSource
 from pilot.windows import parse_window
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -150,6 +152,8 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         blind_after_s=max(900.0, 3 * batch.listing_every_s),
         fruitless_wait_s=config.rotation.fruitless_wait_s,
         fruitless_wait_max_s=config.rotation.fruitless_wait_max_s,
+        input_quiet_s=config.inputs.quiet_s,
+        input_wait_s=config.inputs.wait_s,
         canary_nodes=config.rotation.canary_nodes,
         task_window=config.rotation.task_window,
         task_failed_max=config.rotation.task_failed_max,
@@ -231,6 +235,7 @@ class Ports:
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
     # takes the answer to a command (serial, done, lines) to the person who gave it
     tell: Callable[[int, bool, tuple[str, ...]], Any] = lambda serial, done, lines: Done()
+    inputs: Inputs = field(default_factory=FileInputs)
 
 
 def make_batch(config: Config) -> BatchCli:
@@ -304,6 +309,7 @@ def lane_specs(config: Config) -> tuple[LaneSpec, ...]:
         LaneSpec("evidence-read", EVIDENCE_READERS),
         LaneSpec("evidence-write"),
         LaneSpec("credentials"),
+        LaneSpec("inputs"),
         LaneSpec("control"),
         *fetch,
         *report,
@@ -338,6 +344,8 @@ def make_route(ports: Ports, bundle_dir: Callable[[str], str]) -> Callable[[Acti
                 return Route("control", lambda: ports.tell(action.serial, action.done, action.lines))
             case LookAtCredential():
                 return Route("credentials", ports.credentials[action.server].current)
+            case LookAtInputs():
+                return Route("inputs", lambda: ports.inputs.look(action.paths))
             case DeliverCredential():
                 deliver = ports.credentials[action.server].deliver
                 return Route("credentials", lambda: deliver(action.target))
@@ -382,6 +390,7 @@ def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
             | ListBatchJobs()
             | ReadEvidence()
             | LookAtCredential()
+            | LookAtInputs()
             | DeliverCredential()
             | WithdrawCredential()
             | AnswerCommand()

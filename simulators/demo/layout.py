@@ -169,6 +169,7 @@ def pilot_config(
         },
         "protocol": {"visible_s": 0.2, "poll_s": 1.0, "kill_s": 2.0, "grace_s": 10.0, "margin_s": 20.0},
         "caldb": {"backend": backend, "snapshot": str(snapshot)},
+        "inputs": {"quiet_s": 1.0},
         "servers": [
             {"name": "panda-v1", "url": url, "dialect": "v1", "timeout_s": 30.0},
             {"name": "panda-legacy", "url": url, "dialect": "legacy", "timeout_s": 30.0},

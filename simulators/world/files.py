@@ -335,7 +335,7 @@ class VirtualFiles:
         found = self._content(client, operation.path, self._opened(client, operation.path))
         return found[operation.offset : operation.offset + operation.at_most]
 
-    def _size(self, client: str, operation: operations.Size) -> int:
+    def _size(self, client: str, operation: operations.Size | operations.Inspect) -> int:
         return len(self._content(client, operation.path, self._opened(client, operation.path)))
 
     def _sum(self, client: str, operation: files.Sum) -> files.Copied:
@@ -371,6 +371,7 @@ _OPERATIONS: dict[type, Callable[[VirtualFiles, str, Any], Any]] = {
     operations.Rename: VirtualFiles._rename,
     operations.RemoveTree: VirtualFiles._remove_tree,
     operations.Size: VirtualFiles._size,
+    operations.Inspect: VirtualFiles._size,
     operations.ReadBytes: VirtualFiles._read_bytes,
     operations.SameFile: VirtualFiles._same_file,
 }

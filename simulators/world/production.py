@@ -145,7 +145,7 @@ class Production:
             attempts = [self._attempt(self.steps[i], number) for i in plan.step_ids]
             self.batches[number] = batch = Batch(number, server, attempts)
             self.boundary()
-            answer = self._sinks[server].submit([_job(attempt) for attempt in attempts])
+            answer = self._sinks[server].submit([_job(attempt, self.steps) for attempt in attempts])
             self.boundary()
             self._answered(batch, answer)
 
@@ -299,13 +299,25 @@ def _open(batch: Batch) -> list[Attempt]:
     return [a for a in batch.attempts if a.panda_id is None and a.ended is None]
 
 
-def _job(attempt: Attempt) -> PandaJob:
+def _chunk_lfn(step: Step, number: int) -> str:
+    """Name of the mDST of one attempt."""
+    return f"mDST-{abs(step.run)}-{step.number}-3-8.a{number}.root"
+
+
+def _inputs(step: Step, steps: Mapping[int, Step]) -> str:
+    """What a merge reads: the outputs of its chunks' accepted attempts, where the experiment puts them."""
+    merged = ((steps[number], steps[number].accepted) for number in step.inputs)
+    names = [f"/out/p/s/mDST.chunks/{_chunk_lfn(s, a.number)}" for s, a in merged if a is not None]
+    return f"PRODSYS_INPUTS={':'.join(names)} " if names else ""
+
+
+def _job(attempt: Attempt, steps: Mapping[int, Step]) -> PandaJob:
     step, number = attempt.step, attempt.number
     if step.kind is StepKind.RECONSTRUCT:
-        lfn, transformation = f"mDST-{abs(step.run)}-{step.number}-3-8.a{number}.root", "mass production"
+        lfn, transformation = _chunk_lfn(step, number), "mass production"
     else:
         lfn, transformation = f"mDST-{step.run}-3-8.a{number}.root.{step.chunk:03d}", "merging mdst"
-    words = f"PRODSYS_WORK={step.work} PRODSYS_NEVENTS={step.n_events} {SOFTWARE} reco --raw x"
+    words = f"PRODSYS_WORK={step.work} PRODSYS_NEVENTS={step.n_events} {_inputs(step, steps)}{SOFTWARE} reco --raw x"
     outputs = (OutputFile(lfn), OutputFile(f"l-{step.work}.a{number}.job.log.tgz", "log"))
     return PandaJob(
         attempt.job_name,

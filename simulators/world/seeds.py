@@ -126,6 +126,7 @@ def _limits(chance: Random) -> Limits:
         live_max=caps.choice((None, 2, 3)),
         spacing_s=caps.choice((0.0, 60.0)),
         jitter=1.0,
+        input_quiet_s=caps.choice((0.0, 30.0)),
         canary_nodes=caps.choice((None, 1)),
         task_window=caps.choice((12, 64)),
         task_failed_max=6,

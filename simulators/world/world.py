@@ -24,6 +24,7 @@ from pilot.multijob.apply import apply, replay
 from pilot.multijob.codec import decode, encode
 from pilot.multijob.events import BundleCancelled, Event
 from pilot.multijob.evidence import FileEvidence
+from pilot.multijob.inputfiles import FileInputs
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, Limits, State
 from pilot.multijob.node.files import run_steps
@@ -326,6 +327,7 @@ class World:
             store=EpochStore(self.journal, daemon.number, older),
             # the lanes let each operation take its own time
             evidence=replace(daemon.evidence, run=lambda steps: steps),
+            inputs=FileInputs(lambda steps: steps),
             batch=_Batch(self.batch.client(), self),
             sources={name: wire.client(self.dialects[name]) for name, wire in self.wires.items()},
         )

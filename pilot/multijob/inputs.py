@@ -1,0 +1,114 @@
+"""Inputs are looked at from the edge before a job enters a bundle: there, readable, not empty, not growing. Pure.
+
+The look itself is made by a lane; what it brings is a value in a later tick. A job whose inputs are bad ends with a
+code of its own (1103, uncharged) and takes no slot. What cannot be looked at is unknown: the job waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from pilot.experiments.jobtext import BadJobText, parse_job_text
+from pilot.multijob.actions import LookAtInputs
+from pilot.multijob.events import Event, JobJudged
+from pilot.multijob.memory import InputLook, Memory
+from pilot.multijob.model import JobState, Limits, Outcome, State
+from pilot.multijob.verdict import failed
+from pilot.ports import InputSeen, InputsSeen, PandaId
+
+# One look of the lane: enough for a bundle in a few looks, little enough to answer within seconds.
+JOBS_AT_ONCE, PATHS_AT_ONCE = 128, 1024
+
+
+@lru_cache(maxsize=8192)
+def inputs_of(job_pars: str) -> tuple[str, ...]:
+    """Paths that the job parameters name as inputs."""
+    try:
+        return parse_job_text(job_pars).inputs
+    except BadJobText:
+        return ()
+
+
+def held_by_inputs(state: State, memory: Memory, panda_id: PandaId) -> str | None:
+    """Why the inputs of a job in the pool keep it from a bundle, None if they do not."""
+    if not inputs_of(state.jobs[panda_id].job.job_pars):
+        return None
+    look = memory.inputs.get(panda_id)
+    if look is None:
+        return "their inputs have not been looked at yet"
+    if look.good:
+        return None
+    if look.unknown:
+        return "their inputs cannot be looked at"
+    return (
+        "an input is missing, it is looked for again"
+        if look.trouble
+        else "it is seen whether an input still grows"
+    )
+
+
+def decide_looks(
+    state: State, memory: Memory, queue: str, now_s: float, limits: Limits
+) -> Iterator[LookAtInputs]:
+    """Look at the inputs of jobs in the pool of this queue, the oldest first."""
+    if memory.waiting(("inputs", queue), now_s):
+        return
+    paths: dict[PandaId, tuple[str, ...]] = {}
+    count = 0
+    for panda_id in state.pools.get(queue, {}):
+        look = memory.inputs.get(panda_id)
+        if look is not None and (look.good or now_s < look.at_s + again_s(limits)):
+            continue
+        names = inputs_of(state.jobs[panda_id].job.job_pars)
+        if not names:
+            continue
+        if paths and (len(paths) >= JOBS_AT_ONCE or count + len(names) > PATHS_AT_ONCE):
+            break
+        paths[panda_id] = names
+        count += len(names)
+    if paths:
+        yield LookAtInputs(queue, paths)
+
+
+def again_s(limits: Limits) -> float:
+    """Between two looks at the inputs of one job."""
+    return max(limits.input_quiet_s, 1.0)
+
+
+def recognise_inputs(
+    state: State, memory: Memory, seen: InputsSeen, asked_s: float, utc: str, limits: Limits
+) -> Iterator[Event]:
+    """Events of one look. `asked_s`: when it was asked for."""
+    for panda_id, found in seen.jobs.items():
+        record = state.jobs.get(panda_id)
+        if record is None or record.state is not JobState.POOLED:
+            memory.inputs.pop(panda_id, None)
+            continue
+        look = memory.inputs.setdefault(panda_id, InputLook(asked_s))
+        reason = _note(look, found, asked_s, limits)
+        if reason is not None:
+            verdict = failed(limits.experiment.codes["input-missing"], reason)
+            yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+
+
+def _note(look: InputLook, found: InputSeen, asked_s: float, limits: Limits) -> str | None:
+    """Remember what was seen; why the job must end now, None if it need not."""
+    look.at_s, look.unknown = asked_s, found.unknown
+    if found.unknown:
+        return None
+    if found.trouble:
+        if not look.trouble:
+            look.trouble_s = asked_s
+        look.trouble, look.sizes = found.trouble, ()
+        # A file that another host has just written is seen after visible_s at the latest.
+        waited_s = asked_s - look.trouble_s
+        return f"{found.trouble} (for {waited_s:.0f} s)" if waited_s >= limits.protocol.visible_s else None
+    look.trouble = ""
+    if found.sizes != look.sizes:
+        look.sizes, look.steady_s = found.sizes, asked_s
+    look.good = asked_s - look.steady_s >= limits.input_quiet_s
+    waited_s = asked_s - look.first_s
+    if not look.good and waited_s >= limits.input_wait_s:
+        return f"an input still grows after {waited_s:.0f} s"
+    return None
