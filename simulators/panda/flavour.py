@@ -20,18 +20,22 @@ class BatchIdRule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """`pickled_ids`: killJobs reads pickled ids only, and its database locking fails for every job (PostgreSQL)."""
+    """`pickled_ids`: killJobs reads pickled ids only, and its database locking fails for every job (PostgreSQL).
+
+    `decimals`: numbers of the database cannot be rendered as JSON (PostgreSQL).
+    """
 
     name: str
     legacy: bool
     v1: bool
     batch_id: BatchIdRule
     pickled_ids: bool
+    decimals: bool = False
 
 
 FLAVOURS: Mapping[str, Flavour] = {
     "both": Flavour("both", True, True, BatchIdRule.ENDS, False),
-    "0.8.1": Flavour("0.8.1", True, True, BatchIdRule.FAILS, True),
+    "0.8.1": Flavour("0.8.1", True, True, BatchIdRule.FAILS, True, True),
     "1.0.4": Flavour("1.0.4", False, True, BatchIdRule.FAILS, False),
     "2018": Flavour("2018", True, False, BatchIdRule.ABSENT, False),
 }

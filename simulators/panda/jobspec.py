@@ -34,6 +34,20 @@ FILE_ATTRIBUTES: tuple[str, ...] = tuple(
 )
 
 
+def render_record(record: Mapping[str, Any]) -> list[Any]:
+    """A job's record by name -> the positional list that clients read, with its files and their owner at the end."""
+    files = [[*(_positional(entry.get(name)) for name in FILE_ATTRIBUTES), None] for entry in record["Files"]]
+    return [*(_positional(record.get(name)) for name in ATTRIBUTES), files]
+
+
+def _positional(value: Any) -> Any:
+    """Unset is the text NULL; a time is what clients make a datetime of."""
+    if isinstance(value, dict):
+        text = str(value["__datetime__"]).replace("T", " ")
+        return {"_datetime_object": text if "." in text else f"{text}.000000"}
+    return "NULL" if value is None else value
+
+
 class BadJobList(Exception):
     """What a submitter sent is no list of jobs."""
 

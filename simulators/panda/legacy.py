@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from simulators.panda.job import job_dictionary
-from simulators.panda.jobspec import BadJobList, parse_jobs
+from simulators.panda.job import describe, job_dictionary
+from simulators.panda.jobspec import BadJobList, parse_jobs, render_record
 from simulators.panda.model import PandaModel
+from simulators.panda.pickles import BadPickle, parse_pickle, render_pickle
 from simulators.panda.rules import PILOT_STATES, DatabaseTrouble, Wish
 from simulators.panda.settings import Caller
 from simulators.panda.updates import BY_LEGACY, kept_fields
-from simulators.panda.v1 import NO_PILOT_ROLE, statuses
+from simulators.panda.v1 import DESCRIBE_MAX, NO_PILOT_ROLE, statuses
 
 GET_JOB = frozenset(
     """siteName prodSourceLabel nJobs node mem diskSpace cpu computingElement timeout workingGroup countryGroup
@@ -164,24 +165,57 @@ def _ids(call: Call, separator: str | None) -> list[str]:
 
 
 def submit_jobs(model: PandaModel, call: Call) -> Reply:
-    """submitJobs with JSON text; answered as JSON (pickled jobs are not served)."""
+    """submitJobs: pickled jobs, or JSON text where it is no pickle; answered as a pickle unless JSON is accepted."""
+    text = str(call.parameters.get("jobs", ""))
     try:
-        jobs = parse_jobs(json.loads(str(call.parameters.get("jobs", ""))))
+        jobs = parse_jobs(_unpickled(text, json.loads))
     except (ValueError, RecursionError, BadJobList):
-        return Reply(200, json.dumps("ERROR: jobs cannot be read"), True)
-    return Reply(200, json.dumps([list(item) for item in model.submit(jobs, call.caller.subject)]), True)
+        return _listed(call, "ERROR: jobs cannot be read")
+    return _listed(call, model.submit(jobs, call.caller.subject))
+
+
+def _unpickled(text: str, otherwise: Callable[[str], Any]) -> Any:
+    try:
+        return parse_pickle(text)
+    except BadPickle:
+        return otherwise(text)
+
+
+def _listed(call: Call, value: Any) -> Reply:
+    if call.json_wanted:
+        return Reply(200, json.dumps(value), True)
+    return Reply(200, render_pickle(value))
+
+
+def get_job_status(model: PandaModel, call: Call) -> Reply:
+    """getJobStatus with ids as JSON text: positional records where no pickle is wanted, else records by name.
+
+    On PostgreSQL the real server cannot render them; a job that is not known is a server error in any case.
+    """
+    ids = json.loads(str(call.parameters.get("ids", "")))
+    jobs = [model.shown(panda_id) for panda_id in ids[:DESCRIBE_MAX] if isinstance(panda_id, int)]
+    if "no_pickle" in call.parameters and None in jobs:
+        return Reply(500, "'NoneType' object has no attribute 'dump_to_json_serializable'")
+    if model.flavour.decimals:
+        return Reply(500, "Object of type Decimal is not JSON serializable")
+    known = [None if job is None else describe(job, model.epoch_s) for job in jobs]
+    if "no_pickle" in call.parameters:
+        return Reply(200, json.dumps([render_record(record) for record in known if record is not None]))
+    return Reply(200, json.dumps(known), True)
 
 
 def order_ends(model: PandaModel, call: Call) -> Reply:
-    """killJobs: pickled ids in the flavours that read nothing else (where it fails for all), else JSON."""
+    """killJobs: pickled ids, and JSON where the flavour reads it too. With PostgreSQL it fails for every job."""
     text = str(call.parameters.get("ids", ""))
     code = call.parameters.get("code")
+    pickled = _PICKLED_IDS.fullmatch(text) is not None
     if model.flavour.pickled_ids:
-        if not _PICKLED_IDS.fullmatch(text):
+        if not pickled:
             return Reply(500, f"invalid load key, '{text[:1]}'.")
-        return Reply(200, "(lp0\n" + "I00\na" * text.count("I") + ".")
-    found = [isinstance(item, int) and model.order_end(item, code) for item in json.loads(text)]
-    return Reply(200, json.dumps(found), True)
+        return Reply(200, render_pickle([False] * text.count("I")))
+    ids = parse_pickle(text) if pickled else json.loads(text)
+    found = [isinstance(item, int) and model.order_end(item, code) for item in ids]
+    return Reply(200, render_pickle(found)) if pickled else Reply(200, json.dumps(found), True)
 
 
 def is_alive(model: PandaModel, call: Call) -> Reply:
@@ -211,6 +245,7 @@ METHODS: Mapping[str, Callable[[PandaModel, Call], Reply]] = {
     "updateJob": update_job,
     "updateJobsInBulk": update_jobs_in_bulk,
     "getStatus": get_status,
+    "getJobStatus": get_job_status,
     "checkJobStatus": check_job_status,
     "submitJobs": submit_jobs,
     "killJobs": order_ends,
