@@ -120,12 +120,18 @@ class Server:
         self._user = user_for(plan.directory)
         self.address = Address(os.path.join(plan.directory, "s.sock"))
         self.process: Optional[subprocess.Popen[bytes]] = None
+        self._listener: Optional[socket.socket] = None
         reason = plans.check_socket_path(self.address.socket)
         if reason is not None:
             raise KeeperFailed(reason)
 
     def start(self, new_port: bool) -> None:
         """Start it and wait until it answers the probe rightly. Raises KeeperFailed."""
+        self.spawn(new_port)
+        self.await_answer()
+
+    def spawn(self, new_port: bool) -> None:
+        """Start it; of its data only the system tables need be there."""
         plan = self._plan
         if plan.access == "tcp" and (new_port or self.address.port is None):
             self.address = Address(self.address.socket, _free_port())
@@ -133,20 +139,25 @@ class Server:
         notify = os.path.join(plan.directory, "notify")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(notify)
-        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listener:
-            listener.bind(notify)
-            give_to(self._user, plan.directory)
-            self.process = subprocess.Popen(
-                plans.server_argv(
-                    self._executable, self._share, plan.directory, self.address.port, self._user
-                ),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd=plan.directory,
-                env={"NOTIFY_SOCKET": notify, "PATH": os.defpath, "LANG": "C"},
-                preexec_fn=die_with_keeper,
-            )
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._listener.bind(notify)
+        give_to(self._user, plan.directory)
+        self.process = subprocess.Popen(
+            plans.server_argv(self._executable, self._share, plan.directory, self.address.port, self._user),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=plan.directory,
+            env={"NOTIFY_SOCKET": notify, "PATH": os.defpath, "LANG": "C"},
+            preexec_fn=die_with_keeper,
+        )
+
+    def await_answer(self) -> None:
+        """All data are there: wait until it answers the probe rightly. Raises KeeperFailed."""
+        assert self._listener is not None
+        with contextlib.closing(self._listener) as listener:
+            self._listener = None
+            give_to(self._user, os.path.join(self._plan.directory, "dd"))
             self._await_ready(listener)
         self._probe()
 
@@ -178,6 +189,9 @@ class Server:
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL; returns when it is gone."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
@@ -317,13 +331,17 @@ def _keep_file(plan: KeeperPlan, wake: Wake, say: Callable[..., None], started: 
 
 
 def _keep_server(plan: KeeperPlan, wake: Wake, say: Callable[..., None], started: float) -> None:
-    _check_sum(plan, unpack_snapshot(plan.snapshot, os.path.join(plan.directory, "dd")))
     server = Server(plan, wake)
     deaths, answered = 0, False
     try:
+        # It starts while the calibrations are still on their way, and is asked nothing before their checksum is right.
+        data = os.path.join(plan.directory, "dd")
+        _check_sum(plan, unpack_snapshot(plan.snapshot, data, lambda: server.spawn(new_port=True)))
         while not wake.stopping:
             try:
-                server.start(new_port=not answered)
+                if server.process is None or deaths:
+                    server.spawn(new_port=not answered)
+                server.await_answer()
                 environment = plans.payload_environment(plan.backend, plan.directory, server.address)
                 assert server.process is not None
                 ready_s = round(time.monotonic() - started, 3)

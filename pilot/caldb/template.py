@@ -173,11 +173,12 @@ def _one_account(connection: Connection) -> None:
 
 
 def _pack(data: Path, out: Path) -> None:
-    """One uncompressed tar, names sorted, nothing of the building machine in it."""
+    """One uncompressed tar, names sorted, calibrations last, nothing of the building machine in it."""
     with out.open("xb", buffering=COPY_BYTES) as file:
         with tarfile.open(fileobj=file, mode="w|", bufsize=COPY_BYTES, format=tarfile.GNU_FORMAT) as tar:
-            for path in sorted(data.rglob("*")):
-                entry = tarfile.TarInfo(str(path.relative_to(data)))
+            names = sorted(path.relative_to(data) for path in data.rglob("*"))
+            for name in sorted(names, key=lambda name: name.parts[0] == plans.DATABASE):
+                path, entry = data / name, tarfile.TarInfo(str(name))
                 if path.is_dir():
                     entry.type, entry.mode = tarfile.DIRTYPE, 0o700
                     tar.addfile(entry)
