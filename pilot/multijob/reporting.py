@@ -166,6 +166,7 @@ def recognise_acks(
                 _not_held(memory, update.panda_id)
             elif not (record.kill_ordered or record.orphaned):
                 memory.questioned[update.panda_id] = record.queue
+                memory.compared.pop(update.panda_id, None)
                 _compare(state, memory, limits.queues[record.queue].server, now_s, limits)
 
 

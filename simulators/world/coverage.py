@@ -14,9 +14,14 @@ from typing import get_args
 
 from pilot.multijob.actions import Action
 from pilot.multijob.apply import apply
-from pilot.multijob.events import Event
+from pilot.multijob.events import ClaimSeen, Event, JobBound
 from pilot.multijob.model import State
-from simulators.world.world import Daemon
+from simulators.world.filefaults import Wrong
+from simulators.world.nodes import NodeFault, claim_owner
+from simulators.world.world import Daemon, World
+
+# So many questioned at once are a mass.
+MANY = 20
 
 # What no seed can have yet, and why.
 NOT_DRAWN = {
@@ -62,6 +67,19 @@ TRANSITIONS = frozenset(
     }
 )
 
+# What the protocol exists for: each must be seen, or it was never put to the test.
+MOMENTS = frozenset(
+    {
+        "a gate lost its claim",
+        "a claim's own nonce was found after a lost reply",
+        "a torn line was read",
+        "a batch job was requeued",
+        "the end of many jobs was ordered at once",
+        "a bundle was adopted by its claim",
+        "a new PandaID was bound to work that is there",
+    }
+)
+
 
 @dataclass(slots=True)
 class Coverage:
@@ -70,6 +88,7 @@ class Coverage:
     events: Counter[str] = field(default_factory=Counter)
     actions: Counter[str] = field(default_factory=Counter)
     transitions: Counter[str] = field(default_factory=Counter)
+    moments: Counter[str] = field(default_factory=Counter)
     _folded: dict[int, State] = field(default_factory=dict)
 
     def begin(self, daemon: Daemon) -> None:
@@ -80,6 +99,7 @@ class Coverage:
         """One event of a daemon."""
         self.events[type(event).__name__] += 1
         folded = self._folded[daemon.number]
+        self._moment(daemon, folded, event)
         before = _named(folded, event)
         apply(folded, event)
         after = _named(folded, event)
@@ -89,13 +109,41 @@ class Coverage:
             if was != now and not (key[0] == "round" and now is None):
                 self.transitions[f"{key[0]} {was or 'new'} > {now or 'gone'}"] += 1
 
+    def _moment(self, daemon: Daemon, folded: State, event: Event) -> None:
+        if isinstance(event, JobBound):
+            self.moments["a new PandaID was bound to work that is there"] += 1
+        if isinstance(event, ClaimSeen):
+            known = folded.bundles[event.bundle_id].rounds[event.number].batch_ids
+            self.moments["a bundle was adopted by its claim"] += event.claim.batch_id not in known
+        if daemon.memory.kills_held or len(daemon.memory.questioned) >= MANY:
+            self.moments["the end of many jobs was ordered at once"] += 1
+
+    def look(self, world: World) -> None:
+        """What the world's own log says at the end of a run."""
+        directory = world.limits.site.shared_dir + "/bundles"
+        for gate in world.truth.gates:
+            owner = claim_owner(world.shared.text(f"{directory}/{gate.bundle_id}/claim.{gate.round}"))
+            if gate.launch is False and owner is not None and owner != (gate.batch_id, gate.nonce):
+                self.moments["a gate lost its claim"] += 1
+        counted = world.counted
+        self.moments["a claim's own nonce was found after a lost reply"] += counted[Wrong.CLAIM_REPLY_LOST]
+        self.moments["a torn line was read"] += counted[Wrong.TORN]
+        self.moments["a batch job was requeued"] += (
+            counted[NodeFault.REQUEUE] + counted[NodeFault.REQUEUE_SURVIVED]
+        )
+
     def action(self, action: Action) -> None:
         """An action was released."""
         self.actions[type(action).__name__] += 1
 
     def counts(self) -> Mapping[str, Counter[str]]:
         """All counts by what they count."""
-        return {"events": self.events, "actions": self.actions, "transitions": self.transitions}
+        return {
+            "events": self.events,
+            "actions": self.actions,
+            "transitions": self.transitions,
+            "moments": self.moments,
+        }
 
     def differs(self, daemon: Daemon) -> bool:
         """Whether the daemon's state is another one than its events make."""

@@ -32,7 +32,8 @@ class Wrong(StrEnum):
     IO_ERROR = "io-error"
     # the operation happened, and its reply is an error
     REPLY_LOST = "reply-lost"
-    # the following are counted, but are no rules
+    # the following are counted, but are no rules; CLAIM_REPLY_LOST: such a reply, of the link that made a claim
+    CLAIM_REPLY_LOST = "claim-reply-lost"
     LATE = "seen-late"
     BEYOND = "seen-beyond-bound"
     OUTAGE = "outage"

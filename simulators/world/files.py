@@ -131,7 +131,12 @@ class VirtualFiles:
         path = _name(operation)
         self._fail(client, path, Wrong.IO_ERROR)
         reply = _OPERATIONS[type(operation)](self, client, operation)
-        self._fail(client, path, Wrong.REPLY_LOST)
+        try:
+            self._fail(client, path, Wrong.REPLY_LOST)
+        except OSError:
+            if isinstance(operation, files.Link) and "/claim." in operation.target:
+                self.faults.fired(Wrong.CLAIM_REPLY_LOST)
+            raise
         return self.after(client, operation, reply)
 
     def seen(self, client: str, path: str) -> str | None:

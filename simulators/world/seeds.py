@@ -141,6 +141,7 @@ def _limits(chance: Random) -> Limits:
         fetch_retry_max_s=600.0,
         retain_ok_s=6 * 3600.0,
         retain_failed_s=7 * 3600.0,
+        tobekilled_floor=5,
     )
 
 

@@ -18,6 +18,9 @@ from simulators.world.production import Killed
 
 PAGE = "<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
 Work = Callable[[], HttpReply]
+UNDER_WAY = ("starting", "running")
+# A mistake of fewer orders looks like a person's; some of those ordered end by themselves before it is learnt.
+MASS_MIN, MASS_LEFT_MIN = 12, 8
 _FETCH, _REPORT = ("getJob", "acquire_jobs"), ("updateJobsInBulk", "update_jobs_bulk")
 
 
@@ -243,6 +246,49 @@ def person_ends_a_job(site: Site) -> Fault:
     return fault
 
 
+def mass_order(site: Site) -> Fault:
+    """A server orders the end of everything that it knows to be under way, by mistake, and takes it back later: at
+    the latest when so few jobs are left that the order could be a person's."""
+    start_s, end_s = site.window(2 * 3600.0, 6 * 3600.0)
+    name = site.random.choice(sorted(site.world.wires))
+    fault = Fault("mass-order", start_s, end_s, f"{name} orders all of its jobs to end")
+    ordered: set[int] = set()
+
+    def order() -> None:
+        wire = site.world.wires[name]
+        wire.model.advance(site.world.now_s)
+        live = [job for job in wire.model.jobs.values() if job.status in UNDER_WAY and not job.command]
+        if len(live) >= MASS_MIN:
+            for job in live:
+                job.attributes["commandToPilot"] = "tobekilled"
+                ordered.add(job.panda_id)
+            site.fired("mass-order")
+            watch()
+        elif site.world.now_s < end_s:
+            site.world.timers.set(site.world.now_s + 300.0, order)
+
+    def watch() -> None:
+        jobs = site.world.wires[name].model.jobs
+        left = sum(i in jobs and not jobs[i].archived for i in ordered)
+        if left < MASS_LEFT_MIN or site.world.now_s >= end_s:
+            take_back()
+        else:
+            site.world.timers.set(site.world.now_s + 30.0, watch)
+
+    def take_back() -> None:
+        for job in site.world.wires[name].model.jobs.values():
+            if job.panda_id in ordered:
+                job.attributes.pop("commandToPilot", None)
+
+    def end() -> None:
+        take_back()
+        # A server restored in between has it again.
+        site.world.timers.set(site.calm_s, take_back)
+
+    fault.begin, fault.end = order, end
+    return fault
+
+
 def server_restored(site: Site) -> Fault:
     """A server is put back as it was hours ago. PandaIDs are not given a second time."""
     end_s = site.random.uniform(0.4, 1.0) * site.calm_s
@@ -295,6 +341,7 @@ PANDA: tuple[Callable[[Site], Fault], ...] = (
     competing_pilot,
     panda_outage,
     person_ends_a_job,
+    mass_order,
     server_restored,
     prodsys_crash,
 )

@@ -94,6 +94,15 @@ def test_one_order_has_others_compared_and_a_mass_that_comes_one_by_one_ends_not
     assert not desk.ordered and "mass-kill" in desk.memory.alarms
 
 
+def test_no_job_is_asked_for_twice_in_one_question() -> None:
+    desk = Desk()
+    desk.heartbeat(7, "tobekilled", 0.0)
+    for number in range(1, JOBS, 2):
+        desk.heartbeat(number, "tobekilled", 1.0)
+    asked = _asked(desk)
+    assert len(set(asked)) == len(asked)
+
+
 def test_a_persons_order_is_obeyed_and_what_it_is_compared_with_runs_on() -> None:
     desk = Desk()
     desk.heartbeat(7, "tobekilled", 0.0)
