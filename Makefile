@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 OUT ?= demo-out
 FAULT ?= node
 DB ?= sqlite
+SEED ?= 1
 STAMP := $(VENV)/.installed-$(shell sha256sum pyproject.toml 2>/dev/null | cut -c1-16)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: demo test test-long lint format mutants bench clean help
+.PHONY: demo test test-long lint format mutants bench sim sim-long clean help
 
 help:           ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -37,6 +38,12 @@ format: $(STAMP)  ## format the code
 
 mutants: $(STAMP)  ## brings each known flaw back and wants its test to fail
 	$(BIN)/python tests/run_mutants.py $(ONLY)
+
+sim: $(STAMP)       ## one seed of the virtual world, with its story if it fails (SEED=17)
+	@$(BIN)/python -m simulators.cli fuzz --seeds $(SEED)
+
+sim-long: $(STAMP)  ## 2,000 fresh seeds (the first one is derived from the commit); totals into docs/reliability
+	@.ci/sim-long $(BIN)
 
 bench: $(STAMP) debian-bench  ## measures the figures of bench/goals.yaml into bench/results.json (ONLY=prefix)
 	@$(BIN)/python -m bench --only "$(ONLY)"

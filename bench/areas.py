@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bench import caldb, node
+from bench import caldb, node, world
 from bench.measurement import Measurement
 
-AREAS: tuple[tuple[Measurement, ...], ...] = (node.MEASUREMENTS, caldb.MEASUREMENTS)
+AREAS: tuple[tuple[Measurement, ...], ...] = (world.MEASUREMENTS, node.MEASUREMENTS, caldb.MEASUREMENTS)
 
 
 def all_measurements() -> tuple[Measurement, ...]:

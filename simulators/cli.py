@@ -26,17 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     demo.add_argument("--clean", action="store_true", help="only end and remove what an earlier demo left")
     _add_site(verbs)
     _add_load(verbs)
-    fuzz = verbs.add_parser("fuzz", help="virtual world: seeds with faults drawn, judged by checkers")
-    fuzz.add_argument("--seeds", required=True, metavar="A-B", help="one seed (17) or a range (1-200)")
-    fuzz.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
-    )
-    fuzz.add_argument(
-        "--cover", action="store_true", help="exit 1 also for what never occurred in these seeds"
-    )
-    fuzz.add_argument(
-        "--totals", type=Path, metavar="FILE", help="write totals by fault and checker (Markdown)"
-    )
+    _add_fuzz(verbs)
     _add_model(verbs)
     arguments = parser.parse_args(argv)
     if arguments.command == "model":
@@ -50,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
         # A reader that has seen enough ends this quietly.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        return run_fuzz(arguments.seeds, arguments.workers, arguments.cover, arguments.totals)
+        return run_fuzz(arguments, ROOT)
     if arguments.command == "load":
         from simulators.load.command import run_load_command
 
@@ -132,6 +122,32 @@ def _speed(text: str) -> float:
     if not 0.001 <= value <= 1e6:
         raise argparse.ArgumentTypeError(f"{text}: expected 0.001 to 1000000")
     return value
+
+
+def _add_fuzz(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    fuzz = verbs.add_parser("fuzz", help="virtual world: seeds with faults drawn, judged by checkers")
+    fuzz.add_argument("--seeds", metavar="A-B", help="one seed (17) or a range (1-200)")
+    fuzz.add_argument(
+        "--also",
+        type=Path,
+        metavar="FILE",
+        help="seeds that failed once, one in a line: run before the others",
+    )
+    fuzz.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    fuzz.add_argument(
+        "--cover", action="store_true", help="exit 1 also for what never occurred in these seeds"
+    )
+    fuzz.add_argument(
+        "--totals", type=Path, metavar="FILE", help="write totals by fault and checker (Markdown)"
+    )
+    fuzz.add_argument(
+        "--mutant", metavar="NAME", help="run them on a copy of this tree with a known flaw brought back"
+    )
+    fuzz.add_argument(
+        "--list-mutants", action="store_true", help="names of the known flaws, and what they break"
+    )
 
 
 def _add_model(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

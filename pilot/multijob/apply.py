@@ -6,7 +6,7 @@ raises `ImpossibleEvent` with the story: that is a bug or a damaged journal, nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import assert_never
 
 from pilot.multijob.events import (
@@ -170,12 +170,22 @@ def _plan(state: State, event: BundlePlanned) -> None:
             del pool[panda_id]
             record = state.jobs[panda_id]
             record.state, record.bundle_id, record.node_index = JobState.BUNDLED, event.bundle_id, index
+    _go_along(state, frozenset(bundle.job_ids))
     state.bundles[event.bundle_id] = bundle
     if event.canary is not None:
         begin_try(state.tasks[event.canary], event.bundle_id)
     _totals(state, event.queue).bundles += 1
     for queue, credit in event.credits:
         state.deficits[queue] = round(state.deficits.get(queue, 0.0) + credit, 3)
+
+
+def _go_along(state: State, moved: Collection[PandaId]) -> None:
+    """What follows one of these jobs is where that one is now."""
+    for panda_id, leading in state.bound.items():
+        if leading in moved:
+            place = state.jobs[leading]
+            record = state.jobs[panda_id]
+            record.bundle_id, record.node_index = place.bundle_id, place.node_index
 
 
 def _fetch(state: State, event: JobFetched) -> None:
@@ -282,6 +292,7 @@ def _apply_job(
             _expect(event, record.state is JobState.BUNDLED, f"job is {record.state}")
             record.state, record.bundle_id, record.node_index = JobState.POOLED, None, None
             state.pools.setdefault(record.queue, {})[event.panda_id] = None
+            _go_along(state, (event.panda_id,))
             _totals(state, record.queue).returned += 1
         case KillOrdered():
             record.kill_ordered = True

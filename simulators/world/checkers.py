@@ -5,14 +5,14 @@ Each returns violations; none means clean. They share no code with what they che
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pilot.multijob.events import BundlePlanned, BundleSettled, JobJudged, JobReturned, RoundVoided
+from pilot.multijob.events import BundlePlanned, BundleSettled, Event, JobJudged, JobReturned, RoundVoided
 from pilot.multijob.model import BundleState
 from pilot.ports import BundleId, JobStatus
-from simulators.world.nodes import claim_owner
 from simulators.world.truth import PayloadRun
 from simulators.world.wirechecks import (
     batch_id_wrong,
@@ -100,12 +100,11 @@ def evidence_ignored(world: World) -> Iterator[str]:
         for run in world.truth.payloads
         if run.ended_by is None and run.bundle_id not in holed
     }
-    for daemon in world.daemons:
-        for at_s, event in daemon.events:
-            if isinstance(event, JobJudged) and event.verdict.code == lost:
-                end_s = ends.get(event.panda_id)
-                if end_s is not None and end_s <= at_s:
-                    yield f"job {event.panda_id} judged lost at {at_s:.0f} s, its end line is of {end_s:.0f} s"
+    for at_s, event in _counted(world):
+        if isinstance(event, JobJudged) and event.verdict.code == lost:
+            end_s = ends.get(event.panda_id)
+            if end_s is not None and end_s <= at_s:
+                yield f"job {event.panda_id} judged lost at {at_s:.0f} s, its end line is of {end_s:.0f} s"
 
 
 def closed_while_live(world: World) -> Iterator[str]:
@@ -115,11 +114,10 @@ def closed_while_live(world: World) -> Iterator[str]:
 
 
 def owner_dropped_claim(world: World) -> Iterator[str]:
-    """W2: a gate owned its claim, no door refused it, and it launched nothing."""
-    directory = world.limits.site.shared_dir + "/bundles"
+    """W2: a gate owned its claim, could read it, no door refused it, and it launched nothing."""
     for gate in world.truth.gates:
-        owner = claim_owner(world.shared.text(f"{directory}/{gate.bundle_id}/claim.{gate.round}"))
-        if gate.launch is False and owner == (gate.batch_id, gate.nonce) and "door" not in gate.reason:
+        told = "door" in gate.reason or "not claimed for sure" in gate.reason
+        if gate.launch is False and gate.owner == (gate.batch_id, gate.nonce) and not told:
             yield f"{gate.batch_id} owns {gate.bundle_id}.{gate.round} and launched nothing: {gate.reason}"
 
 
@@ -191,7 +189,14 @@ def work_run_twice(world: World) -> Iterator[str]:
 
 
 def _judged(world: World) -> list[JobJudged]:
-    return [event for daemon in world.daemons for _, event in daemon.events if isinstance(event, JobJudged)]
+    return [event for _, event in _counted(world) if isinstance(event, JobJudged)]
+
+
+def _counted(world: World) -> Iterator[tuple[float, Event]]:
+    """Events with their times. What a daemon decides after a newer one has begun is in no journal that counts."""
+    ends_s = [daemon.memory.started_s for daemon in world.daemons[1:]]
+    for daemon, end_s in zip(world.daemons, [*ends_s, math.inf], strict=True):
+        yield from ((at_s, event) for at_s, event in daemon.events if at_s < end_s)
 
 
 def cap_passed(world: World) -> Iterator[str]:

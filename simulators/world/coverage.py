@@ -17,7 +17,7 @@ from pilot.multijob.apply import apply
 from pilot.multijob.events import ClaimSeen, Event, JobBound
 from pilot.multijob.model import State
 from simulators.world.filefaults import Wrong
-from simulators.world.nodes import NodeFault, claim_owner
+from simulators.world.nodes import NodeFault
 from simulators.world.world import Daemon, World
 
 # So many questioned at once are a mass.
@@ -120,10 +120,8 @@ class Coverage:
 
     def look(self, world: World) -> None:
         """What the world's own log says at the end of a run."""
-        directory = world.limits.site.shared_dir + "/bundles"
         for gate in world.truth.gates:
-            owner = claim_owner(world.shared.text(f"{directory}/{gate.bundle_id}/claim.{gate.round}"))
-            if gate.launch is False and owner is not None and owner != (gate.batch_id, gate.nonce):
+            if gate.launch is False and gate.owner not in (None, (gate.batch_id, gate.nonce)):
                 self.moments["a gate lost its claim"] += 1
         counted = world.counted
         self.moments["a claim's own nonce was found after a lost reply"] += counted[Wrong.CLAIM_REPLY_LOST]

@@ -61,6 +61,7 @@ def run_seed(seed: int, kinds: Sequence[Draw] | None = None) -> Result:
         world.run(_LOOK_S)
         operator(seeded)
         rest.look(world)
+    coverage.look(world)
     found = passed + violations(world)
     found += [Violation(name, story) for name, check in REST.items() for story in check(world, rest)]
     found += [

@@ -165,6 +165,7 @@ class Machine:
     def _decided(self, started: Started, run: GateRun, directory: str, decided: Any) -> None:
         outcome, manifest = decided
         run.launch, run.reason = outcome.launch, outcome.reason
+        run.owner = claim_owner(self.floor.shared.text(f"{directory}/claim.{run.round}"))
         if not run.launch or manifest is None:
             self._over(started)
             return

@@ -15,10 +15,10 @@ from simulators.torque.site import TorqueSite
 from simulators.world.faults.batch import BATCH
 from simulators.world.faults.calls import CALLS
 from simulators.world.faults.fault import Fault, Site, install
-from simulators.world.faults.files import FILES
+from simulators.world.faults.files import FILES, beyond_the_bound, unlisted
 from simulators.world.faults.nodes import NODES
-from simulators.world.faults.panda import PANDA
-from simulators.world.faults.payloads import PAYLOADS
+from simulators.world.faults.panda import PANDA, mass_order
+from simulators.world.faults.payloads import PAYLOADS, no_evidence
 from simulators.world.faults.processes import PROCESSES, crash, crash_at_effect
 from simulators.world.production import Killed, Production
 from simulators.world.staging import make_limits
@@ -37,6 +37,8 @@ RUNS = 16
 PRODSYS_TICK_S, PRODSYS_BACK_S = 300.0, 600.0
 
 Draw = Callable[[Site], Fault]
+# Their moment comes seldom: they are drawn twice as often.
+SELDOM: tuple[Draw, ...] = (unlisted, beyond_the_bound, no_evidence, mass_order)
 KINDS: tuple[Draw, ...] = (*CALLS, *PANDA, *BATCH, *NODES, *PAYLOADS, *FILES, *PROCESSES)
 
 
@@ -76,11 +78,11 @@ def make_seeded(seed: int, kinds: Sequence[Draw] | None = None) -> Seeded:
 
 
 def _faults(site: Site) -> list[Fault]:
-    """8 to 14 kinds, one crash at least."""
+    """12 to 18 kinds, one crash at least."""
     chance = site.random
     count = chance.randint(FAULTS_MIN, FAULTS_MAX)
-    kinds = [chance.choice((crash, crash_at_effect)), *chance.sample(KINDS, count - 1)]
-    return [kind(site) for kind in kinds]
+    drawn = dict.fromkeys(chance.sample((*KINDS, *SELDOM), count - 1))
+    return [kind(site) for kind in (chance.choice((crash, crash_at_effect)), *drawn)]
 
 
 def _limits(chance: Random) -> Limits:

@@ -28,7 +28,10 @@ class PayloadRun:
 
 @dataclass(slots=True)
 class GateRun:
-    """One start of the gate. `launch` None: it has not decided, or was ended before it did."""
+    """One start of the gate. `launch` None: it has not decided, or was ended before it did.
+
+    `owner`: (batch id, nonce) in the claim when it had decided, None if no gate's claim is there.
+    """
 
     bundle_id: str
     round: int
@@ -37,6 +40,7 @@ class GateRun:
     start_s: float
     launch: bool | None = None
     reason: str = ""
+    owner: tuple[str, str] | None = None
 
 
 @dataclass(slots=True)

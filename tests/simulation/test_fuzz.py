@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from simulators.cli import main
 from simulators.world.campaign import Broke, attempt
 from simulators.world.checkers import Violation
 from simulators.world.faults.fault import Fault, Site
 from simulators.world.faults.panda import panda_outage, server_restored
 from simulators.world.fuzz import Result, run_seed
+from simulators.world.fuzz_cli import wanted_seeds
 from simulators.world.seeds import make_seeded
 
 
@@ -88,7 +92,7 @@ def test_a_violation_prints_its_story_and_the_command_that_repeats_it(
 ) -> None:
     from simulators.world import campaign, fuzz_cli
 
-    def run(seeds: range, workers: int) -> Iterator[Result]:
+    def run(seeds: list[int], workers: int) -> Iterator[Result]:
         for seed in seeds:
             result = run_seed(seed)
             result.violations = [Violation("run_twice", "job (3, 1) ran 2 times")]
@@ -96,8 +100,37 @@ def test_a_violation_prints_its_story_and_the_command_that_repeats_it(
             yield result
 
     monkeypatch.setattr(fuzz_cli, "run_seeds", run)
-    assert fuzz_cli.run_fuzz("4", 1, False, None) == fuzz_cli.EXIT_VIOLATION
+    assert main(["fuzz", "--seeds", "4", "--workers", "1"]) == fuzz_cli.EXIT_VIOLATION
     text = capsys.readouterr().out
     assert "seed 4: run_twice: job (3, 1) ran 2 times" in text
     assert f"repeat: {campaign.command(4)}" in text
     assert "crash" in text
+
+
+def test_known_flaws_are_listed_and_a_seed_runs_with_one() -> None:
+    listed = _fuzz("--list-mutants")
+    assert listed.returncode == 0
+    assert "world-checked-success-by-default\t" in listed.stdout
+    unknown = _fuzz("--seeds", "1", "--mutant", "../x")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "see simsite fuzz --list-mutants" in unknown.stderr
+
+
+def test_a_flaw_of_the_protocol_is_found_by_a_seed() -> None:
+    done = _fuzz("--seeds", "4", "--mutant", "world-checked-absent-once-is-ended")
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr
+    assert "closed_while_live" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("12 # a\nx7\n", "line 2: 'x7'"), ("# nothing\n", "there is no seed in it")]
+)
+def test_a_list_of_seeds_with_something_else_in_it_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "seeds").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        wanted_seeds(None, tmp_path / "seeds")
+
+
+def test_seeds_that_failed_once_run_first_and_none_runs_twice(tmp_path: Path) -> None:
+    (tmp_path / "seeds").write_text("# once\n700  # a story\n2\n")
+    assert wanted_seeds("1-3", tmp_path / "seeds") == [700, 2, 1, 3]

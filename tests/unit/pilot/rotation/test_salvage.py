@@ -8,9 +8,11 @@ from typing import Any
 from rig import Rig, Site, good_end, make_job
 
 from pilot.multijob import actions as a
-from pilot.multijob.model import JobState
+from pilot.multijob.apply import apply
+from pilot.multijob.events import BundlePlanned, JobBound, JobFetched, JobReturned, KillOrdered
+from pilot.multijob.model import JobState, State
 from pilot.multijob.salvage import work_of
-from pilot.ports import Ack, Job, JobStatus, PandaId, Refused, ServerStatus
+from pilot.ports import Ack, BundleId, Job, JobStatus, PandaId, Refused, ServerStatus
 
 
 def _again(job: Job, panda_id: int) -> Job:
@@ -162,3 +164,20 @@ def test_the_same_key_for_another_kind_of_work_is_other_work() -> None:
     job = first[0]
     keys = {work_of(job, "panda"), work_of(job, "panda2"), work_of(replace(job, panda_queue="Q2"), "panda")}
     assert len(keys) == 3
+
+
+def test_what_follows_a_job_goes_with_it_from_bundle_to_bundle() -> None:
+    """Its reports name the batch job in which that one is, and an order to end it finds a bundle that is there."""
+    state, at = State(), "2026-01-01T00:00:00+00:00"
+    first, again = PandaId(1), PandaId(101)
+    apply(state, JobFetched(at, "long", make_job(1), "w"))
+    apply(state, JobFetched(at, "long", make_job(101), "w"))
+    apply(state, BundlePlanned(at, BundleId("a" * 9), "long", ((first,),), 600))
+    apply(state, JobBound(at, again, first))
+    assert state.jobs[again].bundle_id == "a" * 9
+    apply(state, JobReturned(at, first, "not started"))
+    assert state.jobs[again].bundle_id is None
+    apply(state, BundlePlanned(at, BundleId("b" * 9), "long", ((first,),), 600))
+    assert state.jobs[again].bundle_id == "b" * 9
+    apply(state, KillOrdered(at, again))
+    assert state.bundles[BundleId("b" * 9)].orders == 1

@@ -1,0 +1,70 @@
+"""Seeds on a copy of the tree in which a known flaw is brought back: what would the checkers say of it?
+
+The flaws are files of the tests (`tests/mutants/NAME.yaml`); this knows their form and none of their names.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+COPIED = ("pilot", "prodsys_core", "simulators")
+DIRECTORY = "tests/mutants"
+EXIT_USAGE = 2
+
+
+def list_mutants(root: Path) -> int:
+    """Print the name of each known flaw and what it breaks, a line each. Returns the exit code."""
+    files = sorted((root / DIRECTORY).glob("*.yaml"))
+    for path in files:
+        print(f"{path.stem}\t{_read(path)['breaks']}")
+    if not files:
+        print(f"simsite: no mutants in {root / DIRECTORY}: they come with a clone", file=sys.stderr)
+    return 0 if files else EXIT_USAGE
+
+
+def run_mutated(root: Path, name: str, seeds: Sequence[int], workers: int) -> int:
+    """Run the seeds with this flaw; returns the exit code of `simsite fuzz` there (1: a checker has found it)."""
+    path = root / DIRECTORY / f"{name}.yaml"
+    if Path(name).name != name or not path.is_file():
+        print(f"simsite: --mutant {name!a}: unknown, see simsite fuzz --list-mutants", file=sys.stderr)
+        return EXIT_USAGE
+    flaw = _read(path)
+    with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
+        tree = Path(directory)
+        for part in COPIED:
+            shutil.copytree(root / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+        file = tree / flaw["file"]
+        text = file.read_text() if file.is_file() else ""
+        if text.count(flaw["find"]) != 1:
+            print(
+                f"simsite: --mutant {name}: its text does not stand once in {flaw['file']}", file=sys.stderr
+            )
+            return EXIT_USAGE
+        file.write_text(text.replace(flaw["find"], flaw["replace"]))
+        also = tree / "seeds"
+        also.write_text("".join(f"{seed}\n" for seed in seeds))
+        words = [
+            sys.executable,
+            "-m",
+            "simulators.cli",
+            "fuzz",
+            "--also",
+            str(also),
+            "--workers",
+            str(workers),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(words, cwd=tree, env=environment, check=False).returncode
+
+
+def _read(path: Path) -> Mapping[str, str]:
+    found: Mapping[str, str] = yaml.safe_load(path.read_text())
+    return found
