@@ -25,11 +25,6 @@ MANY = 20
 
 # What no seed can have yet, and why.
 NOT_DRAWN = {
-    "PauseOrdered": "the world's operator gives no commands",
-    "TaskResumed": "the world's operator gives no commands",
-    "DrainOrdered": "the world's operator gives no commands",
-    "QueueResumed": "the world's operator gives no commands",
-    "AnswerCommand": "the world's operator gives no commands",
     "LookAtCredential": "the world's servers ask for no credential",
     "DeliverCredential": "the world's servers ask for no credential",
     "WithdrawCredential": "the world's servers ask for no credential",

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from pilot.rotation.commands import Command
 from prodsys_core.lifecycle import StepStatus
 from simulators.world.checkers import Violation, cap_passed, violations
 from simulators.world.coverage import Coverage
@@ -20,6 +21,8 @@ QUEUE_WAIT_MAX_S = 4 * 3600.0
 # No job may be open longer than this after the healing.
 OPEN_MAX_S = QUEUE_WAIT_MAX_S + WALLTIME_MAX_S + 6 * 3600.0
 _LOOK_S = 600.0
+# Serial of the operator's orders after the healing; nobody waits for their answers.
+RESUME_SERIAL = 1_000_000
 # After the healing and the longest silence that a server bears, no job is given up for silence.
 HEARD_AFTER_S = 3 * 3600.0
 # A story is read by a person: so many violations, lines, and characters a line.
@@ -111,8 +114,10 @@ def heal(seeded: Seeded) -> None:
 
 
 def operator(seeded: Seeded) -> None:
-    """What a manager does with work that waits for a person: looks at it and lets it run once more."""
-    production = seeded.production
+    """What people do with what waits for them: a manager lets work run once more, an operator resumes a task."""
+    production, daemon = seeded.production, seeded.site.daemon()
+    if daemon is not None and any(task.stopped_at is not None for task in daemon.state.tasks.values()):
+        daemon.commands.append(Command(RESUME_SERIAL, "resume", tasks=("all",)))
     for step in production.steps.values():
         if step.status is StepStatus.MANUAL_CHECK or (
             step.status is StepStatus.FAILED and step.next_try_s is None

@@ -19,6 +19,7 @@ from simulators.world.faults.files import FILES, beyond_the_bound, unlisted
 from simulators.world.faults.nodes import NODES
 from simulators.world.faults.panda import PANDA, mass_order
 from simulators.world.faults.payloads import PAYLOADS, no_evidence
+from simulators.world.faults.people import PEOPLE
 from simulators.world.faults.processes import PROCESSES, crash, crash_at_effect
 from simulators.world.production import Killed, Production
 from simulators.world.staging import make_limits
@@ -39,7 +40,7 @@ PRODSYS_TICK_S, PRODSYS_BACK_S = 300.0, 600.0
 Draw = Callable[[Site], Fault]
 # Their moment comes seldom: they are drawn twice as often.
 SELDOM: tuple[Draw, ...] = (unlisted, beyond_the_bound, no_evidence, mass_order)
-KINDS: tuple[Draw, ...] = (*CALLS, *PANDA, *BATCH, *NODES, *PAYLOADS, *FILES, *PROCESSES)
+KINDS: tuple[Draw, ...] = (*CALLS, *PANDA, *BATCH, *NODES, *PAYLOADS, *FILES, *PROCESSES, *PEOPLE)
 
 
 @dataclass(slots=True)
@@ -141,8 +142,8 @@ def _limits(chance: Random) -> Limits:
         submit_retry_s=60.0,
         fetch_retry_s=60.0,
         fetch_retry_max_s=600.0,
-        retain_ok_s=6 * 3600.0,
-        retain_failed_s=7 * 3600.0,
+        retain_ok_s=12 * 3600.0,
+        retain_failed_s=13 * 3600.0,
         tobekilled_floor=5,
     )
 

@@ -30,7 +30,8 @@ from pilot.multijob.model import Bundle, Limits, State
 from pilot.multijob.node.files import run_steps
 from pilot.multijob.node.manifest import Job as NodeJob
 from pilot.multijob.recognise import Now
-from pilot.ports import Appended, BundleId, Job
+from pilot.ports import Appended, BundleId, Done, Job
+from pilot.rotation.commands import Command
 from pilot.rotation.daemon import StartError, _claim_unknown
 from pilot.rotation.step import View, step
 from pilot.rotation.wiring import Ports, lane_specs, make_route
@@ -75,6 +76,8 @@ class Daemon:
     paused: bool = False
     stopped: str | None = None
     deferred: list[Callable[[], None]] = field(default_factory=list)
+    # what people ordered since the last tick
+    commands: list[Command] = field(default_factory=list)
 
     @property
     def alive(self) -> bool:
@@ -166,6 +169,8 @@ class World:
         self.daemons: list[Daemon] = []
         self.journal, self.epoch = Journal(), 0
         self.trace: list[tuple[float, str]] = []
+        # what people were told, by the serial of their order
+        self.told: dict[int, tuple[bool, tuple[str, ...]]] = {}
         self._late: dict[tuple[str, str], float] = {}
         self.random = Random(f"{seed}:world")
         self.counted: Counter[str] = Counter()
@@ -330,6 +335,7 @@ class World:
             inputs=FileInputs(lambda steps: steps),
             batch=_Batch(self.batch.client(), self),
             sources={name: wire.client(self.dialects[name]) for name, wire in self.wires.items()},
+            tell=self._tell,
         )
         names = SimpleNamespace(
             queues=[SimpleNamespace(name=name) for name in self.limits.queues],
@@ -386,7 +392,8 @@ class World:
         tags = tuple(self._tag(daemon) for _ in self.limits.queues)
         answers = daemon.lanes.answers()
         self.trace.extend((self.now_s, f"{daemon.number} {answer!r}") for answer in answers)
-        view = View(answers, Now(self._utc(), self.now_s), tags)
+        commands, daemon.commands = tuple(daemon.commands), []
+        view = View(answers, Now(self._utc(), self.now_s), tags, commands)
         result = step(daemon.state, daemon.memory, view, self.limits)
         for event in result.events:
             daemon.events.append((self.now_s, event))
@@ -405,6 +412,10 @@ class World:
         first = "abcdefghijklmnopqrstuvwxyz"[daemon.number % 26]
         bits = daemon.random.getrandbits(40)
         return BundleId(first + "".join(_TAG_REST[bits >> shift & 31] for shift in range(0, 40, 5)))
+
+    def _tell(self, serial: int, done: bool, lines: tuple[str, ...]) -> Done:
+        self.told[serial] = done, tuple(lines)
+        return Done()
 
     def _note(self, what: str) -> None:
         self.trace.append((self.now_s, what))

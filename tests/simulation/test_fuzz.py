@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from simulators.cli import main
+from simulators.panda.dispatch import HttpReply, HttpRequest
 from simulators.world.campaign import Broke, attempt
 from simulators.world.checkers import Violation
 from simulators.world.faults.fault import Fault, Site
 from simulators.world.faults.panda import panda_outage, server_restored
 from simulators.world.fuzz import Result, run_seed
 from simulators.world.fuzz_cli import wanted_seeds
+from simulators.world.panda import Wire
 from simulators.world.seeds import make_seeded
 
 
@@ -134,3 +138,45 @@ def test_a_list_of_seeds_with_something_else_in_it_is_refused(text: str, said: s
 def test_seeds_that_failed_once_run_first_and_none_runs_twice(tmp_path: Path) -> None:
     (tmp_path / "seeds").write_text("# once\n700  # a story\n2\n")
     assert wanted_seeds("1-3", tmp_path / "seeds") == [700, 2, 1, 3]
+
+
+def test_the_trace_of_a_seed_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[2])
+    found = set()
+    for hash_seed, zone, folder, workers in (
+        ("1", "UTC", root, "1"),
+        ("2", "Asia/Tokyo", str(tmp_path), "2"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "simulators.cli", "fuzz", "--seeds", "3", "--workers", workers],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "TZ": zone, "PYTHONPATH": root},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.add(done.stdout.splitlines()[0])
+    assert len(found) == 1
+    assert "trace" in found.pop()
+
+
+def test_one_changed_answer_changes_the_trace() -> None:
+    hashes = []
+    for change in (False, True):
+        world = make_seeded(3, ()).world
+        wire = world.wires["panda"]
+        left = [change]
+
+        def spoil(wire: Wire, client: str, request: HttpRequest, work: Callable[[], HttpReply]) -> HttpReply:
+            reply = work()
+            if left[0] and "getJob" in request.path and "PandaID" in reply.text:  # noqa: B023
+                left[0] = False  # noqa: B023
+                return replace(reply, text=reply.text + " ")
+            return reply
+
+        wire.spoil = spoil
+        world.start_daemon()
+        world.run(8 * 3600.0)
+        hashes.append(world.trace_hash())
+        assert left == [False]
+    assert hashes[0] != hashes[1]

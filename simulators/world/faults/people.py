@@ -1,0 +1,49 @@
+"""What operators do at the terminal: they pause or drain a queue, and let it go on later."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+
+from pilot.rotation.commands import Command
+from simulators.world.faults.fault import Fault, Site
+
+# Without an answer (the daemon is down, or was killed before it answered) the person tries again after so long.
+AGAIN_S = 120.0
+
+
+def operator_order(site: Site) -> Fault:
+    """A person pauses or drains a queue, and resumes it later."""
+    start_s, end_s = site.window(600.0, 3 * 3600.0)
+    verb, cancel = site.random.choice((("pause", False), ("drain", False), ("drain", True)))
+    queue = site.random.choice(sorted(site.world.limits.queues))
+    says = f"pilot {verb} {queue}" + (" --cancel-queued" if cancel else "")
+    fault = Fault("operator-order", start_s, end_s, says)
+    serials = itertools.count(1)
+    wanted = [verb]
+
+    def order(asked: int | None = None) -> None:
+        done, _ = site.world.told.get(asked, (False, ())) if asked is not None else (False, ())
+        if done:
+            if wanted.pop() == verb:
+                site.fired("operator-order")
+            return
+        if not wanted:
+            return
+        daemon, serial = site.daemon(), next(serials)
+        if daemon is not None:
+            daemon.commands.append(
+                Command(serial, wanted[-1], (queue,), cancel_queued=cancel and wanted[-1] == "drain")
+            )
+        site.world.timers.set(site.world.now_s + AGAIN_S, partial(order, serial))
+
+    def end() -> None:
+        wanted[:] = ["resume"]
+        order()
+
+    fault.begin, fault.end = order, end
+    return fault
+
+
+PEOPLE: tuple[Callable[[Site], Fault], ...] = (operator_order,)
