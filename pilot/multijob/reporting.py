@@ -126,7 +126,8 @@ def _time(text: str | None) -> datetime | None:
 def _batch_id(state: State, record: JobRecord) -> BatchId | None:
     bundle = state.bundles.get(record.bundle_id) if record.bundle_id else None
     current = bundle.current if bundle else None
-    return current.owners[-1] if current and current.owners else None
+    # Several may have the round's name (a person's qsub): only the claim says in which of them it runs.
+    return current.owners[0] if current and len(current.owners) == 1 else None
 
 
 def recognise_acks(

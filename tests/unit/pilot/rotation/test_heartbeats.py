@@ -11,9 +11,19 @@ from typing import Any
 from rig import START, Rig, Site, good_end, make_job, make_limits
 
 from pilot.multijob import actions as a
-from pilot.multijob.model import JobRecord, JobState, Verdict
-from pilot.multijob.reporting import wanted_status
-from pilot.ports import Ack, Fetched, JobStatus, ServerStatus, Unavailable
+from pilot.multijob.apply import apply
+from pilot.multijob.events import (
+    BatchJobAccepted,
+    BundlePlanned,
+    BundlePrepared,
+    ClaimSeen,
+    JobFetched,
+    JobStarted,
+    RoundIntended,
+)
+from pilot.multijob.model import JobRecord, JobState, State, Verdict
+from pilot.multijob.reporting import render_update, wanted_status
+from pilot.ports import Ack, BatchId, BundleId, Claim, Fetched, JobStatus, PandaId, ServerStatus, Unavailable
 
 JOBS = 600
 LOST_S, SENT_S = 7200.0, 1800.0
@@ -124,6 +134,24 @@ def test_what_follows_a_job_that_came_to_nothing_is_not_running() -> None:
     assert wanted_status(follower, leading) is JobStatus.STARTING
     leading.verdict = Verdict(JobStatus.FINISHED, 0, "", "own")
     assert wanted_status(follower, leading) is JobStatus.RUNNING
+
+
+def test_of_two_batch_jobs_with_the_rounds_name_only_the_claim_says_which_is_told() -> None:
+    at, tag, job = "2026-01-01T00:00:00+00:00", BundleId("a" * 9), PandaId(1)
+    state, limits = State(), make_limits()
+    for event in (
+        JobFetched(at, "long", make_job(1)),
+        BundlePlanned(at, tag, "long", ((job,),), 600),
+        BundlePrepared(at, tag),
+        RoundIntended(at, tag, 1),
+        BatchJobAccepted(at, tag, 1, BatchId("24.sim"), "qsub"),
+        BatchJobAccepted(at, tag, 1, BatchId("25.sim"), "name"),
+        JobStarted(at, job, 1, tag, 0),
+    ):
+        apply(state, event)
+    assert render_update(state, state.jobs[job], limits).batch_id is None
+    apply(state, ClaimSeen(at, tag, 1, Claim("gate", 1, BatchId("24.sim"), "h", 1, "n", at)))
+    assert render_update(state, state.jobs[job], limits).batch_id == "24.sim"
 
 
 def test_start_and_end_are_neither_in_the_future_nor_reversed() -> None:
