@@ -121,9 +121,9 @@ def test_known_flaws_are_listed_and_a_seed_runs_with_one() -> None:
 
 
 def test_a_flaw_of_the_protocol_is_found_by_a_seed() -> None:
-    done = _fuzz("--seeds", "4", "--mutant", "world-checked-absent-once-is-ended")
+    done = _fuzz("--seeds", "1", "--mutant", "world-checked-final-without-attemptnr")
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr
-    assert "closed_while_live" in done.stdout
+    assert "final_without_attempt" in done.stdout
 
 
 @pytest.mark.parametrize(
