@@ -108,6 +108,8 @@ class NodeSection(Section):
     caldb_restarts: Annotated[int, Field(ge=0, le=100)] = 2
     stdout_max_mib: Annotated[int, Field(gt=0)] = 200
     rss_max_mib: Annotated[int, Field(gt=0)] | None = None
+    wall_max_s: PositiveSeconds | None = None
+    quiet_max_s: PositiveSeconds | None = None
     file_max_mib: Annotated[int, Field(gt=0)] | None = None
     usable_memory_mib: Annotated[int, Field(gt=0)] | None = None
     bind: Literal["none", "cores"] = "none"

@@ -22,6 +22,8 @@ ENDED_BY: Mapping[str, str] = {
     "terminated": "lost",
     "limit-rss": "out-of-memory",
     "limit-stdout": "stdout-too-large",
+    "limit-wall": "looping",
+    "limit-quiet": "looping",
     "caldb-lost": "caldb",
 }
 

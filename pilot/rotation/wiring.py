@@ -221,6 +221,8 @@ def _node_limits(config: Config) -> Mapping[str, float | int | None]:
         "stdout_max_mib": node.stdout_max_mib,
         "rss_max_mib": node.rss_max_mib,
         "file_max_mib": node.file_max_mib,
+        "wall_max_s": node.wall_max_s,
+        "quiet_max_s": node.quiet_max_s,
     }
 
 

@@ -180,9 +180,15 @@ class Agent:
             return
         found: Dict[int, Tuple[float, float]] = yield Sample(live)
         for slot, (rss_mib, output_mib) in found.items():
+            self._note_output(slot, output_mib)
             over = over_limit(rss_mib, output_mib, self._manifest.limits)
             if over is not None:
                 self._change(slot, over=over)
+
+    def _note_output(self, slot: int, output_mib: float) -> None:
+        [running] = [item for item in self.state.running if item.slot == slot]
+        if output_mib != running.output_mib:
+            self._change(slot, output_mib=output_mib, grown_s=self._now())
 
     # --- what is done -----------------------------------------------------------------------------------------
 

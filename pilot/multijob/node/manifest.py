@@ -78,6 +78,8 @@ class Limits(NamedTuple):
     caldb_restarts: int = 2  # a calibration server that died is started again so often
     stdout_max_mib: float = 200.0  # a payload that prints more is ended: it would fill the node's memory
     rss_max_mib: Optional[float] = None  # memory of a payload's processes; None: no limit
+    wall_max_s: Optional[float] = None  # a payload that runs for longer is ended; None: no limit of its own
+    quiet_max_s: Optional[float] = None  # one that has printed nothing for so long is ended; None: no limit
     file_max_mib: Optional[float] = None  # one file that a payload writes; None: no limit
 
 

@@ -22,6 +22,8 @@ AT_ONCE = ("closed", "terminated")
 class Running(NamedTuple):
     """A job in a slot. `placing`: its payload has ended. `over`: the limit that it is seen to exceed.
 
+    `output_mib`: what it had printed when it was last looked at; `grown_s`: when that was more than before.
+
     `kill_at_s`: when SIGKILL follows the SIGTERM; `killed`: it was sent.
     """
 
@@ -33,6 +35,8 @@ class Running(NamedTuple):
     ended_by: Optional[str] = None
     kill_at_s: Optional[float] = None
     killed: bool = False
+    output_mib: float = 0.0
+    grown_s: Optional[float] = None
 
 
 class NodeState(NamedTuple):
@@ -131,7 +135,7 @@ def _end(
 ) -> Sequence[Action]:
     if running.placing or running.killed:
         return ()
-    why = _why_end(state, running, now_s, deadline)
+    why = _why_end(state, running, now_s, limits, deadline)
     if why in AT_ONCE:
         if running.ended_by is None:
             return (EndPayload(running.slot, why, 0.0), KillPayload(running.slot))
@@ -145,7 +149,9 @@ def _end(
     return ()
 
 
-def _why_end(state: NodeState, running: Running, now_s: float, deadline: float) -> Optional[str]:
+def _why_end(
+    state: NodeState, running: Running, now_s: float, limits: Limits, deadline: float
+) -> Optional[str]:
     if state.closed:
         return "closed"
     if state.terminated or state.journal_lost:
@@ -158,6 +164,15 @@ def _why_end(state: NodeState, running: Running, now_s: float, deadline: float) 
         return "caldb-lost"
     if now_s >= deadline:
         return "deadline"
+    return _too_long(running, now_s, limits)
+
+
+def _too_long(running: Running, now_s: float, limits: Limits) -> Optional[str]:
+    if limits.wall_max_s is not None and now_s - running.started_s >= limits.wall_max_s:
+        return "limit-wall"
+    grown_s = running.started_s if running.grown_s is None else running.grown_s
+    if limits.quiet_max_s is not None and now_s - grown_s >= limits.quiet_max_s:
+        return "limit-quiet"
     return None
 
 
@@ -227,8 +242,11 @@ def next_due_s(state: NodeState, limits: Limits, seconds_left: float) -> float:
     """When `decide` may say something new though nothing happened."""
     deadline = deadline_s(limits, seconds_left)
     due = [item.kill_at_s for item in state.running if item.kill_at_s is not None and not item.killed]
-    if any(not item.placing and item.ended_by is None for item in state.running):
+    live = [item for item in state.running if not item.placing and item.ended_by is None]
+    if live:
         due.append(deadline)
+    if live and limits.wall_max_s is not None:
+        due.append(min(item.started_s for item in live) + limits.wall_max_s)
     if state.pending and not state.closed:
         due.append(deadline - max(job.predicted_s for job in state.pending))
     if state.caldb == "starting" and state.caldb_due_s is not None:

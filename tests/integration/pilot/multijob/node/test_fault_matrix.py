@@ -130,6 +130,18 @@ def test_a_payload_that_writes_a_file_without_end_is_ended_alone(bundle):
     assert all(good(bundle, job) for job in first + rest)
 
 
+@pytest.mark.parametrize(("limit", "why"), [("quiet_max_s", "limit-quiet"), ("wall_max_s", "limit-wall")])
+def test_a_payload_that_hangs_gives_its_slot_back_and_one_that_talks_does_not(bundle, limit, why):
+    bundle.limits.update({limit: 1.0, "sample_s": 0.1})
+    bundle.slots = 2
+    bad = bundle.job("echo begun; exec sleep 76.5")
+    talking = "i=0; while [ $i -lt 8 ]; do echo $i; sleep 0.2; i=$((i+1)); done; echo End of Job"
+    other = bundle.job(talking if limit == "quiet_max_s" else "sleep 0.3; echo End of Job")
+    bundle.run_agent()
+    assert bundle.end_of(bad)["ended_by"] == why
+    assert good(bundle, other)
+
+
 def test_the_end_of_a_job_is_told_while_others_run(bundle):
     go = bundle.root / "go"
     first = bundle.job("echo End of Job")

@@ -228,3 +228,23 @@ def test_next_due_never_spins_on_jobs_of_a_closed_bundle():
 )
 def test_slots_share_the_cores_that_the_agent_was_given(slots, shares):
     assert [slot_cpus(slot, slots, [0, 1, 2, 3, 6, 7, 8, 9]) for slot in range(slots)] == shares
+
+
+@pytest.mark.parametrize(
+    ("limit", "grown_s", "now_s", "why"),
+    [
+        ("wall_max_s", None, 99.9, None),
+        ("wall_max_s", 90.0, 100.0, "limit-wall"),
+        ("quiet_max_s", None, 99.9, None),
+        ("quiet_max_s", None, 100.0, "limit-quiet"),
+        ("quiet_max_s", 50.0, 149.9, None),
+        ("quiet_max_s", 50.0, 150.0, "limit-quiet"),
+    ],
+)
+def test_a_payload_that_hangs_is_ended_alone(limit, grown_s, now_s, why):
+    hanging = Running(job(1), 0, 0.0, grown_s=grown_s)
+    state = NodeState(pending=(), running=(hanging, Running(job(2), 1, now_s - 1.0)))
+    found = decide(state, now_s, Limits(**{limit: 100.0}), 2, 10_000.0)
+    assert found == (() if why is None else (EndPayload(0, why, 5.0),))
+    if limit == "wall_max_s":
+        assert next_due_s(state, Limits(wall_max_s=100.0), 10_000.0) == 100.0
