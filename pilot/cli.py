@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TASK",
         help="a stopped task as status names it, or all",
     )
+    reload = verbs.add_parser("reload", help="take over the changed configuration, whole or not at all")
     status = verbs.add_parser("status", help="bundles, jobs by state, lanes, alarms with reasons")
     status.add_argument("--json", action="store_true", help="the whole document as JSON")
     story_of = verbs.add_parser("story", help="every event of one id, from the journal; needs no daemon")
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     bundle = verbs.add_parser("bundle", help="what would be submitted next: nothing is done")
     bundle.add_argument("--dry-run", action="store_true", required=True, help="the only way there is")
     bundle.add_argument("--queue", metavar="NAME", help="default: the first queue of the config")
-    for verb in (check, run, start, stop, drain, pause, resume, status, story_of, why, bundle):
+    for verb in (check, run, start, stop, drain, pause, resume, reload, status, story_of, why, bundle):
         verb.add_argument("-c", "--config", required=True, metavar="FILE", help="the configuration (YAML)")
     from pilot.caldb import cli as caldb_cli
 
@@ -127,17 +128,19 @@ def _run(config: Config, arguments: argparse.Namespace) -> int:
         set_up_log(config.log_file)
     except OSError as error:
         return _sorry(f"log_file {config.log_file}: {error.strerror}")
-    return run_daemon(config, once=arguments.once, take_over=arguments.take_over)
+    path = Path(arguments.config).absolute()
+    return run_daemon(config, once=arguments.once, take_over=arguments.take_over, path=path)
 
 
 def _start(config: Config, arguments: argparse.Namespace) -> int:
     """In the background; without a `log_file` the log goes to pilot.log in the state directory."""
     state_dir = Path(config.state_dir)
     log = Path(config.log_file) if config.log_file else state_dir / "pilot.log"
+    path = Path(arguments.config).absolute()
 
     def body(say: Callable[[bool, str], None]) -> int:
         set_up_log(str(log))
-        return run_daemon(config, take_over=arguments.take_over, say=say)
+        return run_daemon(config, take_over=arguments.take_over, say=say, path=path)
 
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
@@ -176,6 +179,8 @@ def _order(config: Config, arguments: argparse.Namespace) -> int:
         request |= {"cancel_queued": arguments.cancel_queued, "until": arguments.until}
     if arguments.command == "resume":
         request |= {"tasks": arguments.task}
+    if arguments.command == "reload":
+        request |= {"subject": str(Path(arguments.config).absolute())}
     if arguments.command == "why":
         request |= {"subject": arguments.id}
     stops = arguments.command == "stop"
@@ -230,6 +235,7 @@ COMMANDS: dict[str, Callable[[Config, argparse.Namespace], int]] = {
     "drain": _order,
     "pause": _order,
     "resume": _order,
+    "reload": _order,
     "why": _order,
     "story": _story,
     "bundle": _bundle,

@@ -56,11 +56,16 @@ class Desk:
                 return {"error": f"{COMMANDS_MAX} commands wait already"}
             self._serial += 1
             serial = self._serial
-            try:
-                self._waiting.append(self._parse(serial, request))
-            except ValueError as error:
-                return {"error": str(error)}
             self._open.add(serial)
+        # Without the lock: it may read files, and the loop takes commands under it.
+        try:
+            command = self._parse(serial, request)
+        except ValueError as error:
+            with self._lock:
+                self._open.discard(serial)
+            return {"error": str(error)}
+        with self._lock:
+            self._waiting.append(command)
         self.wake()
         with self._lock:
             self._lock.wait_for(lambda: serial in self._answers, timeout_s)

@@ -67,6 +67,8 @@ class Loop:
         tags = tuple(self.draw_tag() for _ in self.limits.queues)
         view = View(self.lanes.answers(), now, tags, self.commands())
         result = step(self.state, self.memory, view, self.limits)
+        if result.limits is not None:
+            self.limits = result.limits
         for action in result.released:
             self.lanes.ask(action)
         self.after_tick(result, now)

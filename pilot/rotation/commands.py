@@ -28,7 +28,8 @@ LOST_HEARTBEAT_S, NEVER_STARTED_S = 7200.0, 1800.0
 class Command:
     """One request. `queues`: names of queues of the config, empty for all. `subject`: the id that `why` is about.
 
-    `tasks`: short names of tasks that a resume is for, or "all".
+    `tasks`: short names of tasks that a resume is for, or "all". A reload: `limits` of the new configuration, None
+    where it cannot be taken over; `lines` say what changes, or why nothing does.
     """
 
     serial: int
@@ -38,6 +39,8 @@ class Command:
     until: str | None = None
     subject: str = ""
     tasks: tuple[str, ...] = ()
+    limits: Limits | None = None
+    lines: tuple[str, ...] = ()
 
 
 class BadRequest(ValueError):
@@ -190,12 +193,19 @@ def _why(state: State, memory: Memory, command: Command, now: Now, limits: Limit
         yield f"{command.subject[:100]!a} is not open here; `pilot story` tells what became of it"
 
 
+def _reload(state: State, memory: Memory, command: Command, now: Now, limits: Limits) -> Results:
+    """The limits themselves change with this tick's end (rotation.step)."""
+    yield from command.lines
+    yield command.limits is not None
+
+
 VERBS: Mapping[str, Callable[[State, Memory, Command, Now, Limits], Results]] = {
     "pause": _pause,
     "drain": _drain,
     "resume": _resume,
     "stop": _stop,
     "why": _why,
+    "reload": _reload,
 }
 
 

@@ -31,11 +31,11 @@ from pilot.multijob.codec import UnreadableEvent, decode
 from pilot.multijob.events import Event, JournalConsumed
 from pilot.multijob.evidence import FileEvidence
 from pilot.multijob.memory import Memory
-from pilot.multijob.model import Limits, State
+from pilot.multijob.model import State
 from pilot.multijob.recognise import Now
 from pilot.ports import ClaimMade
-from pilot.rotation.commands import parse_command
 from pilot.rotation.preview import preview
+from pilot.rotation.reloader import Reloader
 from pilot.rotation.step import RunEnd, Step, end_of_run
 from pilot.rotation.story import render_event
 from pilot.rotation.wiring import (
@@ -85,13 +85,15 @@ def run_daemon(
     once: bool = False,
     take_over: bool = False,
     say: Callable[[bool, str], None] | None = None,
+    path: Path | None = None,
 ) -> int:
     """Run until a signal, a stop, or until the one bundle of `once` is reported. Returns the exit code.
 
+    `path`: the file of `config`, read again by `pilot reload`.
     `say(ready, line)` is called once: after the first tick, or with the reason why there is none.
     """
     try:
-        daemon = _Daemon.start(config, once=once, take_over=take_over)
+        daemon = _Daemon.start(config, path, once=once, take_over=take_over)
     except (StartError, WiringError) as error:
         LOG.error("%s", escaped(error))
         if say is not None:
@@ -106,7 +108,6 @@ def run_daemon(
 @dataclass(slots=True)
 class _Daemon:
     config: Config
-    limits: Limits
     ports: Ports
     loop: Loop
     lanes: ThreadLanes
@@ -117,7 +118,7 @@ class _Daemon:
     say: Callable[[bool, str], None] | None = None
 
     @classmethod
-    def start(cls, config: Config, *, once: bool, take_over: bool) -> _Daemon:
+    def start(cls, config: Config, path: Path | None, *, once: bool, take_over: bool) -> _Daemon:
         """Everything before the first tick."""
         state_dir, shared_dir = Path(config.state_dir), Path(config.shared_dir)
         lease, agent_file = _prepare(state_dir, shared_dir, take_over)
@@ -132,7 +133,7 @@ class _Daemon:
         )
         memory = Memory(lease.epoch, clock.monotonic())
         _claim_unknown(evidence, state, memory)
-        desk = Desk(parse_command)
+        desk = Desk(Reloader(path, config, agent_file, once).parse)
         credentials = make_credentials(config)
         ports = Ports(store, evidence, make_batch(config), make_sources(config), credentials, desk.tell)
         route = make_route(ports, lambda bundle_id: f"{shared_dir}/bundles/{bundle_id}")
@@ -140,7 +141,7 @@ class _Daemon:
         desk.wake = lanes.wake
         control = ControlSocket(state_dir, desk)
         loop = Loop(state, memory, limits, lanes, clock, config.tick_s, _nobody, draw_tag, desk.take)
-        daemon = cls(config, limits, ports, loop, lanes, control)
+        daemon = cls(config, ports, loop, lanes, control)
         loop.after_tick = daemon.after_tick
         if config.announce.url is not None:
             announce = config.announce
@@ -173,7 +174,7 @@ class _Daemon:
         self.lanes.wake()
 
     def _ends(self) -> int | None:
-        end = end_of_run(self.loop.state, self.loop.memory, self.limits, stopping=self.stop.is_set())
+        end = end_of_run(self.loop.state, self.loop.memory, self.loop.limits, stopping=self.stop.is_set())
         if end is None:
             return None
         code, story = ENDS[end]
@@ -191,7 +192,7 @@ class _Daemon:
             self.published_s = now.mono_s
             loop = self.loop
             document = render_status(
-                loop.state, loop.memory, self.limits, self.lanes.ages(), now, version=package_version()
+                loop.state, loop.memory, loop.limits, self.lanes.ages(), now, version=package_version()
             )
             self.control.publish(document)
             if self.announcer is not None:

@@ -49,12 +49,14 @@ class View:
 class Step:
     """Result of a tick. `events` are recorded and applied, `released` go to their lanes now.
 
-    `stop`: None, or why this daemon must end without another write (exit 75).
+    `stop`: None, or why this daemon must end without another write (exit 75). `limits`: those of a new configuration,
+    from the next tick on; None: as they were.
     """
 
     events: tuple[Event, ...]
     released: tuple[Action, ...]
     stop: str | None = None
+    limits: Limits | None = None
 
 
 def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
@@ -94,7 +96,9 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
             urgent.append(result)
         else:
             memory.held.append((memory.recorded, result))
-    return Step(tuple(events), (*urgent, *_released(memory), *_append(memory, view.now)))
+    reloaded = [command.limits for command in view.commands if command.limits is not None]
+    released = (*urgent, *_released(memory), *_append(memory, view.now))
+    return Step(tuple(events), released, limits=reloaded[-1] if reloaded else None)
 
 
 def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterator[Event | Action]:

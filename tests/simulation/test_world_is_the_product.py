@@ -27,6 +27,8 @@ REPLACED = {
     "multijob/node/warden.py": "simulators.world.agents",
     "rotation/checks.py": "pilot check looks at a real site",
     "rotation/commands.py": "nobody gives orders to the daemons of these runs",
+    "rotation/reload.py": "as above",
+    "rotation/reloader.py": "reads a configuration, the world has limits",
     "rotation/why.py": "as above",
     "rotation/story.py": "reads a journal for a person",
     "rotation/preview.py": "shows a bundle to a person",

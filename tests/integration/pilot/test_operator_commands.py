@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +61,36 @@ def pilot(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
 
 
+def reload_whole_or_not_at_all(config: Path) -> None:
+    state_dir, text = config.parent / "state", config.read_text()
+
+    def wanted() -> list[int]:
+        return [queue["wanted"] for queue in ask_daemon(state_dir, "status")["queues"]]
+
+    def wait_for(numbers: list[int]) -> None:
+        ends = time.monotonic() + 30
+        while wanted() != numbers and time.monotonic() < ends:
+            threading.Event().wait(0.05)
+        assert wanted() == numbers
+
+    more = text.replace("nodes: 2, slots: 4", "nodes: 2, slots: 4, wanted: 7")
+    config.write_text(more.replace("batch: {server: sim,", "batch: {server: other,"))
+    refused = pilot(config, "reload")
+    assert refused.returncode == 1
+    assert "batch.server: 'sim' -> 'other': cannot change while the daemon runs" in refused.stdout
+    assert wanted() == [1, 1]
+    config.write_text(more.replace("wanted: 7", "wanted: -7"))
+    assert pilot(config, "reload").returncode == 2
+    config.write_text(more)
+    done = pilot(config, "reload")
+    assert (done.returncode, done.stdout) == (0, "queues.long.wanted: 1 -> 7\n")
+    wait_for([7, 1])
+    assert pilot(config, "reload").stdout == "nothing differs\n"
+    config.write_text(text)
+    assert pilot(config, "reload").returncode == 0
+    wait_for([1, 1])
+
+
 def test_a_day_of_an_operator(config: Path, tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
     started = pilot(config, "start")
@@ -80,6 +112,8 @@ def test_a_day_of_an_operator(config: Path, tmp_path: Path) -> None:
     assert why.returncode == 0
     assert "waits for" in why.stdout
     assert pilot(config, "why", "12345").returncode == 1
+
+    reload_whole_or_not_at_all(config)
 
     stopped = pilot(config, "stop")
     assert stopped.returncode == 0

@@ -83,7 +83,7 @@ def test_each_exit_code_is_explained() -> None:
 def test_only_commands_that_exist_are_named() -> None:
     known = {
         *("init", "check", "run", "status", "caldb", "start", "stop", "drain", "pause", "resume"),
-        *("story", "why", "bundle"),
+        *("story", "why", "bundle", "reload"),
     }
     for page in ("README.md", "docs/operations/README.md"):
         text = (ROOT / page).read_text()
