@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from bench import caldb, node, world
+from bench import caldb, node, scale, sim, world
 from bench.measurement import Measurement
 
-AREAS: tuple[tuple[Measurement, ...], ...] = (world.MEASUREMENTS, node.MEASUREMENTS, caldb.MEASUREMENTS)
+AREAS: tuple[tuple[Measurement, ...], ...] = (
+    world.MEASUREMENTS,
+    node.MEASUREMENTS,
+    caldb.MEASUREMENTS,
+    sim.MEASUREMENTS,
+    scale.MEASUREMENTS,
+)
 
 
 def all_measurements() -> tuple[Measurement, ...]:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TextIO
 
+from simulators.panda import monitor
 from simulators.panda.dispatch import PLAIN, HttpReply, HttpRequest, respond
 from simulators.panda.job import table_row
 from simulators.panda.model import PandaModel
+from simulators.panda.monitor import render_monitor
 from simulators.panda.settings import Settings
 
 FAULTS = ("lose-next-answer", "500", "html", "slow")
@@ -117,6 +119,12 @@ class PandaServer:
                 return HttpReply(200, "application/json", json.dumps(self.table()))
             case "/sim/counts":
                 return HttpReply(200, "application/json", json.dumps(self.counts()))
+            case monitor.PATH:
+                with self.lock:
+                    self.model.advance(time.monotonic())
+                    return HttpReply(
+                        200, "text/html; charset=utf-8", render_monitor(self.model, request.query)
+                    )
             case "/sim/brief":
                 return HttpReply(200, "application/json", json.dumps(self.brief()))
             case "/sim/fault":

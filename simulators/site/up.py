@@ -170,7 +170,7 @@ def _announce(runtime: Path, url: str, torque: dict[str, Any]) -> None:
         "outputs": str(base / "outputs"),
     }
     write_json(runtime / "site.json", facts)
-    print(f"PanDA:  {url}  (legacy /server/panda, v1 /api/v1; its table: {url}/sim/table)")
+    print(f"PanDA:  {url}  (legacy /server/panda, v1 /api/v1; monitor: {url}/sim/monitor)")
     print(f"Torque: export PATH={torque['bin']}:$PATH   (qsub, qstat, qdel, pbsnodes, aprun)")
     print(f"pilot:  pilot run -c {pilot}   (the profile local, for this site)")
     print(f"files:  {runtime}; simsite jobs N, simsite fault NAME; end with Ctrl-C", flush=True)
