@@ -142,8 +142,8 @@ def _limits(chance: Random) -> Limits:
         submit_retry_s=60.0,
         fetch_retry_s=60.0,
         fetch_retry_max_s=600.0,
-        retain_ok_s=12 * 3600.0,
-        retain_failed_s=13 * 3600.0,
+        retain_ok_s=8.5 * 3600.0,
+        retain_failed_s=9.5 * 3600.0,
         tobekilled_floor=5,
     )
 

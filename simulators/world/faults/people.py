@@ -23,26 +23,26 @@ def operator_order(site: Site) -> Fault:
     serials = itertools.count(1)
     wanted = [verb]
 
-    def order(asked: int | None = None) -> None:
-        done, _ = site.world.told.get(asked, (False, ())) if asked is not None else (False, ())
-        if done:
-            if wanted.pop() == verb:
-                site.fired("operator-order")
+    def order(verb: str, asked: int | None = None) -> None:
+        """Order it until it is done, or until something else is wanted."""
+        if wanted != [verb]:
             return
-        if not wanted:
+        if asked is not None and site.world.told.get(asked, (False, ()))[0]:
+            wanted.clear()
+            if verb != "resume":
+                site.fired("operator-order")
             return
         daemon, serial = site.daemon(), next(serials)
         if daemon is not None:
-            daemon.commands.append(
-                Command(serial, wanted[-1], (queue,), cancel_queued=cancel and wanted[-1] == "drain")
-            )
-        site.world.timers.set(site.world.now_s + AGAIN_S, partial(order, serial))
+            command = Command(serial, verb, (queue,), cancel_queued=cancel and verb == "drain")
+            daemon.commands.append(command)
+        site.world.timers.set(site.world.now_s + AGAIN_S, partial(order, verb, serial))
 
     def end() -> None:
         wanted[:] = ["resume"]
-        order()
+        order("resume")
 
-    fault.begin, fault.end = order, end
+    fault.begin, fault.end = partial(order, verb), end
     return fault
 
 
