@@ -208,6 +208,14 @@ class InputsSection(Section):
     wait_s: Seconds = 3600.0
 
 
+class SpaceSection(Section):
+    """Space and inodes that must be left in state_dir, shared_dir and output_root."""
+
+    look_s: PositiveSeconds = 60.0
+    free_min_mib: Annotated[int, Field(ge=0)] = 1024
+    free_inodes_min: Annotated[int, Field(ge=0)] = 10000
+
+
 class RetentionSection(Section):
     """How long the directory of a settled bundle is kept."""
 
@@ -254,3 +262,4 @@ class Config(Section):
     announce: AnnounceSection = AnnounceSection()
     rotation: RotationSection = RotationSection()
     inputs: InputsSection = InputsSection()
+    space: SpaceSection = SpaceSection()

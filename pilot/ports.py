@@ -399,6 +399,23 @@ class Inputs(Protocol):
     def look(self, paths: Mapping[PandaId, Sequence[str]]) -> InputsSeen: ...
 
 
+# --- space left -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceSeen:
+    """What is left for this user; `free_inodes` None: the filesystem counts none."""
+
+    free_mib: int
+    free_inodes: int | None
+
+
+class Space(Protocol):
+    """Space and inodes left, by the name of each directory."""
+
+    def look(self, directories: Mapping[str, str]) -> Mapping[str, SpaceSeen] | Failure: ...
+
+
 # --- credentials ----------------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,10 @@ def render_status(
         "credentials": [
             _credential(server, memory.credentials.get(server), now) for server in sorted(limits.credentials)
         ],
+        "space": {
+            name: {"free_mib": seen.free_mib, "free_inodes": seen.free_inodes}
+            for name, seen in memory.space.items()
+        },
         "journal": {"recorded": memory.recorded, "durable": memory.durable, "held_actions": len(memory.held)},
         "alarms": [
             {"name": name, "reason": alarm.reason, "for_s": round(now.mono_s - alarm.since_s, 1)}

@@ -267,6 +267,18 @@ class LookAtInputs:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtSpace:
+    """Look at the space left in each directory, by its name in the configuration."""
+
+    directories: Mapping[str, str]
+    barrier = Barrier.NOTHING
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("space",)
+
+
+@dataclass(frozen=True, slots=True)
 class LinkOutputs:
     """Give the outputs of an orphan a second link under the names that its new PandaID declares."""
 
@@ -323,6 +335,7 @@ Action = (
     | WriteCommands
     | LookAtCredential
     | LookAtInputs
+    | LookAtSpace
     | DeliverCredential
     | WithdrawCredential
     | LinkOutputs

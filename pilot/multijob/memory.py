@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilot.multijob.actions import Action
-from pilot.ports import BatchId, BatchJobSeen, BundleId, Claim, Credential, JobStatus, PandaId
+from pilot.ports import BatchId, BatchJobSeen, BundleId, Claim, Credential, JobStatus, PandaId, SpaceSeen
 
 # One bundle without a start happens (a deleted batch job); three in a row are a site that does not work.
 FRUITLESS_ALARM = 3
@@ -106,6 +106,9 @@ class Memory:
     doors: dict[BundleId, int] = field(default_factory=dict)
     cancels_asked: dict[BatchId, float] = field(default_factory=dict)
     commands: dict[BundleId, frozenset[PandaId]] = field(default_factory=dict)
+    # what was left in each directory when it was looked at last
+    space: dict[str, SpaceSeen] = field(default_factory=dict)
+    space_asked_s: float = float("-inf")
     # jobs in pools, until they leave them
     inputs: dict[PandaId, InputLook] = field(default_factory=dict)
     # reporting and fetching; `fetched`: the commit that makes a job's fetch durable, until it is

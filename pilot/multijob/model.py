@@ -398,6 +398,11 @@ class Limits:
     task_failed_max: int = 32
     task_probe_s: float = 3600.0
     task_probe_max_s: float = 86400.0
+    # where space is looked for, by name; what must be left there
+    directories: Mapping[str, str] = field(default_factory=dict)
+    space_look_s: float = 60.0
+    free_min_mib: int = 1024
+    free_inodes_min: int = 10000
     # inputs of a job: of the same size for so long, or waited for so long
     input_quiet_s: float = 0.0
     input_wait_s: float = 3600.0

@@ -51,6 +51,12 @@ class Inspect(NamedTuple):
     path: str
 
 
+class Free(NamedTuple):
+    """Replies the bytes that a user may still write on this path's filesystem, and inodes (None: it counts none)."""
+
+    path: str
+
+
 class ReadBytes(NamedTuple):
     """Replies at most `at_most` bytes from byte `offset` on."""
 
@@ -115,6 +121,11 @@ def _inspect(operation: Inspect) -> int:
     return found.st_size
 
 
+def _free(operation: Free) -> tuple[int, int | None]:
+    found = os.statvfs(operation.path)
+    return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
+
+
 def _read_bytes(operation: ReadBytes) -> bytes:
     with open(operation.path, "rb") as source:
         source.seek(operation.offset)
@@ -131,6 +142,7 @@ _OPERATIONS: dict[type, Callable[[Any], Any]] = {
     RemoveTree: _remove_tree,
     Size: _size,
     Inspect: _inspect,
+    Free: _free,
     ReadBytes: _read_bytes,
     SameFile: _same_file,
 }

@@ -25,6 +25,7 @@ from pilot.multijob.actions import (
     ListBatchJobs,
     LookAtCredential,
     LookAtInputs,
+    LookAtSpace,
     MakeClaim,
     PrepareBundle,
     ReadEvidence,
@@ -59,6 +60,7 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, Outcome, RoundState, State
 from pilot.multijob.reporting import recognise_acks, recognise_statuses, retry_reports
 from pilot.multijob.salvage import bind, bundles_of, judged_by_link, task_of, work_of
+from pilot.multijob.space import note_space
 from pilot.multijob.verdict import failed
 from pilot.ports import (
     Answer,
@@ -101,6 +103,8 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
             pass
         case LookAtCredential():
             note_credential(memory, action.server, outcome, now.utc, now.mono_s, limits)
+        case LookAtSpace():
+            note_space(memory, outcome, now.mono_s, limits)
         case LookAtInputs():
             yield from recognise_inputs(state, memory, outcome, answer.asked_at_s, now.utc, limits)
         case FetchJobs():
@@ -292,6 +296,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             | ReadEvidence()
             | LookAtCredential()
             | LookAtInputs()
+            | LookAtSpace()
             | AnswerCommand()
         ):
             raise AssertionError("answered elsewhere")

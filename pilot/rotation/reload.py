@@ -40,6 +40,7 @@ CHANGEABLE = (
     "reporting.*",
     "retention.*",
     "rotation.*",
+    "space.*",
 )
 NAMED = ("queues", "servers")
 

@@ -24,6 +24,7 @@ from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
 from pilot.multijob.reporting import due_reports, questions
 from pilot.multijob.salvage import decide_bound
+from pilot.multijob.space import decide_space
 from pilot.ports import Answer, BundleId
 from pilot.rotation.caps import note_caps
 from pilot.rotation.commands import Command, obey
@@ -107,6 +108,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
         yield from obey(state, memory, command, now, limits)
     yield from due_reports(state, memory, now.mono_s, limits)
     yield from looks_due(memory, now.mono_s, limits)
+    yield from decide_space(memory, now.mono_s, limits)
     for question in questions(memory, limits):
         if not memory.waiting(question.key, now.mono_s):
             yield question

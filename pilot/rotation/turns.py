@@ -15,6 +15,7 @@ from pilot.multijob.events import BundlePlanned
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Limits, QueueSpec, State
 from pilot.multijob.recognise import Now
+from pilot.multijob.space import held_by_space
 from pilot.ports import BundleId
 from pilot.rotation.census import is_live, is_queued
 from pilot.rotation.policy import held_plan, next_packing
@@ -55,7 +56,7 @@ def decide_plans(
 
 def free_starts(state: State, memory: Memory, now: Now, limits: Limits) -> int | None:
     """How many bundles the limits that all queues share let start now; None: as many as there are."""
-    rooms: list[int] = []
+    rooms: list[int] = [0] if held_by_space(memory, limits) is not None else []
     if limits.spacing_s > 0.0:
         rooms.append(1 if now.mono_s >= memory.next_start_s else 0)
     if limits.live_max is not None:
@@ -73,6 +74,9 @@ def waiting_in_all(state: State, memory: Memory) -> int:
 
 def held_in_common(state: State, memory: Memory, now: Now, limits: Limits) -> str | None:
     """Why no queue may start a bundle now, None if one may."""
+    little = held_by_space(memory, limits)
+    if little is not None:
+        return little
     if limits.spacing_s > 0.0 and now.mono_s < memory.next_start_s:
         return f"the pause between two starts: {memory.next_start_s - now.mono_s:.0f} s more"
     if limits.live_max is not None:

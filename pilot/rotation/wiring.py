@@ -32,6 +32,7 @@ from pilot.multijob.actions import (
     ListBatchJobs,
     LookAtCredential,
     LookAtInputs,
+    LookAtSpace,
     MakeClaim,
     PrepareBundle,
     ReadEvidence,
@@ -55,8 +56,9 @@ from pilot.multijob.model import (
     WalltimePolicy,
 )
 from pilot.multijob.packing import planned_slots
+from pilot.multijob.spacefiles import FileSpace
 from pilot.panda.dialect import make_job_source
-from pilot.ports import BatchRequest, CredentialKind, Credentials, Done, Inputs, JobSource
+from pilot.ports import BatchRequest, CredentialKind, Credentials, Done, Inputs, JobSource, Space
 from pilot.windows import parse_window
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -65,6 +67,8 @@ REPORT_CONNECTIONS = 2
 # An empty queue is asked at most so many times more slowly than at first: 600 s where listings come every 60 s.
 FETCH_PAUSE_GROWTH = 10.0
 EVIDENCE_READERS = 2
+# Keys of the configuration whose filesystems must have space.
+DIRECTORIES = ("state_dir", "shared_dir", "output_root")
 
 
 class WiringError(Exception):
@@ -152,6 +156,10 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         blind_after_s=max(900.0, 3 * batch.listing_every_s),
         fruitless_wait_s=config.rotation.fruitless_wait_s,
         fruitless_wait_max_s=config.rotation.fruitless_wait_max_s,
+        directories={name: getattr(config, name) for name in DIRECTORIES},
+        space_look_s=config.space.look_s,
+        free_min_mib=config.space.free_min_mib,
+        free_inodes_min=config.space.free_inodes_min,
         input_quiet_s=config.inputs.quiet_s,
         input_wait_s=config.inputs.wait_s,
         canary_nodes=config.rotation.canary_nodes,
@@ -238,6 +246,7 @@ class Ports:
     # takes the answer to a command (serial, done, lines) to the person who gave it
     tell: Callable[[int, bool, tuple[str, ...]], Any] = lambda serial, done, lines: Done()
     inputs: Inputs = field(default_factory=FileInputs)
+    space: Space = field(default_factory=FileSpace)
 
 
 def make_batch(config: Config) -> BatchCli:
@@ -312,6 +321,7 @@ def lane_specs(config: Config) -> tuple[LaneSpec, ...]:
         LaneSpec("evidence-write"),
         LaneSpec("credentials"),
         LaneSpec("inputs"),
+        LaneSpec("space"),
         LaneSpec("control"),
         *fetch,
         *report,
@@ -344,10 +354,8 @@ def make_route(ports: Ports, bundle_dir: Callable[[str], str]) -> Callable[[Acti
                 return Route("batch-list", lambda: batch.list_jobs(action.ids))
             case AnswerCommand():
                 return Route("control", lambda: ports.tell(action.serial, action.done, action.lines))
-            case LookAtCredential():
-                return Route("credentials", ports.credentials[action.server].current)
-            case LookAtInputs():
-                return Route("inputs", lambda: ports.inputs.look(action.paths))
+            case LookAtCredential() | LookAtInputs() | LookAtSpace():
+                return _look(ports, action)
             case DeliverCredential():
                 deliver = ports.credentials[action.server].deliver
                 return Route("credentials", lambda: deliver(action.target))
@@ -360,6 +368,18 @@ def make_route(ports: Ports, bundle_dir: Callable[[str], str]) -> Callable[[Acti
                 return Route("evidence-write", _write(evidence, action))
 
     return route
+
+
+def _look(ports: Ports, action: LookAtCredential | LookAtInputs | LookAtSpace) -> Route:
+    match action:
+        case LookAtCredential():
+            return Route("credentials", ports.credentials[action.server].current)
+        case LookAtInputs():
+            return Route("inputs", lambda: ports.inputs.look(action.paths))
+        case LookAtSpace():
+            return Route("space", lambda: ports.space.look(action.directories))
+        case _:
+            assert_never(action)
 
 
 def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
@@ -393,6 +413,7 @@ def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
             | ReadEvidence()
             | LookAtCredential()
             | LookAtInputs()
+            | LookAtSpace()
             | DeliverCredential()
             | WithdrawCredential()
             | AnswerCommand()

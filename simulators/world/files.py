@@ -343,6 +343,10 @@ class VirtualFiles:
     def _size(self, client: str, operation: operations.Size | operations.Inspect) -> int:
         return len(self._content(client, operation.path, self._opened(client, operation.path)))
 
+    def _free(self, client: str, operation: operations.Free) -> tuple[int, int | None]:
+        """Disks of the world are never full: a write that fails is a fault of its own."""
+        return 2**50, None
+
     def _sum(self, client: str, operation: files.Sum) -> files.Copied:
         return _copied(self._content(client, operation.path, self._opened(client, operation.path)))
 
@@ -377,6 +381,7 @@ _OPERATIONS: dict[type, Callable[[VirtualFiles, str, Any], Any]] = {
     operations.RemoveTree: VirtualFiles._remove_tree,
     operations.Size: VirtualFiles._size,
     operations.Inspect: VirtualFiles._size,
+    operations.Free: VirtualFiles._free,
     operations.ReadBytes: VirtualFiles._read_bytes,
     operations.SameFile: VirtualFiles._same_file,
 }

@@ -129,6 +129,8 @@ def _limits(chance: Random) -> Limits:
         live_max=caps.choice((None, 2, 3)),
         spacing_s=caps.choice((0.0, 60.0)),
         jitter=1.0,
+        directories={"shared_dir": limits.site.shared_dir, "output_root": limits.site.output_root},
+        space_look_s=900.0,
         input_quiet_s=caps.choice((0.0, 30.0)),
         canary_nodes=caps.choice((None, 1)),
         task_window=caps.choice((12, 64)),

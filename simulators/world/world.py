@@ -30,6 +30,7 @@ from pilot.multijob.model import Bundle, Limits, State
 from pilot.multijob.node.files import run_steps
 from pilot.multijob.node.manifest import Job as NodeJob
 from pilot.multijob.recognise import Now
+from pilot.multijob.spacefiles import FileSpace
 from pilot.ports import Appended, BundleId, Done, Job
 from pilot.rotation.commands import Command
 from pilot.rotation.daemon import StartError, _claim_unknown
@@ -333,6 +334,7 @@ class World:
             # the lanes let each operation take its own time
             evidence=replace(daemon.evidence, run=lambda steps: steps),
             inputs=FileInputs(lambda steps: steps),
+            space=FileSpace(lambda steps: steps),
             batch=_Batch(self.batch.client(), self),
             sources={name: wire.client(self.dialects[name]) for name, wire in self.wires.items()},
             tell=self._tell,
