@@ -1,4 +1,8 @@
-"""Makes the one file that travels to compute nodes: a zipapp of the node side, named by its own checksum."""
+"""Makes the one file that travels to compute nodes: a zipapp of the node side, named by its own checksum.
+
+All modules stand as texts in its `__main__`, which imports from there: a zip with a file for each module is opened
+again for each import, on the shared filesystem, at each start of each node.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +16,78 @@ from pathlib import Path
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # Modules of pilot/caldb that run on a node; of pilot/multijob/node all do.
 CALDB_MODULES = ("plan", "prctl", "query", "server", "unpack")
-# Packages whose __init__ is for the edge (or says nothing) are empty inside the file.
+# Packages whose __init__ is for the edge (or says nothing) have no text inside the file.
 EMPTY_PACKAGES = ("pilot", "pilot/caldb", "pilot/multijob", "pilot/multijob/node")
 
-_MAIN = "import sys\nfrom pilot.multijob.node.entry import main\nsys.exit(main())\n"
+_MAIN = '''"""Made by pilot/multijob/agentfile.py."""
+import sys
+from importlib.machinery import ModuleSpec
+
+SOURCES = {
+%s}
+
+
+class Texts:
+    """Finds and loads the modules whose texts stand above. Packages have none."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name not in SOURCES:
+            return None
+        return ModuleSpec(name, cls, is_package=SOURCES[name] is None)
+
+    @staticmethod
+    def create_module(spec):
+        return None
+
+    @staticmethod
+    def exec_module(module):
+        text = SOURCES[module.__name__]
+        if text is not None:
+            file = "%%s/%%s.py" %% (__file__, module.__name__.replace(".", "/"))
+            exec(compile(text, file, "exec"), module.__dict__)
+
+    @staticmethod
+    def get_source(name):
+        return SOURCES[name]
+
+
+sys.meta_path.insert(0, Texts)
+if __name__ == "__main__":
+    from pilot.multijob.node.entry import main
+
+    sys.exit(main())
+'''
 # The first time that a zip can name: the same sources make the same file.
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def node_sources() -> dict[str, bytes]:
-    """Path inside the file -> content of every module that runs on a node."""
+    """Path in the package -> content of every module that runs on a node."""
     node = PACKAGE_DIR / "multijob" / "node"
-    sources = {f"{package}/__init__.py": b"" for package in EMPTY_PACKAGES}
+    sources: dict[str, bytes] = {}
     for path in node.glob("*.py"):
         if path.name != "__init__.py":
             sources[f"pilot/multijob/node/{path.name}"] = path.read_bytes()
     for name in CALDB_MODULES:
         sources[f"pilot/caldb/{name}.py"] = (PACKAGE_DIR / "caldb" / f"{name}.py").read_bytes()
-    sources["__main__.py"] = _MAIN.encode()
     return sources
+
+
+def _render_main() -> str:
+    texts: dict[str, str | None] = {package.replace("/", "."): None for package in EMPTY_PACKAGES}
+    for path, content in node_sources().items():
+        texts[path.removesuffix(".py").replace("/", ".")] = content.decode()
+    return _MAIN % "".join(f"    {name!r}: {text!r},\n" for name, text in sorted(texts.items()))
 
 
 def render_agent_file() -> bytes:
     """The zipapp's bytes; the same sources give the same bytes. Stored, not deflated: zlib versions differ."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in sorted(node_sources().items()):
-            entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, content)
+        entry = zipfile.ZipInfo("__main__.py", _ZIP_EPOCH)
+        entry.external_attr = 0o644 << 16
+        archive.writestr(entry, _render_main())
     return buffer.getvalue()
 
 

@@ -15,12 +15,8 @@ pytestmark = pytest.mark.skipif(not OTHERS, reason="no other Python 3.8 or later
 
 def test_every_module_imports_on_other_interpreters(tmp_path):
     path = build_agent_file(tmp_path)
-    names = [
-        name[:-3].replace("/", ".")
-        for name, content in node_sources().items()
-        if content and name != "__main__.py"
-    ]
-    code = f"import sys; sys.path.insert(0, {str(path)!r})\n" + "\n".join(f"import {name}" for name in names)
+    names = [name[:-3].replace("/", ".") for name in node_sources()]
+    code = f"import runpy; runpy.run_path({str(path)!r})\n" + "\n".join(f"import {name}" for name in names)
     for interpreter in OTHERS:
         done = subprocess.run(
             [interpreter, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60, check=False
@@ -36,3 +32,13 @@ def test_agent_works_a_job(bundle, python):
     assert bundle.end_of(job)["files"][0]["placed"]
     assert lines[-1]["reason"] == "list worked"
     assert lines[-1]["left_behind"] == 0
+
+
+def test_a_traceback_of_a_node_names_file_and_line(tmp_path):
+    path = build_agent_file(tmp_path)
+    code = (
+        f"import runpy; runpy.run_path({str(path)!r})\n"
+        "from pilot.multijob.node.manifest import parse_manifest\nparse_manifest('{}')\n"
+    )
+    done = subprocess.run([OTHERS[0], "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert 'pilot/multijob/node/manifest.py", line ' in done.stderr

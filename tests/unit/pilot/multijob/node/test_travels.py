@@ -62,14 +62,18 @@ def test_a_damaged_file_is_replaced(tmp_path):
 
 def test_packages_inside_are_empty_and_nothing_of_the_edge_is_there():
     with zipfile.ZipFile(io.BytesIO(render_agent_file())) as archive:
-        names = archive.namelist()
-        assert archive.read("pilot/__init__.py") == b""
-    edge = [name for name in names if name.startswith("pilot/multijob/") and "/node/" not in name]
-    assert edge == ["pilot/multijob/__init__.py"]
-    assert "pilot/caldb/snapshot.py" not in names
+        assert archive.namelist() == ["__main__.py"]
+        tree = ast.parse(archive.read("__main__.py"), feature_version=(3, 8))
+    [texts] = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)]
+    packages = {name for name, text in texts.items() if text is None}
+    assert packages == {"pilot", "pilot.caldb", "pilot.multijob", "pilot.multijob.node"}
+    assert {name.rpartition(".")[0] for name in texts if name not in packages} == {
+        "pilot.caldb",
+        "pilot.multijob.node",
+    }
+    assert "pilot.caldb.snapshot" not in texts
 
 
 def test_folder_holds_no_edge_code():
-    assert {f"pilot/multijob/node/{path.name}" for path in Path("pilot/multijob/node").glob("*.py")} <= set(
-        node_sources()
-    )
+    names = {path.name for path in Path("pilot/multijob/node").glob("*.py")} - {"__init__.py"}
+    assert {f"pilot/multijob/node/{name}" for name in names} <= set(node_sources())
