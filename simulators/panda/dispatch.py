@@ -47,11 +47,21 @@ def respond(model: PandaModel, settings: Settings, request: HttpRequest) -> Http
     refused = refuse_token(request.headers) if settings.require_role else None
     if refused is not None:
         return HttpReply(403, PLAIN, refused)
+    if len(fields) == 3 and fields[:2] == ["cache", "schedconfig"]:
+        return _queuedata(settings, fields[2])
     if flavour.legacy and len(fields) == 3 and fields[:2] == ["server", "panda"]:
         reply = _legacy(model, settings, fields[2], request)
     elif flavour.v1 and len(fields) == 4 and fields[:2] == ["api", "v1"]:
         reply = _v1(model, settings, f"{fields[2]}/{fields[3]}", request)
     return reply or HttpReply(403, PLAIN, f"ERROR : method {fields[-1][:60]} is forbidden")
+
+
+def _queuedata(settings: Settings, name: str) -> HttpReply:
+    """What a pilot is told of a queue: /cache/schedconfig/QUEUE.all.json, as the setting `queuedata` has it."""
+    queue = name.removesuffix(".all.json")
+    if queue == name or queue not in settings.queuedata:
+        return HttpReply(404, PLAIN, "Not Found")
+    return HttpReply(200, JSON, json.dumps(settings.queuedata[queue]))
 
 
 def _content_type(request: HttpRequest) -> str:

@@ -166,25 +166,25 @@ def _ids(call: Call, separator: str | None) -> list[str]:
 
 def submit_jobs(model: PandaModel, call: Call) -> Reply:
     """submitJobs: pickled jobs, or JSON text where it is no pickle; answered as a pickle unless JSON is accepted."""
-    text = str(call.parameters.get("jobs", ""))
+    reads_json = model.flavour.json_jobs
     try:
-        jobs = parse_jobs(_unpickled(text, json.loads))
-    except (ValueError, RecursionError, BadJobList):
-        return _listed(call, "ERROR: jobs cannot be read")
-    return _listed(call, model.submit(jobs, call.caller.subject))
+        answer: Any = model.submit(
+            parse_jobs(_unpickled(str(call.parameters.get("jobs", "")), reads_json)), call.caller.subject
+        )
+    except (ValueError, RecursionError, BadPickle, BadJobList):
+        answer = "ERROR: jobs cannot be read"
+    if call.json_wanted and reads_json:
+        return Reply(200, json.dumps(answer), True)
+    return Reply(200, render_pickle(answer))
 
 
-def _unpickled(text: str, otherwise: Callable[[str], Any]) -> Any:
+def _unpickled(text: str, reads_json: bool) -> Any:
     try:
         return parse_pickle(text)
     except BadPickle:
-        return otherwise(text)
-
-
-def _listed(call: Call, value: Any) -> Reply:
-    if call.json_wanted:
-        return Reply(200, json.dumps(value), True)
-    return Reply(200, render_pickle(value))
+        if not reads_json:
+            raise
+    return json.loads(text)
 
 
 def get_job_status(model: PandaModel, call: Call) -> Reply:

@@ -19,6 +19,7 @@ from simulators.panda.flavour import FLAVOURS, BatchIdRule, Flavour
 from simulators.panda.job import FINAL, PandaJob, guid_of, utc_text
 from simulators.panda.jobspec import SubmittedJob
 from simulators.panda.rules import (
+    CANDIDATES,
     DEFINED,
     END_CODES,
     HIGH_PRIORITY,
@@ -33,8 +34,10 @@ from simulators.panda.rules import (
     EndCode,
     PandaTimes,
     Wish,
+    held_by_a_rival,
 )
 from simulators.panda.told import ORDER, Ledger, Told
+from simulators.panda.watcher import end_of_silence
 
 
 @dataclass(slots=True)
@@ -48,6 +51,8 @@ class PandaModel:
     now_s: float = 0.0
     epoch_s: float = 0.0
     updates_received: int = 0
+    rivals: int = 0  # other getJobs of the same queue that are under way
+    fetches: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     jobs: dict[int, PandaJob] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -141,18 +146,7 @@ class PandaModel:
 
     def _give_up(self, job: PandaJob) -> None:
         """The watcher: no update for too long."""
-        ended_s = job.attributes.get("endTime")
-        explained = job.attributes.get("exeErrorDiag") or job.attributes.get("pilotErrorDiag")
-        if job.status == "sent":
-            code, diag = 102, "Sent job didn't receive reply from pilot within 30 min"
-        elif explained:
-            code, diag = 101, f"job recovery failed for {(self._patience_s(job) or 0) / 3600} hours"
-        elif ended_s is None:
-            code, diag = 100, f"lost heartbeat : {utc_text(job.heard_s + self.epoch_s).replace('T', ' ')}"
-        else:
-            code = {"holding": 103, "transferring": 104}.get(job.status, 105)
-            last = utc_text(ended_s + self.epoch_s).replace("T", " ")
-            diag = f"timeout in {job.status} : last heartbeat at {last}"
+        code, diag = end_of_silence(job, self._patience_s(job) or 0, self.epoch_s)
         job.attributes |= {"jobDispatcherErrorCode": code, "jobDispatcherErrorDiag": diag}
         job.attributes.setdefault("endTime", job.heard_s)
         self._fail_files(job)
@@ -271,12 +265,19 @@ class PandaModel:
         heap = self._waiting.get(wish.queue, [])
         taken: list[PandaJob] = []
         passed: list[tuple[int, int]] = []
-        while heap and len(taken) < wish.count:
+        self.fetches += 1
+        misses = 0
+        while heap and len(taken) < wish.count and misses < CANDIDATES:
             entry = heapq.heappop(heap)
             job = self.jobs[entry[1]]
             if job.status != "activated":
                 continue
             if self._fits(job, wish):
+                if held_by_a_rival(job.panda_id, self.fetches, self.rivals):
+                    misses += 1
+                    passed.append(entry)
+                    continue
+                misses = 0
                 taken.append(job)
                 self._send(job, wish)
             else:

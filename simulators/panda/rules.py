@@ -16,11 +16,19 @@ LABELS: Mapping[str | None, frozenset[str] | None] = {
 }
 REWRITTEN = frozenset({None, "managed", "user", "unified"})
 MIN_TIMEOUT_S = 10.0
+# A getJob that finds so many candidates locked by others gives up (maxAttemptIDx).
+CANDIDATES = 10
 SUBMIT_MAX = 5000
 HIGH_PRIORITY = 800
 INVALID_BATCH_ID = 1
 NULL_COMMAND = "NULL"
 NUMBER = re.compile(r"\d+\.*\d+")
+
+
+def held_by_a_rival(panda_id: int, fetch: int, rivals: int) -> bool:
+    """Whether another getJob has this candidate locked: all of them want the same best ones. No chance in it."""
+    lot = (panda_id * 2654435761 + fetch * 40503) % 2**32 >> 16
+    return lot % (rivals + 1) != 0
 
 
 class DatabaseTrouble(Exception):

@@ -21,6 +21,7 @@ from simulators.panda.settings import Settings
 
 FAULTS = ("lose-next-answer", "500", "html", "slow")
 ORDERS = ("outage", "failing", "mend")
+_QUEUE = re.compile(r'(?:"site_name"\s*:\s*"|siteName=)([^"&]{1,100})')
 PAGE = "<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
 
 
@@ -82,6 +83,14 @@ def _parse_order(value: Mapping[str, Any]) -> Order:
     return order
 
 
+def fetched_queue(request: HttpRequest) -> str | None:
+    """The queue of a getJob in either dialect, "" where it cannot be seen; None: another call."""
+    if not request.path.endswith(("/acquire_jobs", "/getJob")):
+        return None
+    found = _QUEUE.search(request.body[:65536].decode("utf-8", "replace"))
+    return found[1] if found else ""
+
+
 @dataclass(slots=True)
 class PandaServer:
     """All that the connections share. The model runs on the monotonic clock and is only touched under `lock`.
@@ -100,6 +109,7 @@ class PandaServer:
     random: Random = field(default_factory=lambda: Random(8))
     calls: dict[str, int] = field(default_factory=dict)
     spoilt: int = 0
+    fetching: dict[str, int] = field(default_factory=dict)
 
     @property
     def away(self) -> bool:
@@ -130,9 +140,23 @@ class PandaServer:
             case "/sim/fault":
                 return self._take_fault(request.body)
             case _:
-                with self.lock:
-                    self.model.advance(time.monotonic())
-                    return respond(self.model, self.settings, request)
+                return self._work(request)
+
+    def _work(self, request: HttpRequest) -> HttpReply:
+        """One call under the lock. Fetches that wait for it are rivals of the one that has it."""
+        queue = fetched_queue(request)
+        if queue is not None:
+            with self.log_lock:
+                self.fetching[queue] = self.fetching.get(queue, 0) + 1
+        try:
+            with self.lock:
+                self.model.advance(time.monotonic())
+                self.model.rivals = 0 if queue is None else self.fetching[queue] - 1
+                return respond(self.model, self.settings, request)
+        finally:
+            if queue is not None:
+                with self.log_lock:
+                    self.fetching[queue] -= 1
 
     def _take_fault(self, body: bytes) -> HttpReply:
         try:

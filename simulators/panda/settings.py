@@ -31,6 +31,7 @@ class Settings:
     require_role: bool = False
     pilot_owners: frozenset[str] = frozenset()
     per_job_s: float = 0.0
+    queuedata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def parse_settings(value: Any) -> Settings:
@@ -38,7 +39,7 @@ def parse_settings(value: Any) -> Settings:
     if not isinstance(value, Mapping):
         raise BadSettings(f"found {type(value).__name__}, expected an object")
     times = {item.name for item in fields(PandaTimes)}
-    others = {"flavour", "queues", "require_role", "pilot_owners", "per_job_s"}
+    others = {"flavour", "queues", "require_role", "pilot_owners", "per_job_s", "queuedata"}
     for name in value:
         if name not in times | others:
             raise BadSettings(f"{name}: unknown, expected one of {', '.join(sorted(times | others))}")
@@ -49,6 +50,7 @@ def parse_settings(value: Any) -> Settings:
         _flag("require_role", value.get("require_role", False)),
         frozenset(_texts("pilot_owners", value.get("pilot_owners", []))),
         _seconds("per_job_s", value.get("per_job_s", 0.0)),
+        _queuedata(value.get("queuedata", {})),
     )
 
 
@@ -68,6 +70,12 @@ def _queues(value: Any) -> Mapping[str, str]:
     if not isinstance(value, Mapping) or not all(status in QUEUE_STATUSES for status in value.values()):
         raise BadSettings(f"queues: found {value!r:.60}, expected names with {' or '.join(QUEUE_STATUSES)}")
     return {str(name): status for name, status in value.items()}
+
+
+def _queuedata(value: Any) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(value, Mapping) or not all(isinstance(item, Mapping) for item in value.values()):
+        raise BadSettings(f"queuedata: found {value!r:.60}, expected queues with objects")
+    return value
 
 
 def _flag(name: str, value: Any) -> bool:

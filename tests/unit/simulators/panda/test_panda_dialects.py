@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from serverkit import Rig, positional, report
 
 from simulators.panda.dispatch import HttpReply, HttpRequest, respond
-from simulators.panda.service import BadFault, PandaServer, parse_fault
+from simulators.panda.service import BadFault, PandaServer, fetched_queue, parse_fault
 from simulators.panda.settings import BadSettings, Settings, parse_settings
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -177,3 +177,26 @@ def test_a_fault_spoils_as_many_calls_of_its_path_as_were_asked_for() -> None:
     server.faults.append(parse_fault({"name": "500", "count": 2, "path": "get"}))
     found = [server.fault_for(path) for path in ("/api/v1/set", "/get1", "/sim/get", "/get2", "/get3")]
     assert [fault is not None for fault in found] == [False, True, False, True, False]
+
+
+def test_what_a_pilot_is_told_of_a_queue_is_a_setting() -> None:
+    settings = parse_settings({"queuedata": {"Q": {"localqueue": "normal", "maxmemory": 1900}}})
+    asked = [f"/cache/schedconfig/{name}" for name in ("Q.all.json", "R.all.json", "Q", "..%2fQ.all.json")]
+    replies = [respond(Rig().model, settings, HttpRequest("GET", path, "", {}, b"")) for path in asked]
+    assert [reply.status for reply in replies] == [200, 404, 404, 404]
+    assert json.loads(replies[0].text)["localqueue"] == "normal"
+    with pytest.raises(BadSettings):
+        parse_settings({"queuedata": {"Q": 1}})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "queue"),
+    [
+        ("/api/v1/pilot/acquire_jobs", b'{"site_name": "Q", "n_jobs": 5}', "Q"),
+        ("/server/panda/getJob", b"nJobs=5&siteName=Q&node=n", "Q"),
+        ("/server/panda/getJob", gzip.compress(b"{}"), ""),
+        ("/api/v1/pilot/update_job", b'{"site_name": "Q"}', None),
+    ],
+)
+def test_fetches_of_one_queue_are_rivals(path: str, body: bytes, queue: str | None) -> None:
+    assert fetched_queue(HttpRequest("POST", path, "", {}, body)) == queue

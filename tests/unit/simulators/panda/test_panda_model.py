@@ -332,3 +332,16 @@ def test_status_is_told_for_an_hour_after_the_end_then_unknown() -> None:
     rig.later(5.0)
     assert rig.model.shown(panda_id) is None
     assert rig.model.jobs[panda_id].status == "finished"
+
+
+def test_competing_fetches_get_different_jobs_and_some_are_short_while_jobs_wait() -> None:
+    rig = Rig()
+    rig.submit(*[positional(number) for number in range(160)])
+    rig.model.rivals = 7
+    replies = [rig.model.hand_out(Wish("Q", 10)) for _ in range(8)]
+    ids = [job.panda_id for reply in replies for job in reply]
+    sizes = [len(reply) for reply in replies]
+    assert len(ids) == len(set(ids))
+    assert min(sizes) < 10 and rig.model.depth("Q") == 160 - len(ids) > 80
+    rig.model.rivals = 0
+    assert len(rig.model.hand_out(Wish("Q", 200))) == 160 - len(ids)

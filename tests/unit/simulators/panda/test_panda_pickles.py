@@ -112,3 +112,13 @@ def test_pickled_ids_are_ended_where_the_database_lets_it() -> None:
     panda_id = rig.sent()
     answer = legacy(rig, "killJobs", ids=f"(lp0\nI{panda_id}\naI999999\na.")
     assert (answer.text, rig.status(panda_id)) == ("(lp0\nI01\naI00\na.", "cancelled")
+
+
+def test_the_server_of_2018_reads_and_answers_pickles_only() -> None:
+    rig = Rig("2018")
+    refused = legacy(rig, "submitJobs", json_wanted=True, jobs=json.dumps([positional(1)]))
+    assert (pickle.loads(refused.text.encode()), rig.model.jobs) == ("ERROR: jobs cannot be read", {})
+    ((_, _, name),) = pickle.loads(
+        legacy(rig, "submitJobs", True, jobs=as_client([positional(2)])).text.encode()
+    )
+    assert name == "j2"
