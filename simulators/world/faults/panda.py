@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from pilot.ports import PandaId
 from simulators.panda.dispatch import HttpReply, HttpRequest
 from simulators.panda.job import FINAL
 from simulators.panda.rules import Wish
@@ -258,7 +259,7 @@ def mass_order(site: Site) -> Fault:
         wire = site.world.wires[name]
         wire.model.advance(site.world.now_s)
         live = [job for job in wire.model.jobs.values() if job.status in UNDER_WAY and not job.command]
-        if len(live) >= MASS_MIN:
+        if _held_by_us(site, [job.panda_id for job in live]) >= MASS_MIN:
             for job in live:
                 job.attributes["commandToPilot"] = "tobekilled"
                 ordered.add(job.panda_id)
@@ -268,9 +269,7 @@ def mass_order(site: Site) -> Fault:
             site.world.timers.set(site.world.now_s + 300.0, order)
 
     def watch() -> None:
-        jobs = site.world.wires[name].model.jobs
-        left = sum(i in jobs and not jobs[i].archived for i in ordered)
-        if left < MASS_LEFT_MIN or site.world.now_s >= end_s:
+        if _held_by_us(site, ordered) < MASS_LEFT_MIN or site.world.now_s >= end_s:
             take_back()
         else:
             site.world.timers.set(site.world.now_s + 30.0, watch)
@@ -287,6 +286,14 @@ def mass_order(site: Site) -> Fault:
 
     fault.begin, fault.end = order, end
     return fault
+
+
+def _held_by_us(site: Site, ordered: Iterable[int]) -> int:
+    """How many of these jobs the pilot has, and has not judged yet; another pilot may have the others."""
+    daemon = site.daemon()
+    records = {} if daemon is None else daemon.state.jobs
+    held = (records.get(PandaId(panda_id)) for panda_id in ordered)
+    return sum(record is not None and record.verdict is None for record in held)
 
 
 def server_restored(site: Site) -> Fault:
