@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pilot.batch import openpbs, slurm, torque
 from pilot.batch.dialect import Dialect, Reply
+from pilot.batch.queues import BatchQueueSeen, parse_queues, render_queues
 from pilot.command import CommandOutcome, Completed, NotStarted, TimedOut, TooMuchOutput, run_command
 from pilot.ports import BatchId, CancelResult, Failure, Hole, Listing, Unavailable
 
@@ -101,6 +102,11 @@ class BatchCli:
             return Unavailable("no command for backfill windows is configured")
         reply = self._ask(self._dialect.render_holes(self._commands.holes), self._timeouts.holes_s)
         return reply if isinstance(reply, Unavailable) else self._dialect.parse_holes(reply)
+
+    def list_queues(self) -> tuple[BatchQueueSeen, ...] | Failure:
+        """All batch queues with their limits (for `pilot check`)."""
+        reply = self._ask(render_queues(self._commands.list), self._timeouts.list_s)
+        return reply if isinstance(reply, Unavailable) else parse_queues(reply)
 
     def _list(self, batch_id: BatchId | None) -> Listing | Failure:
         reply = self._ask(self._dialect.render_list(self._commands.list, batch_id), self._timeouts.list_s)

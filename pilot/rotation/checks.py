@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
+import resource
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pilot.batch.queues import unfit
+from pilot.command import Completed, run_command
 from pilot.configkeys import Config
 from pilot.credentials import FileCredentials
 from pilot.files import link_new, write_new
 from pilot.panda.legacy import NOT_TOLD
 from pilot.ports import Credential, Failure, JobSource, Listing, Refused
+from pilot.rotation.surroundings import kills_user_processes, near, parse_quotas
 from pilot.rotation.wiring import (
     WiringError,
     load_caldb,
@@ -24,7 +30,10 @@ from pilot.rotation.wiring import (
     make_sources,
 )
 
-FREE_MIN_MIB = 1024
+# A quota is asked for at a filesystem that may be slow, but `pilot check` has a person before it.
+QUOTA_WAIT_S = 20.0
+LOGIND = ("/etc/systemd", "/usr/lib/systemd", "/run/systemd")
+LINGER = "/var/lib/systemd/linger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +49,11 @@ def check_environment(config: Config) -> list[Check]:
     """All checks, in the order in which a person would mend them."""
     checks = [_command(name) for name in config.batch.commands.model_dump().values()]
     for key in ("state_dir", "shared_dir", "output_root"):
-        checks.append(_directory(key, Path(getattr(config, key))))
+        checks.append(_directory(key, Path(getattr(config, key)), config))
+    checks.extend(_quotas(config))
     checks.append(_link(Path(config.shared_dir)))
+    checks.append(_cpu_limit())
+    checks.append(_reaper())
     python = Path(config.node.python)
     checks.append(
         Check(f"node.python {python}", os.access(python, os.X_OK), "" if python.exists() else "not there")
@@ -51,6 +63,7 @@ def check_environment(config: Config) -> list[Check]:
         checks.append(_loads("caldb snapshot", lambda: load_caldb(config.caldb)))
     if all(check.holds for check in checks[:3]):
         checks.append(_batch(config))
+        checks.extend(_batch_queues(config))
     checks.extend(_credential(name, item) for name, item in make_credentials(config).items())
     checks.extend(_server(name, source, config) for name, source in make_sources(config).items())
     return checks
@@ -67,14 +80,63 @@ def _nearest(path: Path) -> Path:
     return path
 
 
-def _directory(key: str, path: Path) -> Check:
+def _directory(key: str, path: Path, config: Config) -> Check:
     there = _nearest(path)
     if not os.access(there, os.W_OK | os.X_OK):
         return Check(f"{key} {path}", False, f"{there} is not writable")
-    free_mib = shutil.disk_usage(there).free // 2**20
+    least = config.space
+    found = os.statvfs(there)
+    free_mib = found.f_bavail * found.f_frsize // 2**20
+    inodes = found.f_favail if found.f_files else None
+    detail = f"{free_mib} MiB free, at least {least.free_min_mib} wanted"
+    if inodes is not None:
+        detail += f"; {inodes} inodes, at least {least.free_inodes_min}"
+    enough = free_mib >= least.free_min_mib and (inodes is None or inodes >= least.free_inodes_min)
+    return Check(f"{key} {path}", enough, detail)
+
+
+def _quotas(config: Config) -> Iterator[Check]:
+    """The user's quotas, where the machine has a command that tells them."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    asked: list[tuple[str, ...]]
+    if shutil.which("lfs"):
+        places = sorted({str(_nearest(Path(p))) for p in (config.shared_dir, config.output_root)})
+        asked = [("lfs", "quota", "-q", "-u", user, place) for place in places]
+    elif shutil.which("quota"):
+        asked = [("quota", "-w")]
+    else:
+        return
+    for argv in asked:
+        reply = run_command(argv, timeout_s=QUOTA_WAIT_S, environment=dict(os.environ))
+        if not isinstance(reply, Completed):
+            yield Check(f"quota of {user}", True, f"not known: {argv[0]} gave no answer")
+            continue
+        for quota in parse_quotas(reply.stdout):
+            reason = near(quota)
+            yield Check(f"quota of {user} on {quota.filesystem}", reason is None, reason or "")
+
+
+def _cpu_limit() -> Check:
+    """A daemon that runs for weeks uses hours of CPU time: with a limit the kernel ends it."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
+    free = soft == resource.RLIM_INFINITY
     return Check(
-        f"{key} {path}", free_mib >= FREE_MIN_MIB, f"{free_mib} MiB free, at least {FREE_MIN_MIB} wanted"
+        "no limit of CPU time (ulimit -t)", free, "" if free else f"ended after {soft} s of CPU time"
     )
+
+
+def _reaper() -> Check:
+    """systemd may end all processes of a user with the last session."""
+    texts = {}
+    for folder in LOGIND:
+        for path in (Path(folder) / "logind.conf", *sorted((Path(folder) / "logind.conf.d").glob("*.conf"))):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                texts[str(path)] = path.read_text()
+    what = "processes outlive the session"
+    if not kills_user_processes(texts):
+        return Check(what, True, "as far as systemd goes; a site may have a reaper of its own")
+    stays = (Path(LINGER) / pwd.getpwuid(os.getuid()).pw_name).exists()
+    return Check(what, stays, "KillUserProcesses=yes, and lingering is " + ("on" if stays else "off"))
 
 
 def _link(path: Path) -> Check:
@@ -106,6 +168,23 @@ def _batch(config: Config) -> Check:
     if isinstance(answer, Listing):
         return Check(f"batch system {config.batch.server}", True, f"{len(answer.jobs)} batch jobs listed")
     return Check(f"batch system {config.batch.server}", False, _reason(answer))
+
+
+def _batch_queues(config: Config) -> Iterator[Check]:
+    """Each batch queue of the configuration: there, open, and large enough for the bundles."""
+    answer = make_batch(config).list_queues()
+    if not isinstance(answer, tuple):
+        yield Check("batch queues", False, _reason(answer))
+        return
+    known = {queue.name: queue for queue in answer}
+    for queue in config.queues:
+        what = f"batch queue {queue.batch_queue} (queue {queue.name})"
+        found = known.get(queue.batch_queue)
+        if found is None:
+            yield Check(what, False, f"not there; known: {', '.join(sorted(known))}")
+        else:
+            reason = unfit(found, queue.nodes, queue.walltime.max_s)
+            yield Check(what, reason is None, reason or "")
 
 
 def _credential(name: str, credential: FileCredentials) -> Check:

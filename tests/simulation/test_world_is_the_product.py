@@ -26,6 +26,7 @@ REPLACED = {
     "multijob/node/wake.py": "the virtual clock ends waits",
     "multijob/node/warden.py": "simulators.world.agents",
     "rotation/checks.py": "pilot check looks at a real site",
+    "rotation/surroundings.py": "as above",
     "rotation/commands.py": "nobody gives orders to the daemons of these runs",
     "rotation/reload.py": "as above",
     "rotation/reloader.py": "reads a configuration, the world has limits",

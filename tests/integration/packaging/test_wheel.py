@@ -111,6 +111,7 @@ def test_the_wheel_alone_runs_one_bundle(installed: Path, site: dict[str, Any], 
     config.write_text(printed.stdout.replace("http://127.0.0.1:25080", site["panda_url"]))
     checked = run([pilot, "check", "-c", str(config)], tmp_path, env=environment)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "ok   batch queue " in checked.stdout
     base = tmp_path / "state/edge-pilot/outputs"
     jobs = json.dumps([positional(n, base) for n in range(JOBS)])
     submitted = call(f"{site['panda_url']}/api/v1/job/submit", {"jobs": jobs})
