@@ -11,15 +11,18 @@ import ipaddress
 import json
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from simulators.panda.dispatch import PLAIN, HttpReply, HttpRequest
+from simulators.panda.identity import subject_of
 from simulators.panda.model import PandaModel
 from simulators.panda.service import PAGE, PandaServer
 from simulators.panda.settings import BadSettings, Settings, parse_settings
@@ -61,9 +64,13 @@ class PandaConnection(BaseHTTPRequestHandler):
         service = self.server.service
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
+        # Whose certificate was shown is known here only: nobody can say it in a header.
+        headers.pop("x-subject", None)
+        if isinstance(self.connection, ssl.SSLSocket):
+            headers["x-subject"] = subject_of(self.connection.getpeercert()) or ""
         request = HttpRequest(self.command, parts.path, parts.query, headers, body)
         if self.server.orders:
-            self._reply(service.answer(request))
+            self._reply(service.answer(request, trusted=True))
             return
         if service.away:
             self.close_connection = True
@@ -111,9 +118,19 @@ class PandaHttpServer(ThreadingHTTPServer):
         self.service, self.orders = service, orders
         super().__init__(address, PandaConnection)
 
+    def protect(self, tls: Mapping[str, str]) -> None:
+        """Serve over TLS; callers need a certificate of the authority `ca`, proxies are taken. Raises OSError."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls["cert"], tls["key"])
+        context.load_verify_locations(tls["ca"])
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_ALLOW_PROXY_CERTS
+        # The handshake is the connection's own: one that stalls holds up nobody else.
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no error of the server; anything else is shown."""
-        if not isinstance(sys.exception(), ConnectionError):
+        """A client that goes away or is refused is no error of the server; anything else is shown."""
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)
 
 
@@ -162,7 +179,8 @@ def serve(arguments: argparse.Namespace) -> int:
         return 1
     port = server.server_address[1]
     roles = "required" if settings.require_role else "not asked for"
-    url, orders_url = (f"http://{arguments.host}:{each.server_address[1]}" for each in (server, orders))
+    url = f"http{'s' if settings.tls else ''}://{arguments.host}:{port}"
+    orders_url = f"http://{arguments.host}:{orders.server_address[1]}"
     facts = {"pid": os.getpid(), "port": port, "url": url, "orders_url": orders_url, "roles": roles}
     write_json(arguments.ready, facts)
     while not stop.wait(ADVANCE_EVERY_S):
@@ -182,6 +200,8 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def _listen(address: tuple[str, int], service: PandaServer, orders: bool = False) -> PandaHttpServer:
     server = PandaHttpServer(address, service, orders)
+    if service.settings.tls and not orders:
+        server.protect(service.settings.tls)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
     return server
 
@@ -215,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--dump", type=Path, help="the whole job table, written at the end")
     parser.add_argument(
-        "--config", type=Path, help="JSON: times in seconds, flavour, queues, require_role, pilot_owners"
+        "--config", type=Path, help="JSON: times in seconds, flavour, queues, require_role, roles, tls, ..."
     )
     parser.add_argument(
         "--access-log", type=Path, help="one line a request: time, method, path, status, items, milliseconds"

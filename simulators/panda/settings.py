@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from simulators.panda.flavour import FLAVOURS, Flavour
+from simulators.panda.identity import roles_of, token_subject
 from simulators.panda.rules import PandaTimes
 
 QUEUE_STATUSES = ("online", "test")
@@ -22,6 +23,8 @@ class BadSettings(Exception):
 class Settings:
     """`require_role`: calls need an identity; over plain HTTP it comes in the headers X-Test-DN and X-Test-FQAN.
 
+    With `tls` (cert, key, ca: files) it comes from the caller's certificate instead, else from a token; `roles` has the
+    VOMS attributes of each subject.
     `per_job_s`: how long a connection waits for each job of its call (a real server: 0.019).
     """
 
@@ -32,6 +35,8 @@ class Settings:
     pilot_owners: frozenset[str] = frozenset()
     per_job_s: float = 0.0
     queuedata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tls: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_settings(value: Any) -> Settings:
@@ -39,7 +44,7 @@ def parse_settings(value: Any) -> Settings:
     if not isinstance(value, Mapping):
         raise BadSettings(f"found {type(value).__name__}, expected an object")
     times = {item.name for item in fields(PandaTimes)}
-    others = {"flavour", "queues", "require_role", "pilot_owners", "per_job_s", "queuedata"}
+    others = {"flavour", "queues", "require_role", "pilot_owners", "per_job_s", "queuedata", "roles", "tls"}
     for name in value:
         if name not in times | others:
             raise BadSettings(f"{name}: unknown, expected one of {', '.join(sorted(times | others))}")
@@ -51,6 +56,8 @@ def parse_settings(value: Any) -> Settings:
         frozenset(_texts("pilot_owners", value.get("pilot_owners", []))),
         _seconds("per_job_s", value.get("per_job_s", 0.0)),
         _queuedata(value.get("queuedata", {})),
+        _roles(value.get("roles", {})),
+        _tls(value.get("tls", {})),
     )
 
 
@@ -70,6 +77,18 @@ def _queues(value: Any) -> Mapping[str, str]:
     if not isinstance(value, Mapping) or not all(status in QUEUE_STATUSES for status in value.values()):
         raise BadSettings(f"queues: found {value!r:.60}, expected names with {' or '.join(QUEUE_STATUSES)}")
     return {str(name): status for name, status in value.items()}
+
+
+def _roles(value: Any) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(value, Mapping):
+        raise BadSettings(f"roles: found {value!r:.60}, expected subjects with lists of texts")
+    return {str(subject): tuple(_texts("roles", found)) for subject, found in value.items()}
+
+
+def _tls(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, Mapping) or (value and set(value) != {"cert", "key", "ca"}):
+        raise BadSettings(f"tls: found {value!r:.60}, expected cert, key and ca")
+    return {name: str(path) for name, path in value.items()}
 
 
 def _queuedata(value: Any) -> Mapping[str, Mapping[str, Any]]:
@@ -119,6 +138,11 @@ def caller_of(settings: Settings, headers: Mapping[str, str]) -> Caller:
     """The caller by the headers of a request (names in lower case)."""
     if not settings.require_role:
         return Caller(trusted=True)
+    shown = headers.get("x-subject") or token_subject(headers)
+    if shown is not None:
+        return Caller(shown, roles_of(settings.roles, shown), owner=shown in settings.pilot_owners)
+    if settings.tls:
+        return Caller()
     subject, attribute = headers.get("x-test-dn", "none"), headers.get("x-test-fqan", "none")
     return Caller(
         None if subject == "none" else subject,

@@ -52,7 +52,7 @@ def _jobs(arguments: argparse.Namespace) -> int:
     batch = Batch(
         tag, arguments.count, arguments.queue, site["outputs"], arguments.seconds, task=arguments.task
     )
-    ids = submit_jobs(site["panda_url"], render_jobs(batch))
+    ids = submit_jobs(site["orders_url"], render_jobs(batch))
     print(
         f"{len(ids)} jobs {ids[0]} to {ids[-1]} in {arguments.queue}; outputs below {site['outputs']}/{tag}"
     )

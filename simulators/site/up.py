@@ -132,7 +132,7 @@ def _serve(
         if not stop.is_set():
             facts = json.loads(ready.read_text())
             control = ControlSocket(runtime, desk)
-            _announce(runtime, facts["url"], torque.ready)
+            _announce(runtime, facts, torque.ready)
         while not stop.is_set():
             wake.wait(LOOK_S)
             wake.clear()
@@ -158,19 +158,21 @@ def _serve(
     return 0
 
 
-def _announce(runtime: Path, url: str, torque: dict[str, Any]) -> None:
+def _announce(runtime: Path, panda: dict[str, Any], torque: dict[str, Any]) -> None:
     """Say how to use the site; `site.json` holds the same for programs, `pilot.yaml` is a configuration for it."""
     base = runtime / "pilot"
     pilot = runtime / "pilot.yaml"
+    url = panda["url"]
     pilot.write_text(pilot_config(url, base, torque))
     facts = {
         "panda_url": url,
+        "orders_url": panda["orders_url"],
         "bin": torque["bin"],
         "nodes": torque["nodes"],
         "outputs": str(base / "outputs"),
     }
     write_json(runtime / "site.json", facts)
-    print(f"PanDA:  {url}  (legacy /server/panda, v1 /api/v1; monitor: {url}/sim/monitor)")
+    print(f"PanDA:  {url}  (legacy /server/panda, v1 /api/v1; monitor: {panda['orders_url']}/sim/monitor)")
     print(f"Torque: export PATH={torque['bin']}:$PATH   (qsub, qstat, qdel, pbsnodes, aprun)")
     print(f"pilot:  pilot run -c {pilot}   (the profile local, for this site)")
     print(f"files:  {runtime}; simsite jobs N, simsite fault NAME; end with Ctrl-C", flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -11,15 +10,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import requests
 
 from pilot.credentials import FileCredentials
 from pilot.panda.dialect import make_job_source
 from pilot.ports import Credential, CredentialKind, Fetched, JobSource, Refused, Unavailable
 from simulators.panda.http import PandaHttpServer, PandaServer
 from simulators.panda.model import PandaModel
+from simulators.panda.settings import Settings
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="Debian package openssl is missing")
 
+FILES = {"cert": "server.pem", "key": "server.key", "ca": "ca.pem"}
 PROXY = "basicConstraints=CA:FALSE\nproxyCertInfo=critical,language:id-ppl-inheritAll\n"
 
 
@@ -67,25 +69,22 @@ class TlsServer(PandaHttpServer):
 
     subjects: list[object]
 
-    def get_request(self):  # type: ignore[no-untyped-def]
-        line, address = super().get_request()
-        self.subjects.append(line.getpeercert()["subject"])
-        return line, address
+    def finish_request(self, request, client_address):  # type: ignore[no-untyped-def]
+        request.do_handshake()
+        self.subjects.append(request.getpeercert()["subject"])
+        super().finish_request(request, client_address)
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A refused handshake is the client's matter."""
+
+ROLES = {"/CN=alice": ("/compass/Role=production",)}
 
 
 @pytest.fixture
 def server(authority: Authority) -> Iterator[TlsServer]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority.directory / "server.pem", authority.directory / "server.key")
-    context.load_verify_locations(authority.directory / "ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_ALLOW_PROXY_CERTS
-    made = TlsServer(("127.0.0.1", 0), PandaServer(PandaModel(), None))
+    files = {name: str(authority.directory / path) for name, path in FILES.items()}
+    settings = Settings(require_role=True, roles=ROLES, tls=files)
+    made = TlsServer(("127.0.0.1", 0), PandaServer(PandaModel(), None, settings))
     made.subjects = []
-    made.socket = context.wrap_socket(made.socket, server_side=True)
+    made.protect(files)
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield made
@@ -107,7 +106,7 @@ def source(server: TlsServer, credential: FileCredentials | None, ca: Path | Non
 
 
 def test_a_proxy_is_shown_checked_and_renewed_in_place(authority: Authority, server: TlsServer) -> None:
-    first, second = authority.proxy("first", days=1), authority.proxy("second", days=2)
+    first, second = authority.proxy("1", days=1), authority.proxy("2", days=2)
     credential = FileCredentials(CredentialKind.X509, str(first))
     found = credential.current()
     assert isinstance(found, Credential)
@@ -121,8 +120,8 @@ def test_a_proxy_is_shown_checked_and_renewed_in_place(authority: Authority, ser
     assert renewed.fingerprint != found.fingerprint
     assert source(server, credential, ca).fetch("Q", 1) == Fetched(())
     assert [str(subject).count("commonName") for subject in server.subjects] == [2, 2]
-    assert "first" in str(server.subjects[0])
-    assert "second" in str(server.subjects[1])
+    assert "'1'" in str(server.subjects[0])
+    assert "'2'" in str(server.subjects[1])
 
 
 def test_without_a_proxy_there_is_no_answer(authority: Authority, server: TlsServer) -> None:
@@ -144,3 +143,26 @@ def test_a_key_of_somebody_else_is_refused_before_any_call(authority: Authority)
     found = FileCredentials(CredentialKind.X509, str(path)).current()
     assert isinstance(found, Refused)
     assert other.splitlines()[1] not in found.reason
+
+
+def test_a_certificate_without_a_role_gets_no_jobs_and_a_header_gives_none(
+    authority: Authority, server: TlsServer
+) -> None:
+    authority.sign("user", "/CN=alice", "basicConstraints=CA:FALSE\n")
+    authority.sign("bob", "/CN=bob", "basicConstraints=CA:FALSE\n")
+    own = authority.directory
+    claimed = {"X-Test-DN": "/CN=alice", "X-Test-FQAN": ROLES["/CN=alice"][0], "X-Subject": "/CN=alice"}
+    url = f"https://127.0.0.1:{server.server_address[1]}/api/v1/pilot/acquire_jobs"
+    found = {
+        name: requests.post(
+            url,
+            json={"site_name": "Q"},
+            headers=claimed,
+            cert=(str(own / f"{name}.pem"), str(own / f"{name}.key")),
+            verify=str(own / "ca.pem"),
+            timeout=20,
+        ).json()
+        for name in ("user", "bob")
+    }
+    assert "role" in found["bob"]["message"]
+    assert "role" not in found["user"]["message"]
