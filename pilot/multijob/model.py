@@ -163,6 +163,11 @@ class Bundle:
         """The newest round, None before the first Intent."""
         return self.rounds[max(self.rounds)] if self.rounds else None
 
+    def refusal_before(self, number: int) -> str | None:
+        """Why qsub refused an earlier round: later ones go without the site's flags, which it may be."""
+        refused = (found.refused for k, found in sorted(self.rounds.items()) if k < number)
+        return next((reason for reason in refused if reason is not None), None)
+
     @property
     def job_ids(self) -> tuple[PandaId, ...]:
         """Every job of the bundle."""

@@ -121,6 +121,8 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
             yield from recognise_evidence(state, memory, action, outcome, now.utc, now.mono_s, limits)
             memory.read_s[action.bundle_id] = now.mono_s
         case _:
+            if isinstance(action, SubmitBatchJob):
+                _note_flags(state, memory, action, now, limits)
             yield from _done(state, memory, action, outcome, now)
 
 
@@ -302,6 +304,16 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             raise AssertionError("answered elsewhere")
         case _:
             assert_never(action)
+
+
+def _note_flags(state: State, memory: Memory, action: SubmitBatchJob, now: Now, limits: Limits) -> None:
+    """qsub took a batch job: with the site's flags, or without them after it had refused one with them."""
+    refused = state.bundles[action.bundle_id].refusal_before(action.number)
+    if refused is None or limits.site.flags is None:
+        memory.clear_alarm("batch-flags-refused")
+        return
+    reason = f"qsub refused {action.bundle_id} with flags={limits.site.flags} and took it without: {refused}"
+    memory.raise_alarm("batch-flags-refused", reason[:300], now.mono_s)
 
 
 def _door_set(state: State, memory: Memory, action: SetDoor, now: Now) -> Iterator[Event]:

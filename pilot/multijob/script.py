@@ -43,7 +43,7 @@ def render_script(bundle: Bundle, number: int, limits: Limits) -> str:
         stdout=f"{directory}/batch.{number}.out",
         features=site.features,
         account=site.account,
-        flags=site.flags,
+        flags=None if bundle.refusal_before(number) is not None else site.flags,
     )
     gate = [site.python, "-I", "-S", site.agent_file, "gate", "--bundle", directory, "--round", str(number)]
     return f"#!/bin/sh\n{site.directives(request)}exec {shlex.join(gate)}\n"
