@@ -65,7 +65,7 @@ def collect_steps(request: Request) -> Steps[Collected]:
     """Read what the payload printed, pack its log, place its files. Raises nothing."""
     findings = Findings(None, (), None, None, "")
     files: List[Dict[str, Any]] = []
-    trouble = ""
+    trouble = left = ""
     try:
         findings = yield Scan(request.job.kind)
         for index, place in enumerate(request.job.outputs):
@@ -75,10 +75,13 @@ def collect_steps(request: Request) -> Steps[Collected]:
     except Exception as error:  # the top of a thread: this job's facts stay incomplete, its slot comes free
         trouble = "cannot be collected: %r" % (error,)
         files.extend(not_placed(place, None, trouble) for place in declared(request.job)[len(files) :])
-    yield Clean(request.work)
+    try:
+        yield Clean(request.work)
+    except Exception as error:  # what stays is removed with the agent's directory; the slot must come free
+        left = "cannot be cleaned: %r" % (error,)
     tail = findings.stderr_tail
-    if request.end.note or trouble:
-        tail = escape(tail + request.end.note + trouble, TAIL_CHARACTERS)
+    if request.end.note or trouble or left:
+        tail = escape(tail + request.end.note + trouble + left, TAIL_CHARACTERS)
     return Collected(
         findings.marker,
         findings.patterns,

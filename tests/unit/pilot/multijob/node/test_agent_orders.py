@@ -188,6 +188,13 @@ def test_whatever_fails_there_are_facts_and_the_place_is_clean(name: str, error:
     assert CopyNew.__name__ in disk.done or name != "CopyNew"
 
 
+def test_a_work_directory_that_cannot_be_removed_keeps_no_slot_and_no_fact() -> None:
+    found = collected(FakeDisk(Clean=OSError("stale handle")))
+    assert [item["placed"] for item in found.files] == [True, True]
+    assert "cannot be cleaned" in found.stderr_tail
+    assert found.trouble == ""
+
+
 class JournalOfHost(FakeHost):
     """Notes which lines are durable when a payload is spawned. `lost`: from this line on the journal is broken."""
 
