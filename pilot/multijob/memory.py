@@ -44,6 +44,7 @@ class Reported:
 class InputLook:
     """What the looks at a pooled job's inputs brought: their sizes since `steady_s`, or a trouble since `trouble_s`."""
 
+    paths: tuple[str, ...]
     first_s: float
     at_s: float = float("-inf")
     sizes: tuple[int, ...] = ()

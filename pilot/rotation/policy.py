@@ -32,7 +32,7 @@ from pilot.ports import PandaId
 from pilot.rotation.caps import capped as capped_queue
 from pilot.rotation.caps import held_by_caps
 from pilot.rotation.census import is_queued, live_bundles
-from pilot.rotation.tasks import choose_jobs
+from pilot.rotation.tasks import choose_jobs, keeps_waiting
 from pilot.windows import closing
 
 
@@ -120,7 +120,7 @@ def decide_fetch(
     """Fill the pool of one queue up to its depth."""
     pooled, depth = len(state.pools.get(queue.name, {})), pool_depth(queue, limits)
     missing = depth - pooled
-    if missing <= 0:
+    if missing <= 0 and keeps_waiting(state, queue, now.utc, limits):
         # Jobs of tasks that must wait keep no others out, but no more of them pile up than a pool holds.
         waiting = choose_jobs(state, memory, queue, now.utc, limits).waiting
         missing = min(missing + waiting, 2 * depth - pooled)

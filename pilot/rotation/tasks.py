@@ -60,7 +60,7 @@ def choose_jobs(state: State, memory: Memory | None, queue: QueueSpec, utc: str,
         if reason is not None:
             waiting += 1
         elif memory is not None:
-            reason = held_by_inputs(state, memory, panda_id)
+            reason = held_by_inputs(memory, panda_id)
         if reason is not None:
             held[reason] = held.get(reason, 0) + 1
         elif len(chosen) < most:
@@ -69,6 +69,14 @@ def choose_jobs(state: State, memory: Memory | None, queue: QueueSpec, utc: str,
             if task == canary or (canary is None and not tries):
                 chosen.append(panda_id)
     return Choice(tuple(chosen), canary, held, waiting)
+
+
+def keeps_waiting(state: State, queue: QueueSpec, utc: str, limits: Limits) -> bool:
+    """Whether any task of this queue makes its jobs wait now. Cheap: there are few tasks and many jobs."""
+    return any(
+        record.queue == queue.name and standing(state, task, utc, limits)[1] is not None
+        for task, record in state.tasks.items()
+    )
 
 
 def canary_jobs(queue: QueueSpec, limits: Limits) -> int:

@@ -73,7 +73,7 @@ def _job(state: State, memory: Memory, record: JobRecord, now: Now, limits: Limi
             else:
                 place = list(state.pools[record.queue]).index(panda_id) + 1
                 reason = standing(state, record.task, now.utc, limits)[1]
-                reason = reason or held_by_inputs(state, memory, panda_id)
+                reason = reason or held_by_inputs(memory, panda_id)
                 reason = reason or _held(state, memory, queue, now, limits) or "the next tick makes a bundle"
                 lines = [
                     f"{head}, number {place} in the pool of {record.queue}, waits for a bundle: {reason}"
