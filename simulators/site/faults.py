@@ -94,6 +94,13 @@ def _requeue(wanted: Wanted) -> tuple[SiteOrder, ...]:
     return (SiteOrder(TORQUE, {"verb": "requeue", "batch_id": wanted.target}),)
 
 
+def _reserve(wanted: Wanted) -> tuple[SiteOrder, ...]:
+    first, _, last = wanted.target.partition("-")
+    seconds = 600.0 if wanted.amount is None else wanted.amount
+    body = {"verb": "reserve", "first": first, "last": last or first, "seconds": seconds}
+    return (SiteOrder(TORQUE, body),)
+
+
 def _mend(wanted: Wanted) -> tuple[SiteOrder, ...]:
     return SiteOrder(TORQUE, {"verb": "mend"}), SiteOrder(PANDA, {"name": "mend"})
 
@@ -118,6 +125,11 @@ FAULTS: Mapping[str, FaultKind] = {
     ),
     "outage": FaultKind("torque|panda [SECONDS]", "nobody listens for so long (60 s)", _outage),
     "failing": FaultKind("torque|panda [SHARE]", "this share of all calls fails by chance (0.05)", _failing),
+    "reservation": FaultKind(
+        "NODE[-NODE] [SECONDS]",
+        "an operator keeps nodes free for so long (600 s): nothing starts there",
+        _reserve,
+    ),
     "requeue": FaultKind("BATCH_ID", "an operator gives qrerun", _requeue),
     "mend": FaultKind("", "hung commands, failing calls and outages end; dead nodes stay dead", _mend),
 }

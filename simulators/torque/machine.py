@@ -189,10 +189,16 @@ class SimulatedMachine:
                 case "ended":
                     code, number = message["code"], message["signal"]
                     status = code if code is not None else 128 + number
+                    self._look_at_cpu(batch_id, message["utime_s"] + message["stime_s"])
                     self._script_ended(batch_id, status, orphans=message["orphans"])
                 case "gone":
                     self._script_ended(batch_id, 128 + signal.SIGKILL, reason="its keeper died")
                     reap_adopted(self._keepers())
+
+    def _look_at_cpu(self, batch_id: str, cpu_s: float) -> None:
+        """MOM nodes are shared by all users: payloads belong to compute nodes, through aprun."""
+        if cpu_s > self._site.script_cpu_max_s:
+            self._log("violation", batch_id=batch_id, cpu_s=round(cpu_s, 3), why="payload outside aprun")
 
     def _script_ended(self, batch_id: str, status: int, **more: Any) -> None:
         run = self._runs.pop(batch_id, None)

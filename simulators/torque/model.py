@@ -40,8 +40,10 @@ from simulators.torque.schedule import (
     Layout,
     NodeRequest,
     Placement,
+    Reservation,
     Running,
     Waiting,
+    barred,
     place,
     plan_starts,
     reserve,
@@ -72,6 +74,7 @@ class TorqueModel:
         self._sequence = site.first_sequence
         self.made_at = 0.0
         self._up_since = -math.inf
+        self.reserved: list[Reservation] = []
         self._reservations = 0
         self._dependents: set[str] = set()
         self._timers: Timers[_Due | None] = Timers()
@@ -193,7 +196,8 @@ class TorqueModel:
         The reservation is that of the first waiting job; largest window first.
         """
         free = self._free()
-        idle = [number for number, slots in free.items() if len(slots) == self.site.slots]
+        kept = barred(self.reserved, now, 1.0)
+        idle = [n for n, slots in free.items() if len(slots) == self.site.slots and n not in kept]
         queued = [job for job in self.jobs.values() if job.state is Letter.QUEUED]
         if not queued:
             return ((len(idle), None),) if idle else ()
@@ -272,6 +276,12 @@ class TorqueModel:
         """A dead node is there again, empty."""
         self.nodes[number].up = True
         self._want_pass(now)
+
+    def reserve_nodes(self, starts_s: float, ends_s: float, nodes: frozenset[int]) -> None:
+        """An operator's reservation (maintenance): what runs goes on, nothing starts that reaches into it."""
+        self.reserved = [item for item in self.reserved if item.ends_s > starts_s]
+        self.reserved.append(Reservation(starts_s, ends_s, nodes))
+        self._want_pass(starts_s)
 
     def wake(self, now: float) -> None:
         """Something may start that could not before: let the scheduler look again."""
@@ -403,12 +413,14 @@ class TorqueModel:
             [Waiting(job.batch_id, job.parts, job.walltime_s) for job in queued],
             [Running(max(now, job.start + job.walltime_s), job.placement) for job in running],
             now,
+            self.reserved,
         )
         for batch_id, placement in starts:
             self._start(now, self.jobs[batch_id], placement)
         for job in queued:
             if job.state is Letter.QUEUED:
                 job.comment = "Not Running: Not enough of the right type of nodes are available"
+        later += [item.ends_s for item in self.reserved if item.ends_s > now]
         if later:
             self._want_pass(min(later))
 

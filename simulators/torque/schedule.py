@@ -64,8 +64,32 @@ class Layout:
     highest_first: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Nodes that an operator keeps free: a batch job whose walltime reaches into it does not start on them."""
+
+    starts_s: float
+    ends_s: float
+    nodes: frozenset[int]
+
+    def bars(self, now_s: float, ends_s: float) -> bool:
+        """Whether a job from now until `ends_s` would be in its way."""
+        return self.starts_s < ends_s and now_s < self.ends_s
+
+
+def barred(reservations: Iterable[Reservation], now_s: float, walltime_s: float) -> frozenset[int]:
+    """Nodes on which a job of this walltime does not start now."""
+    found = (item.nodes for item in reservations if item.bars(now_s, now_s + walltime_s))
+    return frozenset().union(*found)
+
+
 def plan_starts(
-    layout: Layout, free: Free, waiting: Iterable[Waiting], running: Sequence[Running], now_s: float
+    layout: Layout,
+    free: Free,
+    waiting: Iterable[Waiting],
+    running: Sequence[Running],
+    now_s: float,
+    reservations: Sequence[Reservation] = (),
 ) -> tuple[tuple[str, Placement], ...]:
     """Batch jobs to start now with their places, in order."""
     left = dict(free)
@@ -75,7 +99,8 @@ def plan_starts(
     blocked = False
     for job in waiting:
         in_time = not blocked or now_s + job.walltime_s <= shadow_s
-        placement = place(layout, left, job.parts, frozenset() if in_time else reserved)
+        avoid = barred(reservations, now_s, job.walltime_s) | (frozenset() if in_time else reserved)
+        placement = place(layout, left, job.parts, avoid)
         if placement is not None:
             starts.append((job.batch_id, placement))
             going.append(Running(now_s + job.walltime_s, placement))

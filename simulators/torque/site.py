@@ -49,6 +49,8 @@ class TorqueSite(_Strict):
     `feature_nodes` those of a range (first and last number). `login_nodes`: MOM nodes of Cray mode.
     `node_check_s`: a dead node is shown as it was for so long (real: 150).
     `eligible_max`: of the jobs of a user beyond so many queued ones the scheduler looks at none (blocked).
+    `script_cpu_max_s`: a batch script that takes more CPU itself runs its payload on the MOM node, outside aprun: a
+    violation, which is logged.
     `convex_delay_s` (assumed, 0 switches it off): a job without flags=commtransparent starts so much later for
     each doubling of its nodes, because it waits for a convex place in the torus.
     """
@@ -76,6 +78,7 @@ class TorqueSite(_Strict):
     convex_delay_s: Seconds = 0.0
     first_sequence: Count = 1
     refuse_root: bool = False
+    script_cpu_max_s: Seconds = 60.0
     first_address: str = "127.0.1.1"
     local_root: str | None = None
 

@@ -106,6 +106,17 @@ class Steering:
         self.troubles.mend()
         return {}
 
+    def reserve(self, message: Message) -> Message:
+        """Nodes from one name to another are kept free from now on."""
+        names = (message["first"], message["last"])
+        numbers = [number for number in map(self.site.node_number, names) if number is not None]
+        if len(numbers) != 2 or numbers[0] > numbers[1]:
+            return {"error": f"no nodes from {names[0]!r} to {names[1]!r}"}
+        now = self.now()
+        ends = now + min(message["seconds"], FOR_EVER_S)
+        self.model.reserve_nodes(now, ends, frozenset(range(numbers[0], numbers[1] + 1)))
+        return {}
+
     def list_asked(self, message: Message) -> Message:
         """How many requests of each command came (a qsub that reads standard input makes two)."""
         return {"asked": dict(self.asked)}
@@ -135,5 +146,6 @@ ORDERS: Mapping[str, Callable[[Steering, Message], Message]] = {
     "go_away": Steering.go_away,
     "mend": Steering.mend,
     "list_nodes": Steering.list_nodes,
+    "reserve": Steering.reserve,
     "list_asked": Steering.list_asked,
 }

@@ -435,3 +435,15 @@ def _broken(site):
         return control.order(site.runtime, {"verb": "break_database", "node": "nid00001"})
     except ControlError:
         return None
+
+
+def test_a_payload_of_the_batch_script_itself_is_a_violation_and_one_through_aprun_is_none(tmp_path):
+    site = Site(tmp_path, script_cpu_max_s=0.3)
+    try:
+        spin = f"{sys.executable} -c 'import time; e = time.process_time() + 0.6\nwhile time.process_time() < e: pass'"
+        outside, inside = site.qsub(spin), site.qsub(f"aprun -n 1 {spin}")
+        assert (site.over(outside), site.over(inside)) == ("0", "0")
+        found = [row["batch_id"] for row in read_events(site.runtime) if row["event"] == "violation"]
+        assert found == [outside]
+    finally:
+        site.server.stop()

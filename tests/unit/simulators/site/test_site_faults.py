@@ -17,6 +17,7 @@ from simulators.torque.steering import ORDERS
 
 TARGETS = {
     "NODE": "nid00001",
+    "NODE[-NODE]": "nid00001-nid00002",
     "COMMAND|PATH": "qstat",
     "PATH": "acquire_jobs",
     "torque|panda": TORQUE,

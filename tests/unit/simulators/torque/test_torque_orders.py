@@ -168,3 +168,26 @@ def test_arrays_and_times_that_are_none_are_refused():
     assert [parse_array(text) for text in ("", "5-2", "a", "1%0", "0-99999")] == [None] * 5
     assert parse_start_time("197001010001.30") == 90.0
     assert [parse_start_time(text) for text in ("1", "209913010000", "abcdefghijkl")] == [None] * 3
+
+
+def test_nothing_starts_that_reaches_into_an_operators_reservation():
+    model = TorqueModel(SITE)
+    running = submit(model, **nodes("1:ppn=4", "1000"))
+    model.advance(0.0)
+    model.reserve_nodes(50.0, 200.0, frozenset({1, 2, 3}))
+    long, short = (
+        submit(model, now=10.0, **nodes("2:ppn=4", "100")),
+        submit(model, now=10.0, **nodes("2:ppn=4", "30")),
+    )
+    model.advance(11.0)
+    assert [state(model, each) for each in (running, long, short)] == [
+        Letter.RUNNING,
+        Letter.QUEUED,
+        Letter.RUNNING,
+    ]
+    model.job_ended(45.0, short, 0)
+    model.advance(60.0)
+    assert state(model, long) is Letter.QUEUED
+    assert model.holes(60.0)[0][0] == 1
+    model.advance(201.0)
+    assert state(model, long) is Letter.RUNNING
