@@ -16,6 +16,8 @@ from pilot.ports import BatchId, BatchJobSeen, BatchState, BundleId, Listing
 
 ABSENCES = 2
 VANISHED_AT_ONCE = 3
+# A batch system may round what was asked for: Slurm to whole minutes.
+WALLTIME_ROUNDED_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,22 @@ def recognise_listing(
         elif item.batch_id in counted and asked_s >= _read_s(memory, item.bundle, item.round):
             memory.absences[item.batch_id] = memory.absences.get(item.batch_id, 0) + 1
             if memory.absences[item.batch_id] >= ABSENCES:
+                memory.seen_live.pop(item.batch_id, None)
                 yield BatchJobEnded(utc, item.bundle.bundle_id, item.round.number, item.batch_id, "absent")
+    _note_walltimes(memory, expected, now_s)
+
+
+def _note_walltimes(memory: Memory, expected: list[Expected], now_s: float) -> None:
+    """A live batch job whose walltime is not what was asked for: somebody changed it, and its agents do not know."""
+    for item in expected:
+        bundle_id, asked_s = item.bundle.bundle_id, item.bundle.walltime_s
+        seen = memory.seen_live.get(item.batch_id)
+        has_s = seen.walltime_s if seen is not None else None
+        if has_s is None or abs(has_s - asked_s) <= WALLTIME_ROUNDED_S:
+            memory.clear_alarm(f"walltime-changed-{bundle_id}")
+            continue
+        reason = f"batch job {item.batch_id} has {has_s} s of walltime, {asked_s} s were asked for"
+        memory.raise_alarm(f"walltime-changed-{bundle_id}", reason, now_s)
 
 
 def _read_s(memory: Memory, bundle: Bundle, found: Round) -> float:
