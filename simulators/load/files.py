@@ -33,6 +33,13 @@ class RealFiles:
         self._local = local
         self.faults = NoFaults()
 
+    def text(self, path: str) -> str | None:
+        """A file's text, None if it is not there."""
+        try:
+            return str(files.perform(files.Read(path)))
+        except FileNotFoundError:
+            return None
+
     def open_new(self, client: str, path: str) -> str:
         """A new node journal. No file stays open: there is one for each of some hundred nodes."""
         _write(path, "", 0o644)

@@ -24,7 +24,7 @@ from simulators.load.layout import LoadLayout
 from simulators.load.machine import TRUTH
 from simulators.load.watcher import Watcher
 from simulators.site.workload import Batch, SubmitFailed, read_json, render_job, render_jobs, submit_jobs
-from simulators.torque.control import RunningServer, order, read_events, start_server
+from simulators.torque.control import ControlError, RunningServer, order, read_events, start_server
 
 READY_S = 60.0
 LOOK_S = 1.0
@@ -133,6 +133,8 @@ class LoadRun:
         pause, failed = threading.Event(), 0
         while time.monotonic() - began < self.options.limit_s:
             self.parts.check()
+            if self.torque is not None and self.torque.process.poll() is not None:
+                raise PartError(f"the batch server ended early (log: {self.layout.out / 'torque.log'})")
             counts = read_json(f"{self.orders_url}/sim/counts")["jobs"]
             if counts.get("failed", 0) > failed:
                 failed = counts["failed"]
@@ -233,7 +235,7 @@ def run_load(options: LoadOptions) -> int:
     run = LoadRun(options, layout, parts)
     try:
         findings = run.run()
-    except (PartError, SubmitFailed, OSError) as error:
+    except (PartError, SubmitFailed, ControlError, OSError) as error:
         print(f"simsite: {error}", file=sys.stderr)
         return 1
     finally:

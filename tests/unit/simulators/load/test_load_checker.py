@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pilot.multijob.node import files
 from simulators.cli import main
 from simulators.load.checker import NEVER_ANSWERED, Row, Spawned, check, work_of
-from simulators.load.files import RealFiles
+from simulators.load.files import NoFaults, RealFiles
 from simulators.load.layout import LIVE_MAX, bundles_live
 
 GOOD = Row(1, "finished", "load.0", 0, 0)
@@ -98,6 +100,14 @@ def test_pretended_nodes_write_real_files_from_pretended_ones(tmp_path) -> None:
     nodes.perform("n1", files.Link(target, str(tmp_path / "link")))
     assert ((tmp_path / "door").read_text(), os.stat(target).st_nlink) == ("2", 2)
     assert nodes.perform("n1", files.Pause(3600.0)) is None
+
+
+def test_pretended_nodes_have_everything_that_agents_of_the_virtual_world_ask_of_their_files() -> None:
+    world = Path(__file__).parents[4] / "simulators/world"
+    text = "".join((world / name).read_text() for name in ("agents.py", "nodes.py", "floor.py"))
+    asked = set(re.findall(r"shared\.(\w+)", text))
+    assert asked and asked <= {*dir(RealFiles), *vars(RealFiles(lambda client, path: ""))}
+    assert set(re.findall(r"shared\.faults\.(\w+)", text)) <= set(dir(NoFaults))
 
 
 @pytest.mark.parametrize(
