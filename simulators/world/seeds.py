@@ -102,7 +102,7 @@ def _limits(chance: Random) -> Limits:
     caps = Random()
     caps.setstate(chance.getstate())
     long = replace(
-        long, node_hours_day_max=caps.choice((None, None, 6.0, 10.0)), share=caps.choice((1.0, 3.0))
+        long, node_hours_day_max=caps.choice((None, None, 3.0, 5.0)), share=caps.choice((1.0, 3.0))
     )
     short = QueueSpec(
         name="short",
