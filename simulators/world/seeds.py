@@ -109,7 +109,8 @@ def _limits(chance: Random) -> Limits:
         server="panda2",
         panda_queue="Q-short",
         batch_queue="short",
-        wanted=chance.randint(1, 3),
+        # one bundle at a time could not merge all runs in the time between healing and rest
+        wanted=chance.randint(2, 3),
         queued_max=2,
         nodes=1,
         slots=long.slots,
@@ -126,7 +127,7 @@ def _limits(chance: Random) -> Limits:
     return replace(
         limits,
         queues={"long": long, "short": short},
-        live_max=caps.choice((None, 2, 3)),
+        live_max=caps.choice((None, 4, 5)),
         spacing_s=caps.choice((0.0, 60.0)),
         jitter=1.0,
         directories={"shared_dir": limits.site.shared_dir, "output_root": limits.site.output_root},
