@@ -315,7 +315,7 @@ class EvidenceSeen:
 
     `damaged`: lines with a wrong crc in the middle of a file. `tails`: what stands behind the last line of a file
     and is none: being written, not yet visible, or lost. `over_walltime`: rounds whose batch job's own output says
-    that its walltime ended it (looked for once the bundle is closed).
+    that its walltime ended it (looked for once the bundle is closed). `scripts`: rounds that have a script.
     """
 
     bundle_id: BundleId
@@ -328,6 +328,26 @@ class EvidenceSeen:
     damaged: tuple[Damage, ...] = ()
     tails: tuple[Damage, ...] = ()
     over_walltime: tuple[int, ...] = ()
+    scripts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BundlesFound:
+    """All bundle directories in place."""
+
+    bundle_ids: tuple[BundleId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySeen:
+    """What stands in a bundle directory that the journal does not know, after claim(1) was made or found there.
+
+    `manifest` None: it is not there, or nobody may read it. `rounds`: the newest round that has a script or a claim.
+    """
+
+    bundle_id: BundleId
+    manifest: str | None
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +364,11 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class AlreadyThere:
+    """Answer to `prepare`: the directory was in place before."""
+
+
+@dataclass(frozen=True, slots=True)
 class BundleFiles:
     """What `prepare` writes: the manifest and the script of round 1 (later rounds: `add_script`)."""
 
@@ -352,10 +377,18 @@ class BundleFiles:
     scripts: Mapping[int, str]
 
 
+# Code of `Refused`: a bundle's directory is not there, though those of other bundles can be listed.
+GONE = "gone"
+
+
 class Evidence(Protocol):
     """The bundle directories. Every method is idempotent: it may be called again after a lost answer."""
 
-    def prepare(self, files: BundleFiles) -> Done | Failure: ...
+    def find(self) -> BundlesFound | Failure: ...
+
+    def adopt(self, bundle_id: BundleId) -> DirectorySeen | Failure: ...
+
+    def prepare(self, files: BundleFiles) -> Done | AlreadyThere | Failure: ...
 
     def add_script(self, bundle_id: BundleId, round_k: int, text: str) -> Done | Failure: ...
 

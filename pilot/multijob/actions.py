@@ -81,6 +81,29 @@ class AskStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class FindBundles:
+    """List the bundle directories in place."""
+
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("find",)
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptBundle:
+    """Make claim(1) as the pilot in a directory that the journal does not know, and read what it is."""
+
+    bundle_id: BundleId
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("adopt", self.bundle_id)
+
+
+@dataclass(frozen=True, slots=True)
 class PrepareBundle:
     """Write manifest and first script into the bundle's directory and rename it into place."""
 
@@ -323,6 +346,8 @@ Action = (
     | FetchJobs
     | ReportJobs
     | AskStatus
+    | FindBundles
+    | AdoptBundle
     | PrepareBundle
     | AddScript
     | SubmitBatchJob

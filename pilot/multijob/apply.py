@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import assert_never
 
+from pilot.multijob.adopted import adopt, forget, remember
 from pilot.multijob.events import (
     BatchJobAccepted,
     BatchJobEnded,
+    BundleAdopted,
     BundleCancelled,
     BundleClosed,
     BundlePlanned,
@@ -24,6 +26,7 @@ from pilot.multijob.events import (
     FinalAccepted,
     JobBound,
     JobFetched,
+    JobFoundOver,
     JobGivenBack,
     JobJudged,
     JobKept,
@@ -89,18 +92,22 @@ def apply(state: State, event: Event) -> State:
             | JobBound()
             | JobUnbound()
             | JobRecalled()
+            | JobFoundOver()
             | FinalAccepted()
         ):
             _apply_job(state, event)
         case BundlePlanned():
             _plan(state, event)
+        case BundleAdopted():
+            _expect(event, event.bundle_id not in state.bundles, "bundle exists")
+            adopt(state, event)
         case BundleRetired():
             _expect(event, state.bundles[event.bundle_id].state is BundleState.SETTLED, "not settled")
             del state.bundles[event.bundle_id]
             # Its own jobs, and those that followed one of them.
             kept = [i for i, r in state.jobs.items() if r.kept and r.bundle_id == event.bundle_id]
             for panda_id in kept:
-                _forget(state, panda_id)
+                forget(state, panda_id)
         case (
             RoundIntended()
             | BatchJobAccepted()
@@ -170,6 +177,7 @@ def _plan(state: State, event: BundlePlanned) -> None:
             del pool[panda_id]
             record = state.jobs[panda_id]
             record.state, record.bundle_id, record.node_index = JobState.BUNDLED, event.bundle_id, index
+            record.turns += 1
     _go_along(state, frozenset(bundle.job_ids))
     state.bundles[event.bundle_id] = bundle
     if event.canary is not None:
@@ -193,7 +201,7 @@ def _fetch(state: State, event: JobFetched) -> None:
     _expect(event, panda_id not in state.jobs, "job is known")
     task = known_task(state, event.task, event.queue)
     state.jobs[panda_id] = JobRecord(event.job, event.queue, event.at, work=event.work, task=task)
-    _remember(state, panda_id, event.work)
+    remember(state, panda_id, event.work)
     state.pools.setdefault(event.queue, {})[panda_id] = None
     _totals(state, event.queue).fetched += 1
 
@@ -208,18 +216,6 @@ def _recall(state: State, event: JobRecalled) -> None:
     bundle.recalled.add(panda_id)
     bundle.offsets.clear()
     _totals(state, event.queue).fetched += 1
-
-
-def _remember(state: State, panda_id: PandaId, work: str | None) -> None:
-    """The first one that may deliver this work; another one only once that is forgotten."""
-    if work is not None and state.works.get(work) in (None, panda_id):
-        state.works[work] = panda_id
-
-
-def _forget(state: State, panda_id: PandaId) -> None:
-    work = state.jobs.pop(panda_id).work
-    if work is not None and state.works.get(work) == panda_id:
-        del state.works[work]
 
 
 def _bind(state: State, record: JobRecord, event: JobBound | JobUnbound) -> None:
@@ -270,6 +266,7 @@ def _apply_job(
     | JobBound
     | JobUnbound
     | JobRecalled
+    | JobFoundOver
     | FinalAccepted,
 ) -> None:
     if isinstance(event, JobFetched):
@@ -305,9 +302,12 @@ def _apply_job(
             record.kept = True
         case JobBound() | JobUnbound():
             _bind(state, record, event)
+        case JobFoundOver():
+            _expect(event, record.state is not JobState.JUDGED, "job has a verdict")
+            forget(state, event.panda_id)
         case FinalAccepted():
             _expect(event, record.state is JobState.JUDGED, f"job is {record.state}")
-            _forget(state, event.panda_id)
+            forget(state, event.panda_id)
         case _:
             assert_never(event)
 

@@ -22,9 +22,10 @@ from pilot.multijob.actions import (
     WriteClosed,
     WriteCommands,
 )
+from pilot.multijob.adoption import ask_first, forgotten_round, is_whole
 from pilot.multijob.credential import copy_missing, decide_copy, outlives
 from pilot.multijob.events import Event, RoundIntended
-from pilot.multijob.lines import settle
+from pilot.multijob.lines import settle, settle_gone
 from pilot.multijob.listing import ABSENCES, round_name
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, BundleState, Limits, Round, RoundState, State
@@ -48,6 +49,9 @@ def decide_bundle(
 ) -> Iterator[Event | Action]:
     """Everything that is due for this bundle. Each event must be applied before the next result is asked for."""
     yield from decide_copy(memory, bundle, bundle_dir(bundle, limits), now.mono_s, limits)
+    if is_gone(memory, bundle, now, limits):
+        yield from _gone(state, memory, bundle, now, limits)
+        return
     match bundle.state:
         case BundleState.PLANNED:
             if bundle.queue in limits.queues and not memory.waiting(
@@ -70,7 +74,8 @@ def _look(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Iterator[
     """Read evidence again when it is due."""
     key = ("read", bundle.bundle_id)
     due_s = memory.read_s.get(bundle.bundle_id, float("-inf")) + limits.evidence_every_s
-    if bundle.rounds and now.mono_s >= due_s and not memory.waiting(key, now.mono_s):
+    inherited = bundle.bundle_id in memory.inherited
+    if (bundle.rounds or inherited) and now.mono_s >= due_s and not memory.waiting(key, now.mono_s):
         yield ReadEvidence(bundle.bundle_id, dict(bundle.offsets))
 
 
@@ -79,14 +84,7 @@ def _rounds(
 ) -> Iterator[Event | Action]:
     current = bundle.current
     if current is None or current.state is RoundState.VOID:
-        number = 1 if current is None else current.number + 1
-        if bundle.cancel_reason is not None or number > limits.rounds_max:
-            if number > limits.rounds_max:
-                reason = f"{bundle.bundle_id}: {limits.rounds_max} rounds void"
-                memory.raise_alarm(f"rounds-used-up-{bundle.queue}", reason, now.mono_s)
-            yield from settle(state, bundle, now.utc, limits)
-        elif bundle.queue in limits.queues:
-            yield from _intend(memory, bundle, number, now, limits)
+        yield from _next_round(state, memory, bundle, now, limits)
         return
     memory.round_since_s.setdefault((bundle.bundle_id, current.number), now.mono_s)
     if current.state is RoundState.CLAIMED:
@@ -97,6 +95,56 @@ def _rounds(
         yield from _cancelling(memory, bundle, current, now, limits)
     elif giving_up(memory, bundle, current, now, limits):
         yield from _once(memory, MakeClaim(bundle.bundle_id, current.number), now)
+
+
+def _next_round(
+    state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits
+) -> Iterator[Event | Action]:
+    """No round is open: the next one, or the end. One that may have been submitted before is waited for, not made."""
+    number = 1 if bundle.current is None else bundle.current.number + 1
+    forgotten = forgotten_round(memory, bundle, number)
+    if forgotten is None:
+        return
+    if forgotten:
+        yield RoundIntended(now.utc, bundle.bundle_id, number)
+    elif bundle.cancel_reason is not None or number > limits.rounds_max:
+        if number > limits.rounds_max:
+            reason = f"{bundle.bundle_id}: {limits.rounds_max} rounds void"
+            memory.raise_alarm(f"rounds-used-up-{bundle.queue}", reason, now.mono_s)
+        yield from settle(state, bundle, now.utc, limits)
+    elif bundle.adopted or not is_whole(state, bundle):
+        yield from settle(state, bundle, now.utc, limits)
+    elif not ask_first(memory, bundle) and bundle.queue in limits.queues and memory.undecided() is None:
+        yield from _intend(memory, bundle, number, now, limits)
+
+
+def is_gone(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> bool:
+    """Whether the bundle's directory is not there: seen twice and for longer than a name may be seen late."""
+    looks, since_s = memory.gone.get(bundle.bundle_id, (0, 0.0))
+    return looks >= ABSENCES and now.mono_s >= since_s + 2 * limits.protocol.visible_s
+
+
+def _gone(state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Iterator[Event | Action]:
+    """No directory any more: once no batch job can be at work, what the server still wants of its jobs is lost."""
+    if bundle.state is BundleState.SETTLED and not bundle.recalled:
+        yield from _retire(state, memory, bundle, now, limits)
+        return
+    reason = f"shared_dir/bundles/{bundle.bundle_id} was there and is not: what it told is lost"
+    memory.raise_alarm(f"directory-gone-{bundle.bundle_id}", reason, now.mono_s)
+    yield from _once(memory, ReadEvidence(bundle.bundle_id, dict(bundle.offsets)), now)
+    if not _at_work(memory, bundle, now, limits) and not ask_first(memory, bundle):
+        yield from settle_gone(state, bundle, now.utc, limits)
+
+
+def _at_work(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> bool:
+    """Whether a batch job of the open round may live."""
+    current = bundle.current
+    if bundle.state is not BundleState.OPEN or bundle.between_rounds or current is None or current.pilot_owns:
+        return False
+    memory.round_since_s.setdefault((bundle.bundle_id, current.number), now.mono_s)
+    if current.state is RoundState.CLAIMED:
+        return not current.batch_job_over
+    return not giving_up(memory, bundle, current, now, limits)
 
 
 def _once(memory: Memory, action: Action, now: Now) -> Iterator[Action]:
@@ -243,6 +291,8 @@ def _retire(state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limi
         return
     age_s = (datetime.fromisoformat(now.utc) - datetime.fromisoformat(bundle.settled_at)).total_seconds()
     left_s = (limits.retain_failed_s if bundle.failures else limits.retain_ok_s) - age_s
+    if bundle.bundle_id in memory.gone:
+        left_s = 0.0
     open_reports = any(
         (record := state.jobs.get(panda_id)) is not None
         and record.bundle_id == bundle.bundle_id

@@ -318,6 +318,45 @@ class JobRecalled:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptedJob:
+    """A job of a directory that was found. `turn`: so many bundles had it then, this one included.
+
+    `orphaned`: the server has given it up, or has had its end.
+    """
+
+    job: Job
+    turn: int
+    work: str | None = None
+    task: str | None = None
+    orphaned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BundleAdopted:
+    """A bundle directory that the journal did not know belongs to this daemon now, as its manifest has it.
+
+    `rounds`: its newest round; those before it are void. `jobs`: of `nodes`, those that may still need a verdict.
+    """
+
+    at: str
+    bundle_id: BundleId
+    queue: str
+    nodes: tuple[tuple[PandaId, ...], ...]
+    walltime_s: int
+    rounds: int
+    jobs: tuple[AdoptedJob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFoundOver:
+    """The server was asked and wants this job no more: it has had its end, or gave it up. The job is forgotten."""
+
+    at: str
+    panda_id: PandaId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class FinalAccepted:
     """The server has the final report; the job is forgotten."""
 
@@ -353,6 +392,8 @@ Event = (
     | JobBound
     | JobUnbound
     | JobRecalled
+    | BundleAdopted
+    | JobFoundOver
     | FinalAccepted
     | PauseOrdered
     | DrainOrdered

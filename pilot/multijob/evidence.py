@@ -24,6 +24,7 @@ from pilot.multijob.node.files import (
     Pause,
     Put,
     PutNew,
+    Read,
     Steps,
     SyncDirectory,
     Unlink,
@@ -40,12 +41,16 @@ from pilot.multijob.operations import (
     perform,
 )
 from pilot.ports import (
+    GONE,
+    AlreadyThere,
     BatchId,
     BundleFiles,
     BundleId,
+    BundlesFound,
     Claim,
     ClaimMade,
     Damage,
+    DirectorySeen,
     Done,
     EvidenceSeen,
     Failure,
@@ -57,6 +62,8 @@ from pilot.ports import (
 BUNDLE_ID = re.compile(r"[a-z][a-z2-7]{8}")
 _NUMBERED = re.compile(r"(claim|launched|turned-away)\.(\d{1,6})")
 _JOURNAL = re.compile(r"node\.\d{1,6}\.[A-Za-z0-9_-]{1,64}\.journal")
+_CLAIM = re.compile(r"claim\.(\d{1,6})")
+_SCRIPT = re.compile(r"script\.(\d{1,6})\.sh")
 _OUTPUT = re.compile(r"batch\.(\d{1,6})\.out")
 # Torque's line when it has killed a job for its walltime, and Slurm's.
 WALLTIME_WORDS = (b"=>> PBS: job killed: walltime ", b"DUE TO TIME LIMIT ***")
@@ -67,7 +74,7 @@ READ_MAX_BYTES = 16 * 1024 * 1024
 # A claim that cannot be read is looked at again so often: a write of another client is seen late.
 LOOKS = 5
 LOOK_AGAIN_S = 2.0
-# The claim is there and stays like this: not a matter of looking again later.
+# The file is there and stays like this: not a matter of looking again later.
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP)
 
 P = ParamSpec("P")
@@ -128,12 +135,12 @@ class FileEvidence:
         return self.bundles / bundle_id
 
     @_values
-    def prepare(self, files: BundleFiles) -> Steps[Done]:
+    def prepare(self, files: BundleFiles) -> Steps[Done | AlreadyThere]:
         """Build the directory in `making.<epoch>/` and rename it into place."""
         final = self.directory(files.bundle_id)
         if (yield Exists(f"{final}/manifest.json")):
             yield SyncDirectory(str(self.bundles))
-            return Done()
+            return AlreadyThere()
         if not self.began:
             yield from self._begin()
         making = f"{self._making(self.epoch)}/{files.bundle_id}"
@@ -168,7 +175,7 @@ class FileEvidence:
             raise
 
     @_values
-    def read(self, bundle_id: BundleId, offsets: Mapping[str, int]) -> Steps[EvidenceSeen]:
+    def read(self, bundle_id: BundleId, offsets: Mapping[str, int]) -> Steps[EvidenceSeen | Failure]:
         """Claims, door, marks of gates, and the node journals' valid lines behind the offsets.
 
         A journal with an offset was there: it is read also where the listing leaves it out.
@@ -178,7 +185,9 @@ class FileEvidence:
         lines: list[JournalLine] = []
         damaged: list[Damage] = []
         tails: list[Damage] = []
-        names: list[str] = yield Names(str(directory))
+        names: list[str] | Refused = yield from self._names_in(directory)
+        if isinstance(names, Refused):
+            return names
         for name in names:
             if match := _NUMBERED.fullmatch(name):
                 numbered[match.group(1)].append(int(match.group(2)))
@@ -207,7 +216,19 @@ class FileEvidence:
             tuple(damaged),
             tuple(tails),
             (yield from self._over_walltime(directory, names)) if "closed" in names else (),
+            tuple(int(match[1]) for name in names if (match := _SCRIPT.fullmatch(name))),
         )
+
+    def _names_in(self, directory: Path) -> Steps[list[str] | Refused]:
+        """Names in a bundle's directory. `Refused`: all bundles can be listed, and this one is not among them."""
+        try:
+            names: list[str] = yield Names(str(directory))
+        except FileNotFoundError:
+            listed: list[str] = yield Names(str(self.bundles))
+            if directory.name in listed:
+                raise
+            return Refused(GONE, f"{directory} is not there")
+        return names
 
     def _over_walltime(self, directory: Path, names: list[str]) -> Steps[tuple[int, ...]]:
         """Rounds whose batch output ends with the batch system's word for a used-up walltime."""
@@ -245,6 +266,9 @@ class FileEvidence:
     @_values
     def make_claim(self, bundle_id: BundleId, round_k: int) -> Steps[ClaimMade]:
         """Make claim(k) as the pilot by link(2) of an own fsynced file; an own or a pilot's claim found is won."""
+        return (yield from self._make_claim(bundle_id, round_k))
+
+    def _make_claim(self, bundle_id: BundleId, round_k: int) -> Steps[ClaimMade]:
         directory = str(self.directory(bundle_id))
         path = f"{directory}/claim.{round_k}"
         claim = Claim("pilot", round_k, None, self.host, self.pid, self.nonce, self.utc())
@@ -344,15 +368,39 @@ class FileEvidence:
             yield from _remove_all(f"{removed}/{bundle_id}")
         return Done()
 
-    def known_bundles(self) -> tuple[BundleId, ...]:
-        """Ids of all bundle directories in place. Raises OSError."""
-        return self.run(self._known_bundles())  # type: ignore[no-any-return]
-
-    def _known_bundles(self) -> Steps[tuple[BundleId, ...]]:
-        if not (yield Exists(str(self.bundles))):
-            return ()
+    @_values
+    def find(self) -> Steps[BundlesFound]:
+        """Ids of all bundle directories in place."""
         names: list[str] = yield Names(str(self.bundles))
-        return tuple(BundleId(name) for name in names if BUNDLE_ID.fullmatch(name))
+        return BundlesFound(tuple(BundleId(name) for name in names if BUNDLE_ID.fullmatch(name)))
+
+    @_values
+    def adopt(self, bundle_id: BundleId) -> Steps[DirectorySeen | Failure]:
+        """claim(1) as the pilot, or the one that is there; then the manifest and how many rounds there were.
+
+        `Refused`: the directory is gone, or it is not this user's: nothing can be made in it.
+        """
+        directory = self.directory(bundle_id)
+        found: list[str] | Refused = yield from self._names_in(directory)
+        if isinstance(found, Refused):
+            return found
+        try:
+            yield from self._make_claim(bundle_id, 1)
+        except OSError as error:
+            if error.errno in _UNREADABLE:
+                return Refused("denied", f"no claim can be made in {directory}: {error.strerror}")
+            raise
+        # Once more: what was there before the claim shows now.
+        names: list[str] = yield Names(str(directory))
+        matches = (_SCRIPT.fullmatch(name) or _CLAIM.fullmatch(name) for name in names)
+        rounds = max((int(match[1]) for match in matches if match), default=1)
+        try:
+            manifest: str | None = yield Read(f"{directory}/manifest.json")
+        except OSError as error:
+            if error.errno not in (*_UNREADABLE, errno.ENOENT):
+                raise
+            manifest = None
+        return DirectorySeen(bundle_id, manifest, rounds)
 
     def put_older_makings_away(self) -> None:
         """Rename `making.*` of older epochs: what an older daemon still builds never gets into place. Make the own one.

@@ -39,6 +39,9 @@ def recognise_evidence(
     if bundle is None or (bundle.state is BundleState.SETTLED and not bundle.recalled):
         return
     memory.evidence_failed.pop(action.bundle_id, None)
+    memory.scripts_found.setdefault(action.bundle_id, frozenset(seen.scripts))
+    if memory.gone.pop(action.bundle_id, None) is not None:
+        memory.clear_alarm(f"directory-gone-{action.bundle_id}")
     if seen.damaged:
         reasons = "; ".join(f"{item.file}: {item.reason} at byte {item.at}" for item in seen.damaged)
         memory.raise_alarm(f"damaged-evidence-{bundle.bundle_id}", reasons[:300], now_s)
@@ -87,6 +90,9 @@ def _unreadable(bundle: Bundle, seen: EvidenceSeen) -> Iterator[Event]:
 def _claims(bundle: Bundle, memory: Memory, seen: EvidenceSeen, utc: str, now_s: float) -> Iterator[Event]:
     for number, claim in sorted(seen.claims.items()):
         found = bundle.rounds.get(number)
+        if found is None and number in seen.scripts:
+            # A round that the journal has forgotten: it comes up when those before it are void (`forgotten_round`).
+            continue
         if found is None:
             memory.raise_alarm(f"foreign-claim-{bundle.bundle_id}", f"claim of unknown round {number}", now_s)
         elif claim.who == "pilot":
@@ -186,6 +192,18 @@ def settle(
             else:
                 yield JobReturned(utc, panda_id, bundle.given_back.get(panda_id, "not started"))
     yield BundleSettled(utc, bundle.bundle_id)
+
+
+def settle_gone(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterator[Event]:
+    """The bundle's directory is not there any more: nobody can tell what became of its jobs."""
+    for panda_id in bundle.job_ids:
+        record = state.jobs.get(panda_id)
+        here = record is not None and record.bundle_id == bundle.bundle_id
+        if record is not None and here and record.state in (JobState.BUNDLED, JobState.STARTED):
+            verdict = failed(limits.experiment.codes["lost"], f"no directory of bundle {bundle.bundle_id}")
+            yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+    if bundle.state is not BundleState.SETTLED:
+        yield BundleSettled(utc, bundle.bundle_id)
 
 
 def _was_over_walltime(bundle: Bundle) -> bool:

@@ -12,12 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilot.multijob.actions import Action
+from pilot.multijob.events import BundleAdopted
+from pilot.multijob.model import BundleState, State
 from pilot.ports import BatchId, BatchJobSeen, BundleId, Claim, Credential, JobStatus, PandaId, SpaceSeen
 
 # One bundle without a start happens (a deleted batch job); three in a row are a site that does not work.
 FRUITLESS_ALARM = 3
 
 RoundKey = tuple[BundleId, int]
+
+
+@dataclass(slots=True)
+class Unknown:
+    """A directory that the journal does not know. `found` None: not read yet, or not readable in so many `looks`."""
+
+    found: BundleAdopted | None = None
+    looks: int = 0
 
 
 @dataclass(slots=True)
@@ -112,6 +122,21 @@ class Memory:
     space_asked_s: float = float("-inf")
     # jobs in pools, until they leave them
     inputs: dict[PandaId, InputLook] = field(default_factory=dict)
+    # what an older copy of the journal may have forgotten (`inherit`). Whether all directories were listed, when again
+    # (set aside ones may be mended), those without a decision, and those that nobody can read: set aside
+    found_all: bool = True
+    find_again_s: float = float("inf")
+    unknown: dict[BundleId, Unknown] = field(default_factory=dict)
+    set_aside: dict[BundleId, str] = field(default_factory=dict)
+    # bundles of the replayed journal, and the scripts that were in their directories when this run looked first
+    inherited: set[BundleId] = field(default_factory=set)
+    scripts_found: dict[BundleId, frozenset[int]] = field(default_factory=dict)
+    # jobs of the replayed journal of which the server has told nothing yet, those to ask for, what it told
+    untold: set[PandaId] = field(default_factory=set)
+    to_ask: dict[PandaId, str] = field(default_factory=dict)
+    told: dict[PandaId, str] = field(default_factory=dict)
+    # directories that were not there: how often in a row, since when
+    gone: dict[BundleId, tuple[int, float]] = field(default_factory=dict)
     # reporting and fetching; `fetched`: the commit that makes a job's fetch durable, until it is
     fetched: dict[PandaId, int] = field(default_factory=dict)
     reported: dict[PandaId, Reported] = field(default_factory=dict)
@@ -132,6 +157,26 @@ class Memory:
     withdrawn: set[BundleId] = field(default_factory=set)
     # answers that made no sense, until the same source answers well: (kind of request, source)
     broken: set[tuple[str, str]] = field(default_factory=set)
+
+    def inherit(self, state: State) -> None:
+        """This run begins with what a journal told: it may be an old copy, and everything went on since.
+
+        So all bundle directories are looked through, and a job enters no further round before its server was asked.
+        """
+        self.found_all = False
+        self.inherited = {i for i, b in state.bundles.items() if b.state is not BundleState.SETTLED}
+        self.untold = set(state.jobs)
+
+    def undecided(self) -> str | None:
+        """Why it is not known what is in all bundle directories, None if it is."""
+        if not self.found_all:
+            return "the bundle directories have not been looked through yet"
+        count = len(self.unknown.keys() - self.set_aside.keys())
+        return (
+            f"{count} bundle directories that the journal does not know wait for a decision"
+            if count
+            else None
+        )
 
     def waiting(self, key: tuple[Any, ...], now_s: float) -> bool:
         """Whether a request with this key is under way or delayed."""

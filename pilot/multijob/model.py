@@ -73,6 +73,8 @@ class JobRecord:
     kept: bool = False
     work: str | None = None
     task: str | None = None
+    # how many bundles have had it
+    turns: int = 0
 
 
 class RoundState(StrEnum):
@@ -157,6 +159,14 @@ class Bundle:
     started: int = 0
     # jobs that the server handed out again: judged by evidence that is read once more
     recalled: set[PandaId] = field(default_factory=set)
+    # its directory was found, and the journal did not know it: it gets no further round
+    adopted: bool = False
+
+    @property
+    def between_rounds(self) -> bool:
+        """Its directory is in place, and no round is open."""
+        current = self.current
+        return self.state is BundleState.OPEN and (current is None or current.state is RoundState.VOID)
 
     @property
     def current(self) -> Round | None:

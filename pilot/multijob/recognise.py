@@ -15,12 +15,14 @@ from pilot.experiments.words import place_outputs, run_of
 from pilot.multijob.actions import (
     Action,
     AddScript,
+    AdoptBundle,
     AnswerCommand,
     AppendEvents,
     AskStatus,
     CancelBatchJob,
     DeliverCredential,
     FetchJobs,
+    FindBundles,
     LinkOutputs,
     ListBatchJobs,
     LookAtCredential,
@@ -36,6 +38,11 @@ from pilot.multijob.actions import (
     WithdrawCredential,
     WriteClosed,
     WriteCommands,
+)
+from pilot.multijob.adoption import (
+    note_unread,
+    recognise_no_directory,
+    recognise_search,
 )
 from pilot.multijob.credential import note_copy, note_credential
 from pilot.multijob.events import (
@@ -63,11 +70,13 @@ from pilot.multijob.salvage import bind, bundles_of, judged_by_link, task_of, wo
 from pilot.multijob.space import note_space
 from pilot.multijob.verdict import failed
 from pilot.ports import (
+    AlreadyThere,
     Answer,
     Appended,
     BatchId,
     Broken,
     ClaimMade,
+    Done,
     Fetched,
     Job,
     MalformedJob,
@@ -113,6 +122,8 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
             yield from recognise_acks(state, memory, action, outcome, now.utc, now.mono_s, limits)
         case AskStatus():
             yield from recognise_statuses(state, memory, outcome, now.utc, now.mono_s, limits)
+        case FindBundles() | AdoptBundle():
+            recognise_search(state, memory, outcome, now.mono_s, limits)
         case ListBatchJobs():
             yield from recognise_listing(
                 state, memory, outcome, answer.asked_at_s, now.utc, now.mono_s, limits
@@ -168,7 +179,9 @@ def _failure(
         case LookAtCredential():
             note_credential(memory, action.server, outcome.reason, now.utc, now.mono_s, limits)
         case ReadEvidence():
-            memory.evidence_failed[action.bundle_id] = outcome.reason
+            note_unread(memory, action.bundle_id, outcome, now.mono_s)
+        case AdoptBundle():
+            recognise_no_directory(memory, action.bundle_id, outcome, now.mono_s, limits)
         case _:
             pass
 
@@ -252,10 +265,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
     """Answers of writes: the effect is there."""
     match action:
         case PrepareBundle():
-            bundle = state.bundles[action.files.bundle_id]
-            if bundle.state is BundleState.PLANNED:
-                memory.scripts.add((bundle.bundle_id, 1))
-                yield BundlePrepared(now.utc, bundle.bundle_id)
+            yield from _prepared(state, memory, action, outcome, now)
         case AddScript():
             memory.scripts.add((action.bundle_id, action.number))
         case SubmitBatchJob():
@@ -286,6 +296,10 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             memory.doors.pop(action.bundle_id, None)
             memory.retire_s.pop(action.bundle_id, None)
             memory.clear_alarm(f"damaged-evidence-{action.bundle_id}")
+            memory.clear_alarm(f"directory-gone-{action.bundle_id}")
+            memory.gone.pop(action.bundle_id, None)
+            memory.inherited.discard(action.bundle_id)
+            memory.scripts_found.pop(action.bundle_id, None)
             memory.clear_alarm(f"foreign-claim-{action.bundle_id}")
             memory.clear_alarm(f"caldb-{action.bundle_id}")
             yield BundleRetired(now.utc, action.bundle_id)
@@ -294,6 +308,8 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             | FetchJobs()
             | ReportJobs()
             | AskStatus()
+            | FindBundles()
+            | AdoptBundle()
             | ListBatchJobs()
             | ReadEvidence()
             | LookAtCredential()
@@ -314,6 +330,18 @@ def _note_flags(state: State, memory: Memory, action: SubmitBatchJob, now: Now, 
         return
     reason = f"qsub refused {action.bundle_id} with flags={limits.site.flags} and took it without: {refused}"
     memory.raise_alarm("batch-flags-refused", reason[:300], now.mono_s)
+
+
+def _prepared(
+    state: State, memory: Memory, action: PrepareBundle, outcome: Done | AlreadyThere, now: Now
+) -> Iterator[Event]:
+    bundle = state.bundles[action.files.bundle_id]
+    if bundle.state is BundleState.PLANNED:
+        memory.scripts.add((bundle.bundle_id, 1))
+        if not isinstance(outcome, AlreadyThere):
+            # Made just now: nobody has submitted anything of it.
+            memory.inherited.discard(bundle.bundle_id)
+        yield BundlePrepared(now.utc, bundle.bundle_id)
 
 
 def _door_set(state: State, memory: Memory, action: SetDoor, now: Now) -> Iterator[Event]:

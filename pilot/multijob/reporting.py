@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from pilot.multijob.actions import AskStatus, ReportJobs
+from pilot.multijob.adoption import ALIVE, recognise_told
 from pilot.multijob.events import Event, FinalAccepted, JobJudged, JobKept, JobOrphaned, KillOrdered
 from pilot.multijob.memory import Memory, Reported
 from pilot.multijob.model import JobRecord, JobState, Limits, Outcome, State
@@ -20,7 +21,6 @@ STARTING_RANK, URGENT_RANK, FINAL_RANK, HEARTBEAT_RANK = 0, 1, 2, 3
 # Fewer jobs with the same order may be those that a person meant.
 ALIKE_MIN = 3
 _OVER = frozenset({"cancelled", "closed"})
-_ALIVE = frozenset({"activated", "sent", "starting", "running", "holding", "transferring", "merging"})
 
 
 def wanted_status(record: JobRecord, leading: JobRecord | None = None) -> JobStatus:
@@ -209,9 +209,10 @@ def _retry(known: Reported, now_s: float, limits: Limits) -> None:
 
 
 def questions(memory: Memory, limits: Limits) -> list[AskStatus]:
-    """Status questions for jobs that the server wants to see ended and those compared with them, by server."""
+    """Status questions by server: for jobs that it wants to see ended, those compared with them, and those that an
+    old journal tells of."""
     by_server: dict[str, list[PandaId]] = {}
-    for panda_id, queue in (*memory.questioned.items(), *memory.compared.items()):
+    for panda_id, queue in {**memory.questioned, **memory.compared, **memory.to_ask}.items():
         if queue in limits.queues:
             by_server.setdefault(limits.queues[queue].server, []).append(panda_id)
     return [AskStatus(server, tuple(ids[:400])) for server, ids in sorted(by_server.items())]
@@ -226,6 +227,9 @@ def recognise_statuses(
     limits: Limits,
 ) -> Iterator[Event]:
     """What the server's status says about an order to end a job: a person's order, or given up by the server."""
+    for item in statuses:
+        if item.panda_id in memory.to_ask:
+            yield from recognise_told(state, memory, item, utc)
     asked = [item for item in statuses if item.panda_id in memory.questioned]
     compared = [item for item in statuses if memory.compared.pop(item.panda_id, None) is not None]
     alike = {item.panda_id for item in compared if _person_asked(item) and _live(state, item.panda_id)}
@@ -236,6 +240,9 @@ def recognise_statuses(
         memory.questioned.pop(item.panda_id, None)
         record = state.jobs.get(item.panda_id)
         if record is None or record.state is JobState.JUDGED:
+            _not_held(memory, item.panda_id)
+        elif record.state is JobState.POOLED and memory.undecided():
+            # It may be at work in a directory that is not read yet; the next heartbeat brings the order again.
             _not_held(memory, item.panda_id)
         elif item.panda_id not in orders:
             _not_held(memory, item.panda_id)
@@ -301,4 +308,4 @@ def confirm_kills(state: State, memory: Memory, utc: str, limits: Limits) -> Ite
 
 
 def _person_asked(item: ServerStatus) -> bool:
-    return item.status in _OVER or (item.status in _ALIVE and "tobekilled" in item.command)
+    return item.status in _OVER or (item.status in ALIVE and "tobekilled" in item.command)

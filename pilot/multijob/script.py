@@ -11,9 +11,9 @@ from pilot.experiments.jobtext import parse_job_text
 from pilot.experiments.words import Kind, OutputPlace, place_outputs
 from pilot.multijob.credential import bundle_rule, copy_path
 from pilot.multijob.listing import round_name
-from pilot.multijob.model import Bundle, Limits, State
+from pilot.multijob.model import Bundle, JobRecord, Limits, State
 from pilot.multijob.runtime import predict_s
-from pilot.ports import BatchRequest, BundleFiles, Job, PandaId
+from pilot.ports import BatchRequest, BundleFiles, PandaId
 
 SCHEMA = 1
 
@@ -62,6 +62,7 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         "schema": SCHEMA,
         "bundle_id": bundle.bundle_id,
         "site": site.name,
+        "queue": queue.name,
         "panda_queue": queue.panda_queue,
         "python": site.python,
         "agent_file": site.agent_file,
@@ -77,7 +78,7 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         "caldb": dict(site.caldb) if site.caldb is not None and needs_caldb else None,
         "kinds": {name: _kind(limits.experiment.kinds[name], limits) for name in sorted(kinds)},
         "nodes": [
-            {"index": index, "jobs": [_job(jobs[i], predicted[i], limits) for i in node]}
+            {"index": index, "jobs": [_job(state.jobs[i], predicted[i], limits) for i in node]}
             for index, node in enumerate(bundle.nodes)
         ],
     }
@@ -104,7 +105,8 @@ def _kind(kind: Kind, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _job(job: Job, predicted_s: float, limits: Limits) -> dict[str, Any]:
+def _job(record: JobRecord, predicted_s: float, limits: Limits) -> dict[str, Any]:
+    job = record.job
     text = parse_job_text(job.job_pars)
     lfns = (*job.outputs, *((job.log_lfn,) if job.log_lfn else ()))
     placed = place_outputs(limits.experiment, limits.site.output_root, text.environment, lfns)
@@ -114,6 +116,8 @@ def _job(job: Job, predicted_s: float, limits: Limits) -> dict[str, Any]:
     return {
         "panda_id": job.panda_id,
         "attempt_nr": job.attempt_nr,
+        "job_name": job.job_name,
+        "turn": record.turns,
         "kind": job.transformation,
         "predicted_s": round(predicted_s, 3),
         "argv": list(text.argv),

@@ -33,7 +33,6 @@ from pilot.multijob.evidence import FileEvidence
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import State
 from pilot.multijob.recognise import Now
-from pilot.ports import ClaimMade
 from pilot.rotation.preview import preview
 from pilot.rotation.reloader import Reloader
 from pilot.rotation.step import RunEnd, Step, end_of_run
@@ -132,7 +131,8 @@ class _Daemon:
             shared_dir, lease.epoch, socket.gethostname(), os.getpid(), secrets.token_hex(8), _utc_text
         )
         memory = Memory(lease.epoch, clock.monotonic())
-        _claim_unknown(evidence, state, memory)
+        memory.inherit(state)
+        _put_away(evidence)
         desk = Desk(Reloader(path, config, agent_file, once).parse)
         credentials = make_credentials(config)
         ports = Ports(store, evidence, make_batch(config), make_sources(config), credentials, desk.tell)
@@ -232,6 +232,13 @@ def _replayed(store: FileStore) -> State:
         raise StartError(f"{error.filename}: {error.strerror}") from error
 
 
+def _put_away(evidence: FileEvidence) -> None:
+    try:
+        evidence.put_older_makings_away()
+    except OSError as error:
+        raise StartError(f"{error.filename}: {error.strerror}") from error
+
+
 def read_events(config: Config) -> Iterator[Event]:
     """Every event of the journal, oldest first, also while a daemon writes it. Raises StartError."""
     try:
@@ -255,20 +262,3 @@ def show_bundle(config: Config, queue: str) -> str:
     except ImpossibleEvent as error:
         raise StartError(str(error)) from error
     return preview(state, limits, limits.queues[queue], Now(clock.now().isoformat(), clock.monotonic()))
-
-
-def _claim_unknown(evidence: FileEvidence, state: State, memory: Memory) -> None:
-    """Bundle directories that the journal does not know: nobody may launch their first round any more."""
-    try:
-        evidence.put_older_makings_away()
-        unknown = [bundle_id for bundle_id in evidence.known_bundles() if bundle_id not in state.bundles]
-    except OSError as error:
-        raise StartError(f"{error.filename}: {error.strerror}") from error
-    for bundle_id in unknown:
-        made = evidence.make_claim(bundle_id, 1)
-        if not isinstance(made, ClaimMade):
-            raise StartError(f"bundle {bundle_id}: {made.reason}")
-        if not made.won:
-            reason = f"batch job {made.claim.batch_id} runs a bundle that this state directory does not know"
-            memory.raise_alarm(f"foreign-bundle-{bundle_id}", reason, memory.started_s)
-            LOG.error("bundle %s: %s", bundle_id, reason)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from pilot.multijob.actions import Action, FetchJobs
+from pilot.multijob.adoption import held_pool
 from pilot.multijob.credential import outlives, unusable_credential
 from pilot.multijob.events import BundleCancelled, Event, JobJudged, QueueResumed
 from pilot.multijob.memory import Memory
@@ -55,7 +56,7 @@ def held_by_window(queue: QueueSpec, now: Now) -> str | None:
 
 def held_fetch(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> str | None:
     """Why nothing may be fetched for this queue now, None if it may."""
-    blind = blindness(memory, now, limits)
+    blind = blindness(memory, now, limits) or memory.undecided()
     if blind is not None:
         return blind
     ordered = held_by_order(state, queue.name) or held_by_window(queue, now)
@@ -130,7 +131,9 @@ def decide_fetch(
         yield FetchJobs(queue.name, queue.server, queue.panda_queue, missing)
 
 
-def decide_leftover(state: State, queue: QueueSpec, now: Now, limits: Limits) -> Iterator[Event]:
+def decide_leftover(
+    state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits
+) -> Iterator[Event]:
     """Jobs that no bundle will take any more end as not started; prodsys does not charge that.
 
     `--once`: those that came back from its one bundle. A drain: all that wait in the pool.
@@ -139,6 +142,8 @@ def decide_leftover(state: State, queue: QueueSpec, now: Now, limits: Limits) ->
     made = state.totals.get(queue.name, QueueTotals()).bundles
     over = all(b.state is BundleState.SETTLED for b in state.bundles.values() if b.queue == queue.name)
     if not (limits.once and made and over) and not (hold is not None and hold.drains):
+        return
+    if held_pool(state, memory, queue.name) is not None:
         return
     for panda_id in list(state.pools.get(queue.name, {})):
         verdict = failed(limits.experiment.codes["not-started"])
@@ -162,7 +167,7 @@ def decide_hold(state: State, queue: QueueSpec, now: Now) -> Iterator[Event]:
 
 def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> str | None:
     """Why no bundle is made of the pool now, None if one should be."""
-    blind = blindness(memory, now, limits)
+    blind = blindness(memory, now, limits) or held_pool(state, memory, queue.name)
     if blind is not None:
         return blind
     ordered = held_by_order(state, queue.name) or held_by_window(queue, now)

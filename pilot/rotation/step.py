@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import cast, get_args
 
 from pilot.multijob.actions import Action, AppendEvents, Barrier, CancelBatchJob, ListBatchJobs
+from pilot.multijob.adoption import decide_adoption
 from pilot.multijob.apply import apply
 from pilot.multijob.codec import encode
 from pilot.multijob.credential import looks_due
@@ -79,7 +80,9 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
             memory.next_start_s = view.now.mono_s + pause_after(event.bundle_id, limits)
         elif isinstance(event, BundleSettled):
             bundle = state.bundles[event.bundle_id]
-            memory.bundle_was_settled(bundle.queue, bundle.started, view.now.mono_s)
+            if not bundle.adopted and event.bundle_id not in memory.inherited:
+                # Of what an older run began it is not known what became of its jobs.
+                memory.bundle_was_settled(bundle.queue, bundle.started, view.now.mono_s)
         events.append(event)
 
     for answer in view.answers:
@@ -113,6 +116,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
         if not memory.waiting(question.key, now.mono_s):
             yield question
     yield from _listing(memory, now, limits)
+    yield from decide_adoption(state, memory, now.utc, now.mono_s)
     for bundle in list(state.bundles.values()):
         if kept_quiet(memory, bundle, now.mono_s):
             continue
@@ -128,7 +132,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
         yield from decide_fetch(state, memory, queue, now, limits)
     yield from decide_plans(state, memory, now, limits, dict(zip(limits.queues, view.tags, strict=False)))
     for queue in limits.queues.values():
-        yield from decide_leftover(state, queue, now, limits)
+        yield from decide_leftover(state, memory, queue, now, limits)
 
 
 def _listing(memory: Memory, now: Now, limits: Limits) -> Iterator[Action]:

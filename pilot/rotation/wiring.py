@@ -22,12 +22,14 @@ from pilot.launcher import make_launcher
 from pilot.multijob.actions import (
     Action,
     AddScript,
+    AdoptBundle,
     AnswerCommand,
     AppendEvents,
     AskStatus,
     CancelBatchJob,
     DeliverCredential,
     FetchJobs,
+    FindBundles,
     LinkOutputs,
     ListBatchJobs,
     LookAtCredential,
@@ -384,6 +386,10 @@ def _look(ports: Ports, action: LookAtCredential | LookAtInputs | LookAtSpace) -
 
 def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
     match action:
+        case FindBundles():
+            return evidence.find
+        case AdoptBundle():
+            return lambda: evidence.adopt(action.bundle_id)
         case PrepareBundle():
             return lambda: evidence.prepare(action.files)
         case AddScript():

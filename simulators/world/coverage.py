@@ -47,6 +47,7 @@ TRANSITIONS = frozenset(
         "job bundled > pooled",
         "job started > judged",
         "job judged > gone",
+        "job pooled > gone",
         "round new > intended",
         "round intended > accepted",
         "round intended > claimed",

@@ -33,7 +33,7 @@ from pilot.multijob.recognise import Now
 from pilot.multijob.spacefiles import FileSpace
 from pilot.ports import Appended, BundleId, Done, Job
 from pilot.rotation.commands import Command
-from pilot.rotation.daemon import StartError, _claim_unknown
+from pilot.rotation.daemon import StartError, _put_away
 from pilot.rotation.step import View, step
 from pilot.rotation.wiring import Ports, lane_specs, make_route
 from simulators.kernel import Timers
@@ -63,7 +63,10 @@ _TAG_REST = "abcdefghijklmnopqrstuvwxyz234567"
 
 @dataclass(slots=True)
 class Daemon:
-    """One run of the daemon. `paused`: its process is stopped. `stopped`: why it ended itself."""
+    """One run of the daemon; `number` is its own among all runs.
+
+    `paused`: its process is stopped. `stopped`: why it ended itself.
+    """
 
     number: int
     state: State
@@ -169,6 +172,8 @@ class World:
         self.truth = Truth()
         self.daemons: list[Daemon] = []
         self.journal, self.epoch = Journal(), 0
+        # epochs that an older copy of the state directory does not know
+        self.forgotten_epochs = 0
         self.trace: list[tuple[float, str]] = []
         # what people were told, by the serial of their order
         self.told: dict[int, tuple[bool, tuple[str, ...]]] = {}
@@ -253,7 +258,22 @@ class World:
         epoch = self.take_lease()
         self.timers.set(self.now_s + 2 * self.limits.protocol.visible_s, partial(self._begin, epoch))
 
+    def state_copy(self) -> tuple[Journal, int]:
+        """The state directory as it is now."""
+        epochs = {epoch: list(records) for epoch, records in self.journal.epochs.items()}
+        return Journal(epochs, dict(self.journal.older)), self.epoch
+
+    def restore(self, copy: tuple[Journal, int]) -> bool:
+        """Put an older copy of the state directory in place; no daemon runs. Whether it differs."""
+        changed = copy[0].load() != self.journal.load()
+        self.forgotten_epochs += self.epoch - copy[1]
+        self.journal, self.epoch = copy
+        return changed
+
     def _begin(self, epoch: int) -> None:
+        if epoch not in self.journal.epochs:
+            # Its lease is gone: somebody has put an older state directory in place.
+            return
         try:
             self._start(epoch)
         except StartError:
@@ -268,17 +288,19 @@ class World:
 
     def _start(self, epoch: int) -> Daemon:
         records, older = self.journal.load(), self.journal.counts()
-        evidence = self._evidence(epoch)
+        number = epoch + self.forgotten_epochs
+        evidence = self._evidence(epoch, number)
         state, memory = replay(decode(record) for record in records), Memory(epoch, self.now_s)
-        _claim_unknown(evidence, state, memory)
+        memory.inherit(state)
+        _put_away(evidence)
         daemon = Daemon(
-            epoch,
+            number,
             state,
             memory,
             cast(Any, None),
             evidence,
-            Random(f"{self.seed}:daemon{epoch}"),
-            Random(f"{self.seed}:disk{epoch}"),
+            Random(f"{self.seed}:daemon{number}"),
+            Random(f"{self.seed}:disk{number}"),
         )
         daemon.lanes = self._lanes(daemon, older)
         self.daemons.append(daemon)
@@ -286,7 +308,7 @@ class World:
         self._again(daemon)
         return daemon
 
-    def _evidence(self, epoch: int) -> FileEvidence:
+    def _evidence(self, epoch: int, number: int) -> FileEvidence:
         """Production's own, over the virtual files; each call is carried out at once."""
         perform = partial(self.shared.perform, EDGE)
         serial = itertools.count(1)
@@ -294,11 +316,11 @@ class World:
             Path(self.limits.site.shared_dir),
             epoch,
             EDGE,
-            epoch,
-            f"pilot{epoch}",
+            number,
+            f"pilot{number}",
             self._utc,
             run=lambda steps: run_steps(steps, perform),
-            draw=lambda: f"{epoch}x{next(serial)}",
+            draw=lambda: f"{number}x{next(serial)}",
         )
 
     def crash(self, daemon: Daemon, survives: bool = False) -> None:
@@ -330,7 +352,7 @@ class World:
 
     def _lanes(self, daemon: Daemon, older: dict[int, int]) -> VirtualLanes:
         ports = SimpleNamespace(
-            store=EpochStore(self.journal, daemon.number, older),
+            store=EpochStore(self.journal, daemon.memory.epoch, older),
             # the lanes let each operation take its own time
             evidence=replace(daemon.evidence, run=lambda steps: steps),
             inputs=FileInputs(lambda steps: steps),

@@ -101,6 +101,27 @@ def two_daemons(site: Site) -> Fault:
     return fault
 
 
+def old_state_copy(site: Site) -> Fault:
+    """The daemon dies, and the state directory is put back as it was hours ago; then it is started again."""
+    kind = "old-state-copy"
+    start_s, end_s = site.window(600.0, 8 * 3600.0)
+    back_s = site.random.choice((10.0, site.random.uniform(10.0, 3 * 3600.0)))
+    kept: list[Any] = []
+    says = f"as of {end_s - start_s:.0f} s before, back after {back_s:.0f} s"
+    fault = Fault(kind, start_s, end_s, says, begin=lambda: kept.append(site.world.state_copy()))
+
+    def end() -> None:
+        for daemon in site.world.daemons:
+            if daemon.alive:
+                site.world.crash(daemon)
+        if site.world.restore(kept[0]):
+            site.fired(kind)
+        site.restart(back_s)
+
+    fault.end = end
+    return fault
+
+
 def clock_step(site: Site) -> Fault:
     """The clock of the login node steps, and steps back."""
     start_s, end_s = site.window(600.0, 6 * 3600.0)
@@ -118,4 +139,4 @@ def clock_step(site: Site) -> Fault:
     return fault
 
 
-PROCESSES = (crash, crash_at_effect, stopped_process, two_daemons, clock_step)
+PROCESSES = (crash, crash_at_effect, stopped_process, two_daemons, old_state_copy, clock_step)

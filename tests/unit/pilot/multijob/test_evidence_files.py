@@ -17,7 +17,16 @@ import pytest
 from pilot.multijob.evidence import FileEvidence
 from pilot.multijob.node.files import Link, Names, PutNew, SyncDirectory, run_steps
 from pilot.multijob.operations import RemoveTree, Rename, perform
-from pilot.ports import BundleFiles, BundleId, ClaimMade, Damage, Done, EvidenceSeen, Unavailable
+from pilot.ports import (
+    AlreadyThere,
+    BundleFiles,
+    BundleId,
+    ClaimMade,
+    Damage,
+    Done,
+    EvidenceSeen,
+    Unavailable,
+)
 
 ID = BundleId("abcdefgh2")
 NAME = "node.0.n1.journal"
@@ -50,7 +59,7 @@ def test_a_bundle_is_in_place_whole_and_only_once(evidence: FileEvidence, tmp_pa
         "manifest.json",
         "script.1.sh",
     ]
-    assert evidence.prepare(BundleFiles(ID, "other", {})) == Done()
+    assert evidence.prepare(BundleFiles(ID, "other", {})) == AlreadyThere()
     assert (tmp_path / "bundles" / ID / "manifest.json").read_text() == "{}"
     assert list((tmp_path / "making.1").iterdir()) == []
 
