@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 import pilot
+from simulators.world.faults.people import operator_order
 from simulators.world.fuzz import run_seed
 from simulators.world.plays import caldb_late
 from simulators.world.scenarios import cancelled_while_it_starts
@@ -55,7 +56,12 @@ def executed(*runs: Any) -> set[str]:
 
 
 def test_every_module_of_the_product_runs_in_the_world_or_is_replaced_by_name() -> None:
-    ran = executed(lambda: run_seed(1), lambda: caldb_late(1), lambda: cancelled_while_it_starts(1))
+    ran = executed(
+        lambda: run_seed(1),
+        lambda: run_seed(1, (operator_order,)),
+        lambda: caldb_late(1),
+        lambda: cancelled_while_it_starts(1),
+    )
     there = {
         str(path.relative_to(PILOT))
         for folder in ("multijob", "rotation")
