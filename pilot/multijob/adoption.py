@@ -44,22 +44,29 @@ ALIVE = frozenset({"activated", "sent", "starting", "running", "holding", "trans
 
 
 def decide_adoption(state: State, memory: Memory, utc: str, now_s: float) -> Iterator[Event | Action]:
-    """List the directories, read those that are unknown, adopt each as soon as the server has told of its jobs."""
+    """List the directories, read those that are unknown, adopt them once the servers have told of all their jobs."""
     due = not memory.found_all or (bool(memory.set_aside) and now_s >= memory.find_again_s)
     if due and not memory.waiting(("find",), now_s):
         yield FindBundles()
     under_way = sum(key[0] == "adopt" for key in memory.in_flight)
-    for bundle_id, unknown in list(memory.unknown.items()):
+    # All at once: a job may be in several, and only its last turn counts.
+    ready = bool(memory.unknown)
+    for bundle_id, unknown in memory.unknown.items():
         found = unknown.found
         if found is not None:
             asked = {i.job.panda_id: found.queue for i in found.jobs if i.job.panda_id not in memory.told}
             memory.to_ask.update(asked)
-            if not asked:
-                yield from _adopted(state, memory, found, utc)
-                _decided(memory, bundle_id)
-        elif under_way < ADOPTED_AT_ONCE and not memory.waiting(("adopt", bundle_id), now_s):
+            ready = ready and not asked
+            continue
+        ready = False
+        if under_way < ADOPTED_AT_ONCE and not memory.waiting(("adopt", bundle_id), now_s):
             under_way += 1
             yield AdoptBundle(bundle_id)
+    if ready:
+        for bundle_id, unknown in list(memory.unknown.items()):
+            assert unknown.found is not None
+            yield from _adopted(state, memory, unknown.found, utc)
+            _decided(memory, bundle_id)
     if not memory.unknown:
         memory.told.clear()
 

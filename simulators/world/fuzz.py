@@ -118,6 +118,9 @@ def operator(seeded: Seeded) -> None:
     production, daemon = seeded.production, seeded.site.daemon()
     if daemon is not None and any(task.stopped_at is not None for task in daemon.state.tasks.values()):
         daemon.commands.append(Command(RESUME_SERIAL, "resume", tasks=("all",)))
+    if daemon is not None and daemon.state.holds:
+        # An old copy of the state directory has a pause that was ended long ago.
+        daemon.commands.append(Command(RESUME_SERIAL, "resume"))
     for step in production.steps.values():
         if step.status is StepStatus.MANUAL_CHECK or (
             step.status is StepStatus.FAILED and step.next_try_s is None

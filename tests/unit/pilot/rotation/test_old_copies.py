@@ -12,12 +12,13 @@ from rig import Rig, make_job
 
 from pilot.experiments.jobtext import parse_job_text
 from pilot.multijob import actions as a
-from pilot.multijob.adoption import parse_found
-from pilot.multijob.apply import replay
+from pilot.multijob.adoption import decide_adoption, parse_found
+from pilot.multijob.apply import apply, replay
 from pilot.multijob.codec import decode, encode
 from pilot.multijob.events import AdoptedJob, BundleAdopted, JobFoundOver, JobReturned, RoundIntended
-from pilot.multijob.model import BundleState, JobState
-from pilot.ports import DirectorySeen, PandaId, Refused
+from pilot.multijob.memory import Memory, Unknown
+from pilot.multijob.model import BundleState, JobState, State
+from pilot.ports import BundleId, DirectorySeen, PandaId, Refused
 
 STEP_S = 10.0
 
@@ -250,3 +251,21 @@ def test_an_adoption_folds() -> None:
     again = begin_again(rig, rig.durable[:length])
     walk(again, place, 30)
     assert replay(decode(record) for record in again.durable) == again.state
+
+
+def test_no_directory_is_adopted_before_all_are_read_for_a_job_may_be_in_several() -> None:
+    at, newer, older = "2026-01-01T00:00:00+00:00", BundleId("a" * 9), BundleId("b" * 9)
+    state, memory = State(), Memory(1, 0.0)
+    found = BundleAdopted(at, newer, "long", ((PandaId(1),),), 600, 1, (AdoptedJob(make_job(1), 2),))
+    memory.unknown = {newer: Unknown(found=found), older: Unknown()}
+    memory.told[PandaId(1)] = "running"
+    assert not [r for r in decide_adoption(state, memory, at, 0.0) if isinstance(r, BundleAdopted)]
+    first = replace(found, bundle_id=older, jobs=(AdoptedJob(make_job(1), 1),))
+    memory.unknown[older].found = first
+    adopted = []
+    for result in decide_adoption(state, memory, at, 0.0):
+        if isinstance(result, BundleAdopted):
+            apply(state, result)
+            adopted.append(result.bundle_id)
+    assert set(adopted) == {newer, older}
+    assert state.jobs[PandaId(1)].bundle_id == newer
