@@ -12,7 +12,9 @@ from itertools import chain, repeat
 
 from pilot.multijob.events import JobGivenBack, JobJudged
 from pilot.multijob.model import Limits
+from pilot.multijob.node.files import PutNew
 from pilot.multijob.node.manifest import Job
+from pilot.multijob.operations import MakeDirectory
 from simulators.world.floor import KeeperPlay, Play
 from simulators.world.staging import heal, let_start, make_limits, make_world, submitted
 from simulators.world.world import World
@@ -65,6 +67,17 @@ def exit_0_is_not_success(seed: int) -> World:
         Play(100.0, events=7),
         Play(100.0, missing=missing),
     )
+
+
+def output_is_there(seed: int) -> World:
+    """A file with the name of an output lies in its place before the payload ends."""
+    world = make_world(seed, run_s=100.0)
+    for directory in ("/out/p", "/out/p/s", "/out/p/s/mDST.chunks"):
+        world.shared.perform("somebody", MakeDirectory(directory))
+    world.shared.perform("somebody", PutNew("/out/p/s/mDST.chunks/mDST-1-1-3-8.a1.root", "somebody's"))
+    submitted(world)
+    let_start(world)
+    return heal(world)
 
 
 def over_limits(seed: int) -> World:

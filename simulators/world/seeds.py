@@ -15,7 +15,7 @@ from simulators.torque.site import TorqueSite
 from simulators.world.faults.batch import BATCH
 from simulators.world.faults.calls import CALLS
 from simulators.world.faults.fault import Fault, Site, install
-from simulators.world.faults.files import FILES, beyond_the_bound, unlisted
+from simulators.world.faults.files import FILES, beyond_the_bound, stale_after_fresh, unlisted
 from simulators.world.faults.nodes import NODES
 from simulators.world.faults.panda import PANDA, mass_order
 from simulators.world.faults.payloads import PAYLOADS, no_evidence
@@ -32,14 +32,14 @@ DAY_S = 24 * 3600.0
 # Batch queue, walltime, margins: the longest walltime that a bundle here asks for.
 WALLTIME_MAX_S = 7200
 TICK_S = 60.0
-FAULTS_MIN, FAULTS_MAX = 12, 18
+FAULTS_MIN, FAULTS_MAX = 15, 21
 # Sixteen runs of ten chunks, their merges, forty single jobs.
 RUNS = 16
 PRODSYS_TICK_S, PRODSYS_BACK_S = 300.0, 600.0
 
 Draw = Callable[[Site], Fault]
 # Their moment comes seldom: they are drawn twice as often.
-SELDOM: tuple[Draw, ...] = (unlisted, beyond_the_bound, no_evidence, mass_order)
+SELDOM: tuple[Draw, ...] = (unlisted, stale_after_fresh, beyond_the_bound, no_evidence, mass_order)
 KINDS: tuple[Draw, ...] = (*CALLS, *PANDA, *BATCH, *NODES, *PAYLOADS, *FILES, *PROCESSES, *PEOPLE)
 
 
@@ -79,7 +79,7 @@ def make_seeded(seed: int, kinds: Sequence[Draw] | None = None) -> Seeded:
 
 
 def _faults(site: Site) -> list[Fault]:
-    """12 to 18 kinds, one crash at least."""
+    """15 to 21 kinds, one crash at least."""
     chance = site.random
     count = chance.randint(FAULTS_MIN, FAULTS_MAX)
     drawn = dict.fromkeys(chance.sample((*KINDS, *SELDOM), count - 1))

@@ -11,9 +11,9 @@ from typing import Any
 
 from pilot.multijob import actions as a
 from pilot.multijob.model import Limits, WalltimePolicy
-from pilot.ports import Unavailable
+from pilot.ports import Job, Unavailable
 from simulators.world.lanes import Fate
-from simulators.world.staging import heal, let_start, make_limits, make_world, running, submitted
+from simulators.world.staging import heal, let_start, make_job, make_limits, make_world, running, submitted
 from simulators.world.world import Daemon, World, small_site
 
 HOUR_S = 3600.0
@@ -79,6 +79,31 @@ def journal_fails_then_crash(seed: int) -> World:
     world.run(10.0)
     world.start_daemon()
     return heal(world)
+
+
+def work_comes_again(seed: int) -> World:
+    """The server is away for three hours and gives up what runs; its work comes again while it still runs."""
+    limits = _long_limits()
+    world = make_world(seed, run_s=8 * HOUR_S, limits=limits)
+    submitted(world)
+    let_start(world)
+    running(world, 4)
+    away = (a.FetchJobs, a.ReportJobs, a.AskStatus)
+    none = Fate(60.0, 0.0, effect=False, answer=Unavailable("no answer in time"))
+    world.fate_of = lambda daemon, action: none if isinstance(action, away) else None
+    world.run(3 * HOUR_S)
+    world.fate_of = lambda daemon, action: None
+    world.run(HOUR_S)
+    world.source.submit([_again(number) for number in range(1, 5)])
+    world.run(HOUR_S)
+    return heal(world)
+
+
+def _again(number: int) -> Job:
+    """The next attempt of the same work."""
+    job = make_job(number)
+    outputs = tuple(lfn.replace(".a1.", ".a2.") for lfn in job.outputs)
+    return replace(job, attempt_nr=2, outputs=outputs, log_lfn=f"l-{number}.a2.job.log.tgz")
 
 
 WIRE_PLAYS: Mapping[str, Callable[[int], World]] = {

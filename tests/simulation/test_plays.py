@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simulators.world.checkers import violations
-from simulators.world.plays import PLAYS, codes_of, reasons_of
+from simulators.world.plays import PLAYS, codes_of, output_is_there, reasons_of
 
 SEEDS = range(2)
 
@@ -19,3 +19,10 @@ def test_each_play_gets_its_verdict_and_no_checker_finds_a_violation(name: str) 
         assert not found, "\n".join(found)
         assert codes_of(world) == expected.codes
         assert not expected.given_back or any(expected.given_back in text for text in reasons_of(world))
+
+
+def test_an_output_that_is_there_is_never_replaced() -> None:
+    for seed in range(2):
+        world = output_is_there(seed)
+        assert not violations(world)
+        assert codes_of(world) == {"stage-out"}

@@ -11,6 +11,7 @@ from simulators.world.wireplays import (
     WIRE_PLAYS,
     everything_is_ordered_to_end,
     journal_fails_then_crash,
+    work_comes_again,
 )
 from simulators.world.world import World
 
@@ -40,3 +41,12 @@ def test_what_was_fetched_while_the_journal_failed_was_never_told_to_start() -> 
     world = journal_fails_then_crash(1)
     assert [job.attributes["jobDispatcherErrorCode"] for job in world.source.jobs()] == [102, 102]
     assert not world.truth.payloads
+
+
+def test_work_that_comes_again_while_it_runs_is_followed_and_finished_once() -> None:
+    for seed in SEEDS:
+        world = work_comes_again(seed)
+        assert not violations(world)
+        assert len(world.truth.payloads) == 4
+        ended = {job.panda_id: job.status for job in world.source.jobs()}
+        assert ended == dict.fromkeys(range(1, 5), "failed") | dict.fromkeys(range(5, 9), "finished")
