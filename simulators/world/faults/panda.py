@@ -272,7 +272,7 @@ def mass_order(site: Site) -> Fault:
         if _held_by_us(site, ordered) < MASS_LEFT_MIN or site.world.now_s >= end_s:
             take_back()
         else:
-            site.world.timers.set(site.world.now_s + 30.0, watch)
+            site.world.timers.set(site.world.now_s + 10.0, watch)
 
     def take_back() -> None:
         for job in site.world.wires[name].model.jobs.values():
@@ -292,7 +292,8 @@ def _held_by_us(site: Site, ordered: Iterable[int]) -> int:
     """How many of these jobs the pilot has, and has not judged yet; another pilot may have the others."""
     daemon = site.daemon()
     records = {} if daemon is None else daemon.state.jobs
-    held = (records.get(PandaId(panda_id)) for panda_id in ordered)
+    over = {run.panda_id for run in site.world.truth.payloads if run.end_s is not None}
+    held = (records.get(PandaId(panda_id)) for panda_id in ordered if panda_id not in over)
     return sum(record is not None and record.verdict is None for record in held)
 
 

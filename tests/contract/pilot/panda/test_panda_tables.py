@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pilot.multijob import reporting
+from pilot.multijob import adoption, reporting
 from pilot.panda import legacy, v1
 from pilot.panda.transport import read_answer
 from pilot.ports import Ack, Broken, Failure, Fetched, JobStatus, PandaId, Refused, Unavailable, Update
@@ -47,7 +47,7 @@ def test_the_pilot_reports_only_what_the_server_takes() -> None:
 
 def test_the_core_and_the_simulator_know_which_statuses_are_ends() -> None:
     assert words("ended") > reporting._OVER
-    assert not words("ended") & reporting._ALIVE
+    assert not words("ended") & adoption.ALIVE
     assert words("ended") == simulated.FINAL
     assert PILOT_STATES <= WORDS["statuses"].keys()
 
