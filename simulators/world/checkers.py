@@ -203,7 +203,12 @@ def _counted(world: World) -> Iterator[tuple[float, Event]]:
 
 
 def cap_passed(world: World) -> Iterator[str]:
-    """Batch jobs of bundles planned on one day took more node-hours than a day may have (while the cap stands)."""
+    """Batch jobs of bundles planned on one day took more node-hours than a day may have (while the cap stands).
+
+    What an old copy of the state directory has forgotten is used a second time: such a world is not asked.
+    """
+    if world.forgotten_epochs:
+        return
     planned = {
         event.bundle_id: event
         for daemon in world.daemons
