@@ -207,7 +207,7 @@ def cap_passed(world: World) -> Iterator[str]:
 
     What an old copy of the state directory has forgotten is used a second time: such a world is not asked.
     """
-    if world.forgotten_epochs:
+    if world.was_restored:
         return
     planned = {
         event.bundle_id: event

@@ -174,6 +174,7 @@ class World:
         self.journal, self.epoch = Journal(), 0
         # epochs that an older copy of the state directory does not know
         self.forgotten_epochs = 0
+        self.was_restored = False
         self.trace: list[tuple[float, str]] = []
         # what people were told, by the serial of their order
         self.told: dict[int, tuple[bool, tuple[str, ...]]] = {}
@@ -267,6 +268,7 @@ class World:
         """Put an older copy of the state directory in place; no daemon runs. Whether it differs."""
         changed = copy[0].load() != self.journal.load()
         self.forgotten_epochs += self.epoch - copy[1]
+        self.was_restored = True
         self.journal, self.epoch = copy
         return changed
 
