@@ -6,8 +6,8 @@ names the scenario in which a checker must then report it. Not among them:
 * *giving up only with no claim seen* (L) has a test of its own below: a claim of the pilot's earlier run is not
   recognised, and the bundle waits as long as its batch job does.
 * *rerunnable* and *no mark* bite with weak fencing only, which the pilot does not know yet.
-* *lease read before the commit* is expressed in `step`: the reading that came with an earlier commit decides. That
-  the file is read after the fsync is held by the mutant `lease-read-before-commit` on the real journal.
+* *lease read before the commit* and *qsub first, journal after* are mutants of unit tests: a round that the journal
+  does not tell of is recognised by its script, so neither leads to a second submission here any more.
 """
 
 from __future__ import annotations
