@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from simulators.world.mutated import bring_back, copy_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("pilot", "prodsys_core", "simulators", "bench", "tests", "pyproject.toml", "docs")
@@ -88,17 +89,11 @@ def judge(mutant: Mutant) -> str:
         return wrong
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         tree = Path(directory)
-        for name in COPIED:
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-            elif source.exists():
-                shutil.copy(source, tree / name)
+        copy_parts(ROOT, tree, COPIED)
         code, text = _run(tree, mutant.test)
         if code != 0:
             return f"{mutant.test} fails without it:\n{text}"
-        path = tree / mutant.file
-        path.write_text(path.read_text().replace(mutant.find, mutant.replace))
+        bring_back(tree, mutant.file, mutant.find, mutant.replace)
         code, text = _run(tree, mutant.test)
         if code == 0:
             return f"survives {mutant.test}"

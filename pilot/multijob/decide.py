@@ -291,7 +291,7 @@ def _retire(state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limi
         return
     age_s = (datetime.fromisoformat(now.utc) - datetime.fromisoformat(bundle.settled_at)).total_seconds()
     left_s = (limits.retain_failed_s if bundle.failures else limits.retain_ok_s) - age_s
-    if bundle.bundle_id in memory.gone:
+    if is_gone(memory, bundle, now, limits):
         left_s = 0.0
     open_reports = any(
         (record := state.jobs.get(panda_id)) is not None

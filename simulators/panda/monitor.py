@@ -67,7 +67,13 @@ def work_of(job: PandaJob) -> str:
 def events_expected(job: PandaJob) -> int:
     """What the submitter announced."""
     found = _EVENTS.search(str(job.attributes.get("jobParameters") or ""))
-    return int(found[1]) if found else int(job.attributes.get("nEvents") or 0)
+    return int(found[1]) if found else _number(job.attributes.get("nEvents"))
+
+
+def _number(value: Any) -> int:
+    """What a submitter wrote where a number belongs is any text: 0 for what is none."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
 
 
 def errors_of(job: PandaJob) -> list[tuple[str, int, str]]:
@@ -76,7 +82,7 @@ def errors_of(job: PandaJob) -> list[tuple[str, int, str]]:
         return []
     found = []
     for name in _CODES:
-        code = int(job.attributes.get(name) or 0)
+        code = _number(job.attributes.get(name))
         if code:
             found.append((name, code, str(job.attributes.get(name.replace("Code", "Diag")) or "")))
     return found
@@ -94,7 +100,7 @@ def group_jobs(jobs: Iterable[PandaJob]) -> list[Group]:
         work = f"{kind} {work_of(job)}"
         group.expected[work] = events_expected(job)
         if job.status == "finished":
-            group.done[work] = int(job.attributes.get("nEvents") or 0)
+            group.done[work] = _number(job.attributes.get("nEvents"))
     return [groups[key] for key in sorted(groups)]
 
 
@@ -163,7 +169,7 @@ def _jobs(model: PandaModel, jobs: Sequence[PandaJob]) -> str:
                 job.attempt_nr,
                 escape(job.status),
                 since,
-                facts.get("nEvents") if job.status == "finished" else "",
+                _number(facts.get("nEvents")) if job.status == "finished" else "",
                 escape(str(facts.get("batchID") or "")),
                 escape(said),
             )

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -39,16 +39,12 @@ def run_mutated(root: Path, name: str, seeds: Sequence[int], workers: int) -> in
     flaw = _read(path)
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         tree = Path(directory)
-        for part in COPIED:
-            shutil.copytree(root / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
-        file = tree / flaw["file"]
-        text = file.read_text() if file.is_file() else ""
-        if text.count(flaw["find"]) != 1:
+        copy_parts(root, tree, COPIED)
+        if not bring_back(tree, flaw["file"], flaw["find"], flaw["replace"]):
             print(
                 f"simsite: --mutant {name}: its text does not stand once in {flaw['file']}", file=sys.stderr
             )
             return EXIT_USAGE
-        file.write_text(text.replace(flaw["find"], flaw["replace"]))
         also = tree / "seeds"
         also.write_text("".join(f"{seed}\n" for seed in seeds))
         words = [
@@ -63,6 +59,26 @@ def run_mutated(root: Path, name: str, seeds: Sequence[int], workers: int) -> in
         ]
         environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(words, cwd=tree, env=environment, check=False).returncode
+
+
+def copy_parts(root: Path, tree: Path, parts: Iterable[str]) -> None:
+    """Copy these files and folders of a clone."""
+    for part in parts:
+        source = root / part
+        if source.is_dir():
+            shutil.copytree(source, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            shutil.copy(source, tree / part)
+
+
+def bring_back(tree: Path, file: str, find: str, replace: str) -> bool:
+    """Put a flaw into a copy; False (nothing is changed) where its text does not stand exactly once in the file."""
+    path = tree / file
+    text = path.read_text() if path.is_file() else ""
+    if text.count(find) != 1:
+        return False
+    path.write_text(text.replace(find, replace))
+    return True
 
 
 def _read(path: Path) -> Mapping[str, str]:

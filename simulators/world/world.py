@@ -10,7 +10,7 @@ import errno
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -31,7 +31,7 @@ from pilot.multijob.node.files import run_steps
 from pilot.multijob.node.manifest import Job as NodeJob
 from pilot.multijob.recognise import Now
 from pilot.multijob.spacefiles import FileSpace
-from pilot.ports import Appended, BundleId, Done, Job
+from pilot.ports import BundleId, Done, Job
 from pilot.rotation.commands import Command
 from pilot.rotation.daemon import StartError, _put_away
 from pilot.rotation.step import View, step
@@ -46,6 +46,7 @@ from simulators.world.files import EDGE, VirtualFiles
 from simulators.world.floor import Floor, Play
 from simulators.world.lanes import Disk, Fate, VirtualLanes
 from simulators.world.nodes import Machine
+from simulators.world.statedir import EpochStore, Journal
 from simulators.world.truth import Truth
 from simulators.world.witness import outlived, wrote
 from simulators.world.workload import Workload, make_wires
@@ -87,50 +88,6 @@ class Daemon:
     def alive(self) -> bool:
         """Whether it goes on."""
         return not self.dead and self.stopped is None
-
-
-@dataclass(slots=True)
-class Journal:
-    """Durable records of one state directory, one list for each epoch; also the lease's epochs.
-
-    `older[epoch]`: how many records of every older epoch it had read when it began to write. As `pilot.journal`:
-    what an older daemon commits after that never counts.
-    """
-
-    epochs: dict[int, list[Mapping[str, Any]]] = field(default_factory=dict)
-    older: dict[int, dict[int, int]] = field(default_factory=dict)
-
-    def counts(self) -> dict[int, int]:
-        """How many records of each epoch count now."""
-        if not self.older:
-            return {}
-        newest = max(self.older)
-        return {**self.older[newest], newest: len(self.epochs[newest])}
-
-    def load(self) -> list[Mapping[str, Any]]:
-        """All records that count, older epochs first."""
-        return [
-            record for epoch, count in sorted(self.counts().items()) for record in self.epochs[epoch][:count]
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class EpochStore:
-    """`ports.Store` of one run: its records become durable at once; the lease is read after that."""
-
-    journal: Journal
-    epoch: int
-    older: dict[int, int]
-
-    def load(self) -> Sequence[Mapping[str, Any]]:
-        """All records."""
-        return self.journal.load()
-
-    def append(self, commit: int, records: Sequence[Mapping[str, Any]]) -> Appended:
-        """Durable, then read the lease."""
-        self.journal.older.setdefault(self.epoch, self.older)
-        self.journal.epochs[self.epoch].extend(records)
-        return Appended(commit, max(self.journal.epochs))
 
 
 def small_site(server_name: str, slots: int = 2, first_sequence: int = 1) -> TorqueSite:

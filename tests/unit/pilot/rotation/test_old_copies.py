@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 from oldcopies import Place, begin_again, found_in, short_limits, start
-from rig import Rig, make_job
+from rig import START, Rig, make_job
 
 from pilot.experiments.jobtext import parse_job_text
 from pilot.multijob import actions as a
 from pilot.multijob.adoption import decide_adoption, parse_found
 from pilot.multijob.apply import apply, replay
 from pilot.multijob.codec import decode, encode
+from pilot.multijob.decide import decide_bundle
 from pilot.multijob.events import AdoptedJob, BundleAdopted, JobFoundOver, JobReturned, RoundIntended
 from pilot.multijob.memory import Memory, Unknown
-from pilot.multijob.model import BundleState, JobState, State
+from pilot.multijob.model import Bundle, BundleState, JobState, State
+from pilot.multijob.recognise import Now
 from pilot.ports import BundleId, DirectorySeen, PandaId, Refused
 
 STEP_S = 10.0
@@ -269,3 +271,15 @@ def test_no_directory_is_adopted_before_all_are_read_for_a_job_may_be_in_several
             adopted.append(result.bundle_id)
     assert set(adopted) == {newer, older}
     assert state.jobs[PandaId(1)].bundle_id == newer
+
+
+def test_a_directory_that_was_once_not_seen_is_kept_for_its_retention() -> None:
+    limits = short_limits()
+    bundle = Bundle(BundleId("a" * 9), "long", START.isoformat(), ((PandaId(1),),), 600)
+    bundle.state, bundle.settled_at = BundleState.SETTLED, START.isoformat()
+    memory = Memory(1, 0.0)
+    now = Now(START.isoformat(), 1000.0)
+    memory.gone[bundle.bundle_id] = (1, 0.0)
+    assert not list(decide_bundle(State(), memory, bundle, now, limits))
+    memory.gone[bundle.bundle_id], memory.retire_s = (2, 0.0), {}
+    assert [type(found) for found in decide_bundle(State(), memory, bundle, now, limits)] == [a.RemoveBundle]

@@ -102,6 +102,18 @@ def test_what_submitters_and_pilots_say_is_escaped() -> None:
         assert evil not in render_monitor(rig.model, query)
 
 
+def test_a_text_where_a_number_belongs_breaks_no_page_and_is_not_shown() -> None:
+    rig = Rig()
+    evil = "<b>x</b>"
+    (panda_id,) = submitted(rig, positional(jobParameters="reco"))
+    job = rig.model.jobs[panda_id]
+    job.attributes |= {"nEvents": evil, "pilotErrorCode": evil}
+    for status in ("finished", "failed"):
+        job.status = status
+        for query in ("", "task=900", f"panda_id={panda_id}"):
+            assert evil not in render_monitor(rig.model, query)
+
+
 def test_the_page_is_served() -> None:
     rig = Rig()
     submitted(rig, of_run(1))
