@@ -107,6 +107,9 @@ def _next_round(
         return
     if forgotten:
         yield RoundIntended(now.utc, bundle.bundle_id, number)
+    elif memory.undecided() is not None:
+        # Its jobs may have gone on in a directory that is not read yet.
+        return
     elif bundle.cancel_reason is not None or number > limits.rounds_max:
         if number > limits.rounds_max:
             reason = f"{bundle.bundle_id}: {limits.rounds_max} rounds void"
@@ -114,7 +117,7 @@ def _next_round(
         yield from settle(state, bundle, now.utc, limits)
     elif bundle.adopted or not is_whole(state, bundle):
         yield from settle(state, bundle, now.utc, limits)
-    elif not ask_first(memory, bundle) and bundle.queue in limits.queues and memory.undecided() is None:
+    elif not ask_first(memory, bundle) and bundle.queue in limits.queues:
         yield from _intend(memory, bundle, number, now, limits)
 
 
@@ -132,7 +135,8 @@ def _gone(state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits
     reason = f"shared_dir/bundles/{bundle.bundle_id} was there and is not: what it told is lost"
     memory.raise_alarm(f"directory-gone-{bundle.bundle_id}", reason, now.mono_s)
     yield from _once(memory, ReadEvidence(bundle.bundle_id, dict(bundle.offsets)), now)
-    if not _at_work(memory, bundle, now, limits) and not ask_first(memory, bundle):
+    decided = memory.undecided() is None
+    if decided and not _at_work(memory, bundle, now, limits) and not ask_first(memory, bundle):
         yield from settle_gone(state, bundle, now.utc, limits)
 
 
@@ -279,9 +283,12 @@ def _cancelling(memory: Memory, bundle: Bundle, current: Round, now: Now, limits
 
 
 def _settling(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Iterator[Action]:
-    """Wait settle_s (from zero after a restart), then read everything once more."""
+    """Wait settle_s (from zero after a restart), then read everything once more.
+
+    Not while directories are unknown: a job that was not started here may have been since, in one of them.
+    """
     closed_s = memory.closed_s.setdefault(bundle.bundle_id, now.mono_s)
-    if now.mono_s >= closed_s + limits.protocol.settle_s:
+    if now.mono_s >= closed_s + limits.protocol.settle_s and memory.undecided() is None:
         yield from _once(memory, ReadEvidence(bundle.bundle_id, dict(bundle.offsets), last=True), now)
 
 

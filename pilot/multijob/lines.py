@@ -47,6 +47,8 @@ def recognise_evidence(
         memory.raise_alarm(f"damaged-evidence-{bundle.bundle_id}", reasons[:300], now_s)
     if bundle.state is BundleState.OPEN:
         yield from _claims(bundle, memory, seen, utc, now_s)
+    if not action.last and _is_behind(bundle, seen):
+        return
     ends: dict[str, int] = {}
     for line in seen.lines:
         yield from _line(state, memory, bundle, line, utc, now_s, limits)
@@ -67,6 +69,12 @@ def recognise_evidence(
         current = bundle.current
         said = current is not None and current.number in seen.over_walltime
         yield from settle(state, bundle, utc, limits, over_walltime=said)
+
+
+def _is_behind(bundle: Bundle, seen: EvidenceSeen) -> bool:
+    """A later round than the newest known one has its script: what its agents wrote is of a batch job not known yet."""
+    current = bundle.current
+    return current is not None and any(number > current.number for number in seen.scripts)
 
 
 def _hear(memory: Memory, bundle: Bundle, line: JournalLine, now_s: float) -> None:

@@ -201,12 +201,11 @@ def _fetched(
     for job in outcome.jobs:
         if job.panda_id in state.jobs:
             continue
-        bundle = had.get(job.panda_id)
-        if bundle is not None:
+        bundle, reason = had.get(job.panda_id), unusable(job, limits)
+        if bundle is not None and reason is None:
             yield JobRecalled(now.utc, action.queue, job, bundle.bundle_id)
             continue
         work = work_of(job, action.server)
-        reason = unusable(job, limits)
         uncovered = uncovered_run(job, limits) if reason is None else None
         task = task_of(job, action.queue, limits) if reason is None and uncovered is None else None
         yield JobFetched(now.utc, action.queue, job, work, task)

@@ -167,8 +167,11 @@ def recognise_acks(
                 _not_held(memory, update.panda_id)
             elif not (record.kill_ordered or record.orphaned):
                 memory.questioned[update.panda_id] = record.queue
-                memory.compared.pop(update.panda_id, None)
-                _compare(state, memory, limits.queues[record.queue].server, now_s, limits)
+                server = limits.queues[record.queue].server
+                if memory.compared.pop(update.panda_id, None) is not None and not memory.compared:
+                    # All that were to be compared have come with orders of their own: that says nothing of the others.
+                    memory.compared_s.pop(server, None)
+                _compare(state, memory, server, now_s, limits)
 
 
 def _compare(state: State, memory: Memory, server: str, now_s: float, limits: Limits) -> None:
@@ -176,7 +179,6 @@ def _compare(state: State, memory: Memory, server: str, now_s: float, limits: Li
     next heartbeat, and one that many other jobs have, too, is no person's."""
     if now_s - memory.compared_s.get(server, -limits.listing_every_s) < limits.listing_every_s:
         return
-    memory.compared_s[server] = now_s
     live = [
         panda_id
         for panda_id, record in state.jobs.items()
@@ -185,6 +187,8 @@ def _compare(state: State, memory: Memory, server: str, now_s: float, limits: Li
         and record.queue in limits.queues
         and limits.queues[record.queue].server == server
     ]
+    if live:
+        memory.compared_s[server] = now_s
     every = -(-len(live) // limits.tobekilled_sample) or 1
     memory.compared.update((panda_id, state.jobs[panda_id].queue) for panda_id in live[::every])
 

@@ -79,7 +79,9 @@ def bundles_of(state: State, panda_ids: Iterable[PandaId]) -> dict[PandaId, Bund
 def decide_bound(
     state: State, memory: Memory, utc: str, now_s: float, limits: Limits
 ) -> Iterator[Event | Action]:
-    """What becomes of the jobs that follow another one."""
+    """What becomes of the jobs that follow another one; nothing while a directory may tell more of them."""
+    if state.bound and memory.undecided() is not None:
+        return
     codes = limits.experiment.codes
     for panda_id, leader in list(state.bound.items()):
         record, leading = state.jobs[panda_id], state.jobs.get(leader)

@@ -80,7 +80,7 @@ def partial_listing(site: Site) -> Fault:
     def bend(done: Completed) -> Completed:
         if site.random.random() >= 0.6:
             return done
-        return replace(done, stdout=done.stdout[: site.random.randrange(len(done.stdout) - 1)])
+        return replace(done, stdout=done.stdout[: site.random.randrange(max(1, len(done.stdout) - 1))])
 
     return _listings(site, "partial-listing", 7200.0, "cut", bend, single=True)
 

@@ -269,7 +269,9 @@ def mass_order(site: Site) -> Fault:
             site.world.timers.set(site.world.now_s + 300.0, order)
 
     def watch() -> None:
-        if _held_by_us(site, ordered) < MASS_LEFT_MIN or site.world.now_s >= end_s:
+        model = site.world.wires[name].model
+        known = [i for i in ordered if i in model.jobs and model.jobs[i].status in UNDER_WAY]
+        if _held_by_us(site, known) < MASS_LEFT_MIN or site.world.now_s >= end_s:
             take_back()
         else:
             site.world.timers.set(site.world.now_s + 10.0, watch)

@@ -103,6 +103,17 @@ def test_no_job_is_asked_for_twice_in_one_question() -> None:
     assert len(set(asked)) == len(asked)
 
 
+def test_where_all_that_is_compared_comes_with_orders_of_its_own_others_are_taken() -> None:
+    desk = Desk()
+    desk.take(JobOrphaned(AT, PandaId(number), "server says unknown") for number in range(9, JOBS + 1))
+    for number in range(1, 9):
+        desk.heartbeat(number, "tobekilled", 0.0)
+    assert set(_asked(desk)) == set(range(1, 9)) and not desk.memory.compared
+    desk.take(JobFetched(AT, "long", make_job(number)) for number in range(1001, 1011))
+    desk.heartbeat(1001, "tobekilled", 30.0)
+    assert set(range(1002, 1011)) <= set(_asked(desk))
+
+
 def test_a_persons_order_is_obeyed_and_what_it_is_compared_with_runs_on() -> None:
     desk = Desk()
     desk.heartbeat(7, "tobekilled", 0.0)
