@@ -6,12 +6,15 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _WORK = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 TEXT_MAX = 65536
 WORDS_MAX = 4096
+# Texts remembered: a job's is read several times between its fetch and its bundle. At most 64 MiB, commonly 1.
+REMEMBERED = 1024
 
 
 class BadJobText(Exception):
@@ -29,6 +32,7 @@ class JobText:
     inputs: tuple[str, ...]
 
 
+@lru_cache(REMEMBERED)
 def parse_job_text(text: str) -> JobText:
     """Split job parameters; raises BadJobText."""
     if len(text) > TEXT_MAX:
