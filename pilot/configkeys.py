@@ -142,6 +142,7 @@ class ServerSection(Section):
     dialect: Literal["v1", "legacy", "auto"]
     chunk: Annotated[int, Field(ge=1, le=1000)] | None = None
     timeout_s: Annotated[float, Field(gt=10, le=3600)] = 120.0
+    packed: bool = False
     ca: AbsolutePath | None = None
     credentials: AbsolutePath | None = None
     token: AbsolutePath | None = None
@@ -191,6 +192,8 @@ class ReportingSection(Section):
     heartbeat_s: Annotated[float, Field(gt=0, le=6000)] = 2700.0
     heartbeat_spread_s: Seconds = 300.0
     urgent_s: Annotated[float, Field(gt=0, le=7000)] = 4500.0
+    retry_s: PositiveSeconds = 30.0
+    retry_max_s: PositiveSeconds = 600.0
 
 
 class AnnounceSection(Section):

@@ -110,6 +110,18 @@ def _add_load(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="SHARE",
         help="share of calls that fail (default: 0.05)",
     )
+    load.add_argument(
+        "--lost",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of PanDA's answers that never arrive, on top (default: 0)",
+    )
+    load.add_argument("--nodes", type=int, default=16, help="nodes of a bundle (default: 16)")
+    load.add_argument("--chunk", type=int, default=100, help="updates in one call at most (default: 100)")
+    load.add_argument(
+        "--dialect", choices=("v1", "legacy"), default="v1", help="how PanDA is spoken to (default: v1)"
+    )
     load.add_argument("--seconds", type=float, default=5.0, help="how long each payload takes (default: 5)")
     load.add_argument(
         "--limit", type=float, default=1800.0, help="give up after so many seconds (default: 1800)"

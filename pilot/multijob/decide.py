@@ -63,6 +63,7 @@ def decide_bundle(
             yield from _orders(state, memory, bundle, now)
             yield from _rounds(state, memory, bundle, now, limits)
         case BundleState.CLOSED:
+            yield from _look(memory, bundle, now, limits)
             yield from _settling(memory, bundle, now, limits)
         case BundleState.SETTLED if bundle.recalled:
             yield from _once(memory, ReadEvidence(bundle.bundle_id, {}, last=True), now)
@@ -283,11 +284,11 @@ def _cancelling(memory: Memory, bundle: Bundle, current: Round, now: Now, limits
 
 
 def _settling(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Iterator[Action]:
-    """Wait settle_s (from zero after a restart), then read everything once more.
+    """Wait settle_s (from zero after a restart, or after the filesystem held a reading up), then read all once more.
 
     Not while directories are unknown: a job that was not started here may have been since, in one of them.
     """
-    closed_s = memory.closed_s.setdefault(bundle.bundle_id, now.mono_s)
+    closed_s = max(memory.closed_s.setdefault(bundle.bundle_id, now.mono_s), memory.held_up_s)
     if now.mono_s >= closed_s + limits.protocol.settle_s and memory.undecided() is None:
         yield from _once(memory, ReadEvidence(bundle.bundle_id, dict(bundle.offsets), last=True), now)
 

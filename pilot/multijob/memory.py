@@ -107,6 +107,8 @@ class Memory:
     round_since_s: dict[RoundKey, float] = field(default_factory=dict)
     claim_read_s: dict[RoundKey, float] = field(default_factory=dict)
     closed_s: dict[BundleId, float] = field(default_factory=dict)
+    # when a reading ended that had been held up for longer than a name may be seen late: so were the agents
+    held_up_s: float = float("-inf")
     # settled bundles: not looked at before
     retire_s: dict[BundleId, float] = field(default_factory=dict)
     read_s: dict[BundleId, float] = field(default_factory=dict)

@@ -7,7 +7,7 @@ that every line is judged on the state that the lines before it made.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
@@ -129,12 +129,22 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
                 state, memory, outcome, answer.asked_at_s, now.utc, now.mono_s, limits
             )
         case ReadEvidence():
-            yield from recognise_evidence(state, memory, action, outcome, now.utc, now.mono_s, limits)
-            memory.read_s[action.bundle_id] = now.mono_s
+            yield from _read(state, memory, action, answer, now, limits)
         case _:
             if isinstance(action, SubmitBatchJob):
                 _note_flags(state, memory, action, now, limits)
             yield from _done(state, memory, action, outcome, now)
+
+
+def _read(
+    state: State, memory: Memory, action: ReadEvidence, answer: Answer, now: Now, limits: Limits
+) -> Iterator[Event]:
+    if answer.took_s > limits.protocol.visible_s:
+        # The agents' looks at `closed` were held up as well: not the last reading yet.
+        memory.held_up_s = now.mono_s
+        action = replace(action, last=False)
+    yield from recognise_evidence(state, memory, action, answer.outcome, now.utc, now.mono_s, limits)
+    memory.read_s[action.bundle_id] = now.mono_s
 
 
 def _appended(memory: Memory, outcome: Appended) -> None:

@@ -35,7 +35,7 @@ def wanted_status(record: JobRecord, leading: JobRecord | None = None) -> JobSta
     return JobStatus.RUNNING if record.state is JobState.STARTED else JobStatus.STARTING
 
 
-def due_reports(state: State, memory: Memory, now_s: float, limits: Limits) -> list[ReportJobs]:
+def due_reports(state: State, memory: Memory, utc: str, now_s: float, limits: Limits) -> list[ReportJobs]:
     """Reports that are due, in chunks of one server and one rank, most urgent first."""
     due: dict[tuple[int, str], list[Update]] = {}
     for panda_id, record in state.jobs.items():
@@ -43,7 +43,7 @@ def due_reports(state: State, memory: Memory, now_s: float, limits: Limits) -> l
         rank = _rank(record, status, memory.reported.get(panda_id), now_s, limits)
         if rank is not None and memory.may_be_reported(panda_id):
             server = limits.queues[record.queue].server
-            due.setdefault((rank, server), []).append(render_update(state, record, limits))
+            due.setdefault((rank, server), []).append(render_update(state, record, utc, limits))
     actions = []
     for (rank, server), updates in sorted(due.items(), key=lambda item: item[0]):
         chunk = min(queue.chunk for queue in limits.queues.values() if queue.server == server)
@@ -80,8 +80,9 @@ def _rank(
     return None
 
 
-def render_update(state: State, record: JobRecord, limits: Limits) -> Update:
-    """The report of one job as it stands."""
+def render_update(state: State, record: JobRecord, utc: str, limits: Limits) -> Update:
+    """The report of one job as it stands. `utc`: now, which may be earlier than what was noted before the clock was
+    set back."""
     status = wanted_status(record, _leading(state, record.job.panda_id))
     job, outcome = record.job, record.outcome
     update = Update(
@@ -95,7 +96,7 @@ def render_update(state: State, record: JobRecord, limits: Limits) -> Update:
     )
     if record.verdict is None or record.judged_at is None:
         return update
-    end = datetime.fromisoformat(record.judged_at)
+    end = min(datetime.fromisoformat(record.judged_at), datetime.fromisoformat(utc))
     start = (
         end - timedelta(seconds=outcome.wall_s) if outcome.wall_s is not None else _time(record.started_at)
     )

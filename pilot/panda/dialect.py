@@ -21,13 +21,14 @@ def make_job_source(
     prod_source_label: str,
     credential: Authority | None = None,
     ca: str | None = None,
+    packed: bool = False,
 ) -> JobSource:
-    """The client for "v1", "legacy" or "auto"; anything else is a ValueError."""
+    """The client for "v1", "legacy" (`packed`: gzipped JSON requests) or "auto"; anything else is a ValueError."""
     transport = Transport(url, timeout_s, credential, ca)
     if dialect == "v1":
         return PandaV1(transport, prod_source_label)
     if dialect == "legacy":
-        return PandaLegacy(transport, prod_source_label)
+        return PandaLegacy(transport, prod_source_label, packed)
     if dialect == "auto":
         return FoundOut(transport, prod_source_label)
     raise ValueError(f"dialect {dialect!r}")

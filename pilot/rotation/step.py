@@ -109,7 +109,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
     now = view.now
     for command in view.commands:
         yield from obey(state, memory, command, now, limits)
-    yield from due_reports(state, memory, now.mono_s, limits)
+    yield from due_reports(state, memory, now.utc, now.mono_s, limits)
     yield from looks_due(memory, now.mono_s, limits)
     yield from decide_space(memory, now.mono_s, limits)
     for question in questions(memory, limits):

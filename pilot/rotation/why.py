@@ -126,7 +126,8 @@ def _bundle_waits_for(memory: Memory, bundle: Bundle, now: Now, limits: Limits) 
                 "its directory is being made" if known else f"its queue {bundle.queue} is not in the config"
             )
         case BundleState.CLOSED:
-            left_s = memory.closed_s.get(bundle.bundle_id, now.mono_s) + limits.protocol.settle_s - now.mono_s
+            since_s = max(memory.closed_s.get(bundle.bundle_id, now.mono_s), memory.held_up_s)
+            left_s = since_s + limits.protocol.settle_s - now.mono_s
             return f"closed; the last reading of its files is in {max(0.0, left_s):.0f} s"
         case BundleState.SETTLED:
             return f"settled at {bundle.settled_at}; kept until its retention is over and its reports are accepted"

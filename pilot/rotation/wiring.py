@@ -144,7 +144,11 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         queues=queues,
         protocol=ProtocolTimes(times.visible_s, times.poll_s, times.kill_s, times.grace_s, times.margin_s),
         report=ReportTimes(
-            config.reporting.heartbeat_s, config.reporting.heartbeat_spread_s, config.reporting.urgent_s
+            config.reporting.heartbeat_s,
+            config.reporting.heartbeat_spread_s,
+            config.reporting.urgent_s,
+            config.reporting.retry_s,
+            config.reporting.retry_max_s,
         ),
         site=site,
         experiment=load_experiment(config.experiment),
@@ -302,6 +306,7 @@ def make_source(server: ServerSection, label: str) -> JobSource:
         prod_source_label=label,
         credential=make_credential(server),
         ca=server.ca,
+        packed=server.packed,
     )
 
 

@@ -1,14 +1,20 @@
-"""What a load run must not have done: jobs lost, doubled, or stale. Pure; works on what the servers and nodes know."""
+"""What a load run must not have done: jobs lost, doubled, or stale. Works on what the servers and nodes know."""
 
 from __future__ import annotations
 
+import json
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 FINAL = frozenset({"finished", "failed", "cancelled", "closed"})
 # "Sent job didn't receive reply from pilot": the answer to a fetch was lost, nobody knows the job.
 NEVER_ANSWERED = 102
+_ATTEMPT = re.compile(r"\.a\d+(?=\.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,36 @@ class Findings:
 def work_of(job_name: str) -> str:
     """The work that a job name is an attempt of."""
     return job_name.rpartition("-")[0]
+
+
+def find_ends(table: Iterable[Mapping[str, Any]], placed: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """How each work ended by the server's table: of its finished attempt, else of its last one.
+
+    `files`: of each file that was reported, without its attempt, whether its size and checksum are those of the file
+    in place (`placed`: path by name).
+    """
+    ends: dict[str, dict[str, Any]] = {}
+    for job in table:
+        facts, report = job["attributes"], json.loads(job["report"] or "{}")
+        work = work_of(job["job_name"])
+        if work in ends and ends[work]["status"] == "finished":
+            continue
+        ends[work] = {
+            "status": job["status"],
+            "pilotErrorCode": facts.get("pilotErrorCode"),
+            "nEvents": facts.get("nEvents"),
+            "files": {
+                _ATTEMPT.sub("", lfn): _is_in_place(file, placed.get(lfn)) for lfn, file in report.items()
+            },
+        }
+    return dict(sorted(ends.items()))
+
+
+def _is_in_place(file: Mapping[str, Any], path: Path | None) -> bool:
+    if path is None:
+        return False
+    content = path.read_bytes()
+    return file.get("fsize") == len(content) and file.get("adler32") == f"{zlib.adler32(content):08x}"
 
 
 def check(works: Iterable[str], rows: Sequence[Row], spawned: Sequence[Spawned]) -> Findings:

@@ -7,16 +7,26 @@ import sys
 import tempfile
 from pathlib import Path
 
+from simulators.load.layout import Shape
 from simulators.load.run import LoadOptions, run_load
 
 JOBS_MAX = 200_000
+NODES_MAX, CHUNK_MAX = 64, 400
 
 
 def run_load_command(arguments: argparse.Namespace) -> int:
     """Run one."""
-    if not 1 <= arguments.jobs <= JOBS_MAX or not 0 <= arguments.failing < 1 or not arguments.seconds > 0:
+    shares = arguments.failing, arguments.lost
+    if (
+        not 1 <= arguments.jobs <= JOBS_MAX
+        or not all(0 <= share < 1 for share in shares)
+        or not arguments.seconds > 0
+        or not 1 <= arguments.nodes <= NODES_MAX
+        or not 1 <= arguments.chunk <= CHUNK_MAX
+    ):
         print(
-            f"simsite: load: expected 1 to {JOBS_MAX} jobs, a share below 1, and seconds above 0",
+            f"simsite: load: expected 1 to {JOBS_MAX} jobs, shares below 1, seconds above 0, "
+            f"1 to {NODES_MAX} nodes and chunks of 1 to {CHUNK_MAX}",
             file=sys.stderr,
         )
         return 2
@@ -27,4 +37,5 @@ def run_load_command(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace, out: Path) -> LoadOptions:
-    return LoadOptions(arguments.jobs, out, arguments.failing, arguments.seconds, arguments.limit)
+    shape = Shape(arguments.jobs, arguments.nodes, arguments.chunk, arguments.dialect)
+    return LoadOptions(shape, out, arguments.failing, arguments.seconds, arguments.limit, arguments.lost)

@@ -45,10 +45,25 @@ class LoadLayout:
         """Figures and findings."""
         return self.out / "load.json"
 
+    @property
+    def ends(self) -> Path:
+        """How each work ended: status, codes, events, and sizes and checksums of its files."""
+        return self.out / "ends.json"
 
-def bundles_live(jobs: int) -> int:
-    """Pilots wanted: enough for all jobs at once, up to a machine of some hundred nodes."""
-    return max(1, min(LIVE_MAX, -(-jobs // (NODES * SLOTS))))
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a run is made of: `nodes` of a bundle, `chunk` updates in a call at most, the `dialect` of PanDA."""
+
+    jobs: int
+    nodes: int = NODES
+    chunk: int = CHUNK
+    dialect: str = "v1"
+
+    @property
+    def live(self) -> int:
+        """Pilots wanted: enough for all jobs at once, up to a machine of some hundred nodes."""
+        return max(1, min(LIVE_MAX, -(-self.jobs // (self.nodes * SLOTS))))
 
 
 def panda_settings() -> dict[str, Any]:
@@ -56,11 +71,11 @@ def panda_settings() -> dict[str, Any]:
     return {"activate_s": 0.2, "adder_s": 1.0, "sent_max_s": SENT_MAX_S}
 
 
-def torque_config(jobs: int) -> dict[str, Any]:
+def torque_config(shape: Shape) -> dict[str, Any]:
     """A Cray of as many nodes as the live bundles need."""
     return {
         "server_name": "sim",
-        "nodes": NODES * bundles_live(jobs),
+        "nodes": shape.nodes * shape.live,
         "slots": SLOTS,
         "queues": {"normal": {}},
         "keep_completed_s": 60,
@@ -68,8 +83,8 @@ def torque_config(jobs: int) -> dict[str, Any]:
     }
 
 
-def pilot_config(layout: LoadLayout, jobs: int, url: str, bin_dir: str, python: str) -> dict[str, Any]:
-    """Bundles of 512 jobs on 16 nodes of 32 slots."""
+def pilot_config(layout: LoadLayout, shape: Shape, url: str, bin_dir: str, python: str) -> dict[str, Any]:
+    """Bundles of 512 jobs on 16 nodes of 32 slots, or of as many nodes as asked for."""
     walltime = {"min_s": 600, "max_s": 3600, "startup_s": 10.0, "per_event_s": 0.01, "margin_s": 60.0}
     return {
         "site": "load",
@@ -92,16 +107,26 @@ def pilot_config(layout: LoadLayout, jobs: int, url: str, bin_dir: str, python: 
         "node": {"python": python, "local_dir": "/dev/shm", "environment": {"PATH": "/usr/bin:/bin"}},
         "protocol": {"visible_s": 0.5, "poll_s": 5.0, "kill_s": 2.0, "grace_s": 10.0, "margin_s": 20.0},
         "caldb": None,
+        # A payload of hours takes seconds here, and so do the pauses after a failed call.
+        "reporting": {"retry_s": 0.5, "retry_max_s": 4.0},
         # Small calls, so that many of them can fail.
-        "servers": [{"name": "panda", "url": url, "dialect": "v1", "timeout_s": 30.0, "chunk": CHUNK}],
+        "servers": [
+            {
+                "name": "panda",
+                "url": url,
+                "dialect": shape.dialect,
+                "timeout_s": 30.0,
+                "chunk": shape.chunk,
+            }
+        ],
         "queues": [
             {
                 "name": "load",
                 "server": "panda",
                 "panda_queue": QUEUE,
                 "batch_queue": "normal",
-                "wanted": bundles_live(jobs),
-                "nodes": NODES,
+                "wanted": shape.live,
+                "nodes": shape.nodes,
                 "slots": SLOTS,
                 "fill_wait_s": 2.0,
                 "walltime": walltime,

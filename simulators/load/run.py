@@ -19,7 +19,7 @@ from pilot.control import ControlError as NoAnswer
 from pilot.control import ask_daemon
 from simulators.demo.parts import Part, PartError, Parts
 from simulators.load import layout as load
-from simulators.load.checker import NEVER_ANSWERED, Findings, Row, Spawned, check, work_of
+from simulators.load.checker import NEVER_ANSWERED, Findings, Row, Spawned, check, find_ends, work_of
 from simulators.load.layout import LoadLayout
 from simulators.load.machine import TRUTH
 from simulators.load.watcher import Watcher
@@ -33,13 +33,18 @@ TAG = "load"
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What the user asked for. `failing`: share of calls and commands that fail. `seconds`: of each payload."""
+    """What the user asked for: the `shape` of the run.
 
-    jobs: int
+    `failing`: share of calls and commands that fail. `lost`: share of PanDA's answers that never arrive. `seconds`:
+    of each payload.
+    """
+
+    shape: load.Shape
     out: Path
     failing: float = 0.05
     seconds: float = 5.0
     limit_s: float = 1800.0
+    lost: float = 0.0
 
 
 @dataclass(slots=True)
@@ -63,11 +68,11 @@ class LoadRun:
         daemon = self._daemon()
         watcher = Watcher(daemon.process.pid)
         began = time.monotonic()
-        self._fail(self.options.failing)
+        self._fail(self.options.failing, self.options.lost)
         complete = self._follow(batch, began)
         self.facts["finished_s"] = round(time.monotonic() - began, 1)
         if complete:
-            self._fail(0.0)
+            self._fail(0.0, 0.0)
             self._settle(began)
         self.facts["wall_s"] = round(time.monotonic() - began, 1)
         watcher.stop()
@@ -80,7 +85,7 @@ class LoadRun:
         out, ready = self.layout.out, self.layout.out / "panda-ready.json"
         settings, torque = out / "panda.json", out / "torque.json"
         settings.write_text(json.dumps(load.panda_settings()))
-        torque.write_text(json.dumps(load.torque_config(self.options.jobs)))
+        torque.write_text(json.dumps(load.torque_config(self.options.shape)))
         argv = [
             sys.executable,
             "-m",
@@ -101,14 +106,14 @@ class LoadRun:
 
     def _batch(self) -> Batch:
         outputs = str(self.layout.outputs)
-        return Batch(TAG, self.options.jobs, load.QUEUE, outputs, self.options.seconds)
+        return Batch(TAG, self.options.shape.jobs, load.QUEUE, outputs, self.options.seconds)
 
     def _daemon(self) -> Part:
         if self.torque is None:
             raise PartError("the batch server was not started")
         config = load.pilot_config(
             self.layout,
-            self.options.jobs,
+            self.options.shape,
             self.url,
             self.torque.ready["bin"],
             os.path.realpath(sys.executable),
@@ -120,10 +125,11 @@ class LoadRun:
         self.parts.wait_for(daemon, lambda: (self.layout.state / "control.sock").exists(), READY_S)
         return daemon
 
-    def _fail(self, share: float) -> None:
-        body = json.dumps({"name": "failing", "share": share}).encode()
-        with urllib.request.urlopen(f"{self.orders_url}/sim/fault", body, timeout=READY_S):
-            pass
+    def _fail(self, share: float, lost: float) -> None:
+        for name, value in (("failing", share), ("losing", lost)):
+            body = json.dumps({"name": name, "share": value}).encode()
+            with urllib.request.urlopen(f"{self.orders_url}/sim/fault", body, timeout=READY_S):
+                pass
         order(str(self.layout.torque), {"verb": "fail_share", "share": share})
 
     # --- following --------------------------------------------------------------------------------------------
@@ -139,7 +145,7 @@ class LoadRun:
             if counts.get("failed", 0) > failed:
                 failed = counts["failed"]
                 self._resend(batch)
-            if counts.get("finished", 0) >= self.options.jobs:
+            if counts.get("finished", 0) >= self.options.shape.jobs:
                 return True
             pause.wait(LOOK_S)
         return False
@@ -185,6 +191,7 @@ class LoadRun:
         counts = read_json(f"{self.orders_url}/sim/counts")
         asked = order(str(self.layout.torque), {"verb": "list_asked"})["asked"]
         rows = self._brief()
+        self._keep_ends()
         if self.torque is not None:
             self.torque.stop()
             self.torque = None
@@ -198,8 +205,10 @@ class LoadRun:
         findings = check(works, [self._row(row, placed) for row in rows], spawned)
         calls = {path: count for path, count in counts["calls"].items() if not path.startswith("/sim/")}
         self.facts |= {
-            "jobs": self.options.jobs,
+            "jobs": self.options.shape.jobs,
             "failing": self.options.failing,
+            "answers_lost": self.options.lost,
+            "dialect": self.options.shape.dialect,
             "resent": sum(attempt - 1 for attempt in self.resent.values()),
             "never_answered": sum(row[4] == NEVER_ANSWERED for row in rows),
             "payloads": len(spawned),
@@ -218,6 +227,12 @@ class LoadRun:
             "asked": asked,
         }
         return findings
+
+    def _keep_ends(self) -> None:
+        """Write down how each work ended: what two runs must agree on, whatever was lost on the way."""
+        placed = {path.name: path for path in self.layout.outputs.rglob("*") if path.is_file()}
+        table = read_json(f"{self.orders_url}/sim/table")["jobs"]
+        self.layout.ends.write_text(json.dumps(find_ends(table, placed), indent=1) + "\n")
 
     @staticmethod
     def _row(row: list[Any], placed: Counter[str]) -> Row:

@@ -20,7 +20,7 @@ from simulators.panda.monitor import render_monitor
 from simulators.panda.settings import Settings
 
 FAULTS = ("lose-next-answer", "500", "html", "slow")
-ORDERS = ("outage", "failing", "mend")
+ORDERS = ("outage", "failing", "losing", "mend")
 _QUEUE = re.compile(r'(?:"site_name"\s*:\s*"|siteName=)([^"&]{1,100})')
 PAGE = "<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
 
@@ -48,7 +48,8 @@ class Fault:
 class Order:
     """What happens to the whole server.
 
-    outage: nobody listens for `seconds`, the server's daemons go on. failing: this share of all calls fails by chance.
+    outage: nobody listens for `seconds`, the server's daemons go on. failing: this share of all calls fails by chance,
+    half of those before their work. losing: of this share of all calls the answer never arrives, the work is done.
     mend: nothing is wrong any more.
     """
 
@@ -95,7 +96,8 @@ def fetched_queue(request: HttpRequest) -> str | None:
 class PandaServer:
     """All that the connections share. The model runs on the monotonic clock and is only touched under `lock`.
 
-    `back_at`: end of an outage, on the monotonic clock. `failing`: share of calls that fail by chance.
+    `back_at`: end of an outage, on the monotonic clock. `failing`: share of calls that fail by chance,
+    `losing`: share whose answers are lost.
     """
 
     model: PandaModel
@@ -106,6 +108,7 @@ class PandaServer:
     faults: list[Fault] = field(default_factory=list)
     back_at: float | None = None
     failing: float = 0.0
+    losing: float = 0.0
     random: Random = field(default_factory=lambda: Random(8))
     calls: dict[str, int] = field(default_factory=dict)
     spoilt: int = 0
@@ -172,19 +175,23 @@ class PandaServer:
                     self.back_at = time.monotonic() + seconds
                 case Order("failing"):
                     self.failing = fault.share
+                case Order("losing"):
+                    self.losing = fault.share
                 case Order():
-                    self.back_at, self.failing = None, 0.0
+                    self.back_at, self.failing, self.losing = None, 0.0, 0.0
                     self.faults.clear()
         return HttpReply(200, PLAIN, "ok")
 
     def fault_for(self, path: str) -> Fault | None:
         """The fault that spoils this call, counted down."""
-        if not (self.faults or self.failing) or path.startswith("/sim/"):
+        if not (self.faults or self.failing or self.losing) or path.startswith("/sim/"):
             return None
         with self.lock:
             if self.failing and self.random.random() < self.failing:
                 name = self.random.choice(("lose-next-answer", "500", "html"))
                 return Fault(name, 1, re.compile(""), 0.0, self.random.random() < 0.5)
+            if self.losing and self.random.random() < self.losing:
+                return Fault("lose-next-answer", 1, re.compile(""), 0.0, True)
             for fault in self.faults:
                 if fault.path.search(path):
                     fault.count -= 1

@@ -84,6 +84,15 @@ def _failing(wanted: Wanted) -> tuple[SiteOrder, ...]:
     return (SiteOrder(PANDA, {"name": "failing", "share": share}),)
 
 
+def _losing(wanted: Wanted) -> tuple[SiteOrder, ...]:
+    share = 0.1 if wanted.amount is None else wanted.amount
+    if wanted.target != PANDA or not 0 <= share <= 1:
+        raise UnknownFault(
+            f"losing: expected panda and a share from 0 to 1, found {wanted.target[:60]!a} {share:g}"
+        )
+    return (SiteOrder(PANDA, {"name": "losing", "share": share}),)
+
+
 def _server(wanted: Wanted) -> str:
     if wanted.target not in SERVERS:
         raise UnknownFault(f"{wanted.name}: expected {' or '.join(SERVERS)}, found {wanted.target[:60]!a}")
@@ -125,13 +134,18 @@ FAULTS: Mapping[str, FaultKind] = {
     ),
     "outage": FaultKind("torque|panda [SECONDS]", "nobody listens for so long (60 s)", _outage),
     "failing": FaultKind("torque|panda [SHARE]", "this share of all calls fails by chance (0.05)", _failing),
+    "losing": FaultKind(
+        "panda [SHARE]", "calls are worked, this share of the answers is lost (0.1)", _losing
+    ),
     "reservation": FaultKind(
         "NODE[-NODE] [SECONDS]",
         "an operator keeps nodes free for so long (600 s): nothing starts there",
         _reserve,
     ),
     "requeue": FaultKind("BATCH_ID", "an operator gives qrerun", _requeue),
-    "mend": FaultKind("", "hung commands, failing calls and outages end; dead nodes stay dead", _mend),
+    "mend": FaultKind(
+        "", "hung commands, failing calls, lost answers and outages end; dead nodes stay dead", _mend
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""One behaviour, three ways: the model's port, v1 over HTTP, legacy over HTTP."""
+"""One behaviour, four ways: the model's port, v1 over HTTP, legacy over HTTP with forms and with gzipped JSON."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def positional(number: int, changes: dict[str, Any]) -> list[Any]:
     return [*(values.get(name, "NULL") for name in ATTRIBUTES), files]
 
 
-@pytest.fixture(params=["port", "v1", "legacy"])
+@pytest.fixture(params=["port", "v1", "legacy", "legacy-packed"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     model = PandaModel(PandaTimes(activate_s=0.0, adder_s=1.0))
     if request.param == "port":
@@ -81,7 +81,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
-    source = make_job_source(request.param, url, timeout_s=30.0, prod_source_label="managed")
+    dialect, _, packed = request.param.partition("-")
+    source = make_job_source(dialect, url, timeout_s=30.0, prod_source_label="managed", packed=bool(packed))
     yield Site(source, model, panda, url)
     server.shutdown()
     server.server_close()

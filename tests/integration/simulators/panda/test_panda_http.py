@@ -233,6 +233,18 @@ def test_a_share_of_calls_fails_and_the_log_says_which(server: Process) -> None:
     assert server.log.read_text().count("fault=") == 8
 
 
+def test_of_a_share_of_calls_the_answer_is_lost_and_the_work_is_done(server: Process) -> None:
+    assert server.fault(name="losing", share=1.0).ok
+    before = requests.get(f"{server.url}/sim/counts", timeout=LIMIT_S).json()["calls"]
+    assert not any(_served(server) for _ in range(4))
+    server.fault(name="mend")
+    after = requests.get(f"{server.url}/sim/counts", timeout=LIMIT_S).json()["calls"]
+    path = "/api/v1/system/is_alive"
+    assert after[path] - before.get(path, 0) >= 4
+    assert "fault=lose-next-answer" in server.log.read_text()
+    assert _served(server)
+
+
 def _served(server: Process) -> bool:
     try:
         answer = requests.get(f"{server.url}/api/v1/system/is_alive", timeout=LIMIT_S)

@@ -149,9 +149,9 @@ def test_of_two_batch_jobs_with_the_rounds_name_only_the_claim_says_which_is_tol
         JobStarted(at, job, 1, tag, 0),
     ):
         apply(state, event)
-    assert render_update(state, state.jobs[job], limits).batch_id is None
+    assert render_update(state, state.jobs[job], START.isoformat(), limits).batch_id is None
     apply(state, ClaimSeen(at, tag, 1, Claim("gate", 1, BatchId("24.sim"), "h", 1, "n", at)))
-    assert render_update(state, state.jobs[job], limits).batch_id == "24.sim"
+    assert render_update(state, state.jobs[job], START.isoformat(), limits).batch_id == "24.sim"
 
 
 def test_start_and_end_are_neither_in_the_future_nor_reversed() -> None:
@@ -172,6 +172,23 @@ def test_start_and_end_are_neither_in_the_future_nor_reversed() -> None:
     for update in finals:
         assert isinstance(update.start_time, datetime)
         assert START <= update.start_time <= update.end_time <= START + timedelta(seconds=core.now_s)
+
+
+def test_after_the_clock_was_set_back_no_end_is_in_the_future_and_no_start_behind_its_end() -> None:
+    core, site = Rig(), Listener(1)
+    site.run(core, 600.0)
+    (batch_id,), (bundle,) = site.batch, core.state.bundles.values()
+    site.start(batch_id)
+    record = core.state.jobs[bundle.job_ids[0]]
+    site.line(bundle.bundle_id, "job_started", panda_id=record.job.panda_id, attempt_nr=1)
+    site.line(bundle.bundle_id, "job_ended", **{**good_end(record.job), "wall_s": 30.0})
+    site.run(core, 120.0)
+    assert record.judged_at is not None
+    for back_s in (10.0, 300.0, 86400.0):
+        now = datetime.fromisoformat(record.judged_at) - timedelta(seconds=back_s)
+        update = render_update(core.state, record, now.isoformat(), core.limits)
+        assert update.start_time is not None and update.end_time is not None
+        assert update.start_time <= update.end_time <= now
 
 
 def test_a_mass_of_orders_ends_nothing_and_raises_the_alarm() -> None:

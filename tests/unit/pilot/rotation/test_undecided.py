@@ -82,10 +82,39 @@ def test_a_closed_bundle_is_not_read_for_the_last_time_before_the_directories_ar
     state, memory, bundle = _bundle(*_over())
     assert bundle.state is BundleState.CLOSED
     memory.closed_s[TAG] = 0.0
+    memory.read_s[TAG] = LATE.mono_s
     assert not list(decide_bundle(state, memory, bundle, LATE, short_limits()))
     memory.found_all = True
     (last,) = decide_bundle(state, memory, bundle, LATE, short_limits())
     assert isinstance(last, a.ReadEvidence) and last.last
+
+
+def test_a_last_reading_that_was_held_up_settles_nothing_and_the_wait_starts_anew() -> None:
+    """Agents that look for `closed` were held up as long, and may still be at work."""
+    state, memory, bundle = _bundle(*_over())
+    limits, seen = short_limits(), EvidenceSeen(TAG, {}, None, (), (), True, ())
+    memory.found_all, memory.closed_s[TAG] = True, 0.0
+
+    def settled(took_s: float) -> bool:
+        answer = Answer(1, a.ReadEvidence(TAG, {}, last=True), seen, LATE.mono_s - took_s, took_s)
+        return any(isinstance(i, BundleSettled) for i in recognise(state, memory, answer, LATE, limits))
+
+    def reads_last(after_s: float) -> bool:
+        now = replace(LATE, mono_s=LATE.mono_s + after_s)
+        found = decide_bundle(state, memory, bundle, now, limits)
+        return any(isinstance(i, a.ReadEvidence) and i.last for i in found)
+
+    assert not settled(limits.protocol.visible_s + 1.0)
+    assert not reads_last(limits.protocol.settle_s - 1.0)
+    assert reads_last(limits.protocol.settle_s)
+    assert settled(1.0)
+
+
+def test_a_closed_bundle_is_read_while_it_waits_so_that_an_outage_is_seen() -> None:
+    state, memory, bundle = _bundle(*_over())
+    memory.found_all, memory.closed_s[TAG] = True, LATE.mono_s
+    (look,) = decide_bundle(state, memory, bundle, LATE, short_limits())
+    assert isinstance(look, a.ReadEvidence) and not look.last
 
 
 def test_a_bundle_without_a_further_round_is_not_settled_before_the_directories_are_decided() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import zlib
@@ -12,9 +13,9 @@ import pytest
 
 from pilot.multijob.node import files
 from simulators.cli import main
-from simulators.load.checker import NEVER_ANSWERED, Row, Spawned, check, work_of
+from simulators.load.checker import NEVER_ANSWERED, Row, Spawned, check, find_ends, work_of
 from simulators.load.files import NoFaults, RealFiles
-from simulators.load.layout import LIVE_MAX, bundles_live
+from simulators.load.layout import LIVE_MAX, Shape
 
 GOOD = Row(1, "finished", "load.0", 0, 0)
 RAN = Spawned(1, True, None)
@@ -81,7 +82,7 @@ def test_attempts_of_one_name_are_one_work() -> None:
 
 
 def test_the_machine_grows_with_the_jobs_up_to_its_limit() -> None:
-    assert [bundles_live(n) for n in (1, 512, 513, 10**6)] == [1, 1, 2, LIVE_MAX]
+    assert [Shape(n).live for n in (1, 512, 513, 10**6)] == [1, 1, 2, LIVE_MAX]
 
 
 def test_pretended_nodes_write_real_files_from_pretended_ones(tmp_path) -> None:
@@ -111,7 +112,35 @@ def test_pretended_nodes_have_everything_that_agents_of_the_virtual_world_ask_of
 
 
 @pytest.mark.parametrize(
-    "words", [["--jobs", "0"], ["--jobs", "1", "--failing", "1"], ["--jobs", "1", "--seconds", "0"]]
+    "words",
+    [
+        ["--jobs", "0"],
+        ["--jobs", "1", "--failing", "1"],
+        ["--jobs", "1", "--lost", "1"],
+        ["--jobs", "1", "--seconds", "0"],
+        ["--jobs", "1", "--nodes", "0"],
+        ["--jobs", "1", "--chunk", "401"],
+    ],
 )
 def test_a_load_that_makes_no_sense_is_refused(words: list[str]) -> None:
     assert main(["load", *words]) == 2
+
+
+def test_a_works_end_is_that_of_its_finished_attempt_with_its_files_checked(tmp_path: Path) -> None:
+    content = b"what was written"
+    report = {"m.a2.root": {"fsize": len(content), "adler32": f"{zlib.adler32(content):08x}"}}
+    (tmp_path / "m.a2.root").write_bytes(content)
+    first = {"job_name": "load.0-1", "status": "failed", "attributes": {"pilotErrorCode": 7}, "report": None}
+    good = {
+        "job_name": "load.0-2",
+        "status": "finished",
+        "attributes": {"nEvents": 5},
+        "report": json.dumps(report),
+    }
+    placed = {"m.a2.root": tmp_path / "m.a2.root"}
+    for order in ([first, good], [good, first]):
+        end = find_ends(order, placed)["load.0"]
+        assert end == {"status": "finished", "pilotErrorCode": None, "nEvents": 5, "files": {"m.root": True}}
+    (tmp_path / "m.a2.root").write_bytes(b"What was written")
+    assert find_ends([good], placed)["load.0"]["files"] == {"m.root": False}
+    assert find_ends([good], {})["load.0"]["files"] == {"m.root": False}

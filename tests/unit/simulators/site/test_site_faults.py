@@ -21,6 +21,7 @@ TARGETS = {
     "COMMAND|PATH": "qstat",
     "PATH": "acquire_jobs",
     "torque|panda": TORQUE,
+    "panda": PANDA,
     "BATCH_ID": "1.sim",
 }
 
@@ -52,6 +53,8 @@ def test_a_command_goes_to_the_batch_server_and_any_other_text_is_a_path_of_pand
         ("mend", "all", None),
         ("outage", "tape", None),
         ("failing", "panda", 1.5),
+        ("losing", "panda", 1.5),
+        ("losing", "torque", 0.1),
         ("hang", "qstat", -1.0),
         ("hang", "qstat", float("nan")),
     ],
