@@ -86,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TASK",
         help="a stopped task as status names it, or all",
     )
+    confirm = verbs.add_parser(
+        "confirm-kill", help="obey the orders to end jobs that are held (alarm mass-kill)"
+    )
+    confirm.add_argument(
+        "--at-most", type=_count, metavar="N", help="do nothing if more than N orders are held by now"
+    )
     reload = verbs.add_parser("reload", help="take over the changed configuration, whole or not at all")
     status = verbs.add_parser("status", help="bundles, jobs by state, lanes, alarms with reasons")
     status.add_argument("--json", action="store_true", help="the whole document as JSON")
@@ -96,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     bundle = verbs.add_parser("bundle", help="what would be submitted next: nothing is done")
     bundle.add_argument("--dry-run", action="store_true", required=True, help="the only way there is")
     bundle.add_argument("--queue", metavar="NAME", help="default: the first queue of the config")
-    for verb in (check, run, start, stop, drain, pause, resume, reload, status, story_of, why, bundle):
+    orders = (stop, drain, pause, resume, confirm, reload)
+    for verb in (check, run, start, *orders, status, story_of, why, bundle):
         verb.add_argument("-c", "--config", required=True, metavar="FILE", help="the configuration (YAML)")
     from pilot.caldb import cli as caldb_cli
 
@@ -112,6 +119,13 @@ def _time(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!a} is no time; expected 2026-07-01T08:00 or with +00:00"
         ) from error
+
+
+def _count(text: str) -> int:
+    """A number of jobs of the command line."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text[:60]!a} is no number of jobs")
+    return int(text)
 
 
 def _init(profile: str) -> int:
@@ -179,6 +193,8 @@ def _order(config: Config, arguments: argparse.Namespace) -> int:
         request |= {"cancel_queued": arguments.cancel_queued, "until": arguments.until}
     if arguments.command == "resume":
         request |= {"tasks": arguments.task}
+    if arguments.command == "confirm-kill":
+        request |= {"at_most": arguments.at_most}
     if arguments.command == "reload":
         request |= {"subject": str(Path(arguments.config).absolute())}
     if arguments.command == "why":
@@ -235,6 +251,7 @@ COMMANDS: dict[str, Callable[[Config, argparse.Namespace], int]] = {
     "drain": _order,
     "pause": _order,
     "resume": _order,
+    "confirm-kill": _order,
     "reload": _order,
     "why": _order,
     "story": _story,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ def render_status(
         "site": limits.site.name,
         "queues": [_queue(state, memory, queue, now, limits) for queue in limits.queues.values()],
         "others_waiting": memory.others_waiting,
+        "orders_held": _orders_held(state, memory),
         "tasks": shown_tasks(state, now.utc, limits),
         "bundles": [_bundle(bundle, memory) for bundle in state.bundles.values()],
         "lanes": [
@@ -87,6 +89,12 @@ def _queue(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Lim
         "no_bundle_because": held_plan(state, memory, queue, now, limits)
         or held_in_common(state, memory, now, limits),
     }
+
+
+def _orders_held(state: State, memory: Memory) -> dict[str, int]:
+    """By queue: jobs that were ordered to end together with many others, and wait for `pilot confirm-kill`."""
+    queues = (state.jobs[panda_id].queue for panda_id in memory.kills_held if panda_id in state.jobs)
+    return dict(sorted(Counter(queues).items()))
 
 
 def _credential(server: str, found: Credential | str | None, now: Now) -> dict[str, Any]:
@@ -157,6 +165,10 @@ def render_text(document: Mapping[str, Any]) -> str:
             if queue[what]:
                 lines.append(f"  {what.replace('_', ' ')}: {queue[what]}")
     lines += [f"{t['waits_because']} ({t['name']})" for t in document["tasks"] if t["waits_because"]]
+    lines += [
+        f"queue {name}: {count} jobs are ordered to end and held: `pilot confirm-kill` ends them"
+        for name, count in document["orders_held"].items()
+    ]
     if document["others_waiting"]:
         lines.append(f"{document['others_waiting']} other batch jobs of this user wait")
     for item in document["credentials"]:

@@ -282,9 +282,12 @@ def _hold_if_mass(
             recent.append((now_s, len(orders)))
         return False
     memory.kills_held |= orders
-    reason = f"{len(memory.kills_held)} jobs ordered to end at once: none of them is ended"
-    memory.raise_alarm("mass-kill", reason, now_s)
+    memory.raise_alarm("mass-kill", _held_text(memory), now_s)
     return True
+
+
+def _held_text(memory: Memory) -> str:
+    return f"{len(memory.kills_held)} jobs ordered to end at once: none of them is ended without `pilot confirm-kill`"
 
 
 def _not_held(memory: Memory, panda_id: PandaId) -> None:
@@ -293,6 +296,8 @@ def _not_held(memory: Memory, panda_id: PandaId) -> None:
         memory.kills_held.discard(panda_id)
         if not memory.kills_held:
             memory.clear_alarm("mass-kill")
+        elif "mass-kill" in memory.alarms:
+            memory.alarms["mass-kill"].reason = _held_text(memory)
 
 
 def _obey(record: JobRecord, utc: str, limits: Limits, *, confirmed: bool) -> Iterator[Event]:

@@ -11,10 +11,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pilot.multijob.actions import Action, AnswerCommand
-from pilot.multijob.events import DrainOrdered, Event, PauseOrdered, QueueResumed, TaskResumed
+from pilot.multijob.events import (
+    DrainOrdered,
+    Event,
+    JobJudged,
+    KillOrdered,
+    PauseOrdered,
+    QueueResumed,
+    TaskResumed,
+)
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, JobState, Limits, State
 from pilot.multijob.recognise import Now
+from pilot.multijob.reporting import confirm_kills
 from pilot.rotation.census import is_live
 from pilot.rotation.policy import held_by_order
 from pilot.rotation.tasks import task_id
@@ -28,7 +37,8 @@ LOST_HEARTBEAT_S, NEVER_STARTED_S = 7200.0, 1800.0
 class Command:
     """One request. `queues`: names of queues of the config, empty for all. `subject`: the id that `why` is about.
 
-    `tasks`: short names of tasks that a resume is for, or "all". A reload: `limits` of the new configuration, None
+    `tasks`: short names of tasks that a resume is for, or "all". `at_most`: a confirmation is not meant for more held
+    orders. A reload: `limits` of the new configuration, None
     where it cannot be taken over; `lines` say what changes, or why nothing does.
     """
 
@@ -39,6 +49,7 @@ class Command:
     until: str | None = None
     subject: str = ""
     tasks: tuple[str, ...] = ()
+    at_most: int | None = None
     limits: Limits | None = None
     lines: tuple[str, ...] = ()
 
@@ -58,6 +69,9 @@ def parse_command(serial: int, request: Mapping[str, Any]) -> Command:
     tasks = request.get("tasks", [])
     if not isinstance(tasks, list) or not all(isinstance(name, str) for name in tasks):
         raise BadRequest("tasks: expected a list of names")
+    at_most = request.get("at_most")
+    if at_most is not None and (type(at_most) is not int or at_most < 0):
+        raise BadRequest("at_most: expected a number of jobs")
     if not isinstance(cancel, bool) or not isinstance(subject, str):
         raise BadRequest("cancel_queued: expected true or false; subject: expected a text")
     if until is not None:
@@ -67,7 +81,7 @@ def parse_command(serial: int, request: Mapping[str, Any]) -> Command:
             known = False
         if not known:
             raise BadRequest("until: expected a time with its zone")
-    return Command(serial, verb, tuple(queues), cancel, until, subject, tuple(tasks))
+    return Command(serial, verb, tuple(queues), cancel, until, subject, tuple(tasks), at_most)
 
 
 def obey(
@@ -185,6 +199,27 @@ def server_fails_at(state: State, memory: Memory, now: Now) -> str | None:
     )
 
 
+def _confirm_kill(state: State, memory: Memory, command: Command, now: Now, limits: Limits) -> Results:
+    """Orders that come later are counted anew: a confirmation is for those that a person could see."""
+    held = len(memory.kills_held)
+    if not held:
+        yield "no order to end a job is held: nothing is changed"
+        return
+    if command.at_most is not None and held > command.at_most:
+        yield f"{held} orders to end a job are held, more than {command.at_most}: nothing is changed"
+        yield False
+        return
+    ended = waiting = 0
+    for event in confirm_kills(state, memory, now.utc, limits):
+        ended += isinstance(event, KillOrdered)
+        waiting += isinstance(event, JobJudged)
+        yield event
+    yield (
+        f"{held} orders were held: {ended - waiting} jobs in bundles are being ended, {waiting} that waited are over, "
+        f"{held - ended} had ended by themselves"
+    )
+
+
 def _why(state: State, memory: Memory, command: Command, now: Now, limits: Limits) -> Results:
     lines = why(state, memory, command.subject, now, limits)
     yield from lines
@@ -204,6 +239,7 @@ VERBS: Mapping[str, Callable[[State, Memory, Command, Now, Limits], Results]] = 
     "drain": _drain,
     "resume": _resume,
     "stop": _stop,
+    "confirm-kill": _confirm_kill,
     "why": _why,
     "reload": _reload,
 }

@@ -91,7 +91,10 @@ def _job(state: State, memory: Memory, record: JobRecord, now: Now, limits: Limi
     if record.kill_ordered:
         lines.append(f"job {panda_id}: a person ordered its end")
     if panda_id in memory.kills_held:
-        lines.append(f"job {panda_id}: its end was ordered together with many others: held (alarm mass-kill)")
+        lines.append(
+            f"job {panda_id}: its end was ordered together with many others: held until `pilot confirm-kill` (alarm "
+            "mass-kill)"
+        )
     if known is not None and known.failures:
         lines.append(
             f"job {panda_id}: {known.failures} reports were not accepted, the next in "

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pilot.rotation.commands import Command
 from prodsys_core.lifecycle import StepStatus
+from simulators.panda.told import ORDER
 from simulators.world.checkers import Violation, cap_passed, violations
 from simulators.world.coverage import Coverage
 from simulators.world.rest import REST, Rest
@@ -120,10 +121,13 @@ def heal(seeded: Seeded) -> None:
 
 
 def operator(seeded: Seeded) -> None:
-    """What people do with what waits for them: a manager lets work run once more, an operator resumes a task."""
+    """What people do with what waits for them: a manager lets work run once more, an operator resumes a task and
+    confirms orders that people gave."""
     production, daemon = seeded.production, seeded.site.daemon()
     if daemon is not None and any(task.stopped_at is not None for task in daemon.state.tasks.values()):
         daemon.commands.append(Command(RESUME_SERIAL, "resume", tasks=("all",)))
+    if daemon is not None and daemon.memory.kills_held and _all_asked(seeded, daemon.memory.kills_held):
+        daemon.commands.append(Command(RESUME_SERIAL, "confirm-kill"))
     if daemon is not None and daemon.state.holds:
         # An old copy of the state directory has a pause that was ended long ago.
         daemon.commands.append(Command(RESUME_SERIAL, "resume"))
@@ -135,6 +139,12 @@ def operator(seeded: Seeded) -> None:
     for attempt in list(production.open_attempts()):
         if attempt.held in ("unknown-to-panda", "not-this-attempt"):
             production.give_up(attempt)
+
+
+def _all_asked(seeded: Seeded, held: Iterable[int]) -> bool:
+    """The operator has asked who gave the orders that are held: people gave all of them."""
+    told = seeded.world.source.told()
+    return set(held) <= {item.panda_id for item in told if item.state == ORDER and item.user != "watcher"}
 
 
 def at_rest(seeded: Seeded) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from pilot.multijob import actions as a
 from pilot.multijob.model import Limits, WalltimePolicy
 from pilot.ports import Job, Unavailable
+from pilot.rotation.commands import Command
 from simulators.world.lanes import Fate
 from simulators.world.staging import heal, let_start, make_job, make_limits, make_world, running, submitted
 from simulators.world.world import Daemon, World, small_site
@@ -53,6 +54,28 @@ def everything_is_ordered_to_end(seed: int) -> World:
     world.run(2 * HOUR_S)
     for job in world.source.jobs():
         job.attributes.pop("commandToPilot", None)
+    return heal(world)
+
+
+def a_person_ends_everything(seed: int) -> World:
+    """A person has the server end all jobs that run; the daemon is killed while it holds these orders; an operator
+    confirms them."""
+    limits = _long_limits(MANY // 2)
+    site = small_site(limits.batch_server, slots=MANY // 2)
+    world = make_world(seed, run_s=4 * HOUR_S, jobs=MANY, limits=limits, site=site)
+    daemon, _, _ = submitted(world)
+    let_start(world)
+    running(world, MANY)
+    world.run(600.0)
+    for wire in world.wires.values():
+        for panda_id in tuple(wire.model.jobs):
+            wire.model.order_end(panda_id, user="a person")
+    world.run(HOUR_S)
+    world.crash(daemon)
+    world.run(10.0)
+    again = world.start_daemon()
+    world.run(HOUR_S)
+    again.commands.append(Command(1, "confirm-kill", at_most=MANY))
     return heal(world)
 
 
@@ -108,5 +131,10 @@ def _again(number: int) -> Job:
 
 WIRE_PLAYS: Mapping[str, Callable[[int], World]] = {
     play.__name__: play
-    for play in (waits_for_half_a_day, everything_is_ordered_to_end, journal_fails_then_crash)
+    for play in (
+        waits_for_half_a_day,
+        everything_is_ordered_to_end,
+        a_person_ends_everything,
+        journal_fails_then_crash,
+    )
 }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from pilot.multijob.events import KillOrdered
 from simulators.world.checkers import violations
 from simulators.world.wirechecks import heartbeat_lost
 from simulators.world.wireplays import (
     MANY,
     WIRE_PLAYS,
+    a_person_ends_everything,
     everything_is_ordered_to_end,
     journal_fails_then_crash,
     work_comes_again,
@@ -35,6 +37,15 @@ def test_what_nobody_asked_to_end_runs_to_its_end() -> None:
     world = everything_is_ordered_to_end(1)
     assert len(world.truth.payloads) == MANY
     assert all(run.ended_by is None for run in world.truth.payloads)
+
+
+def test_what_a_person_ordered_and_an_operator_confirmed_is_ended_once_and_not_before() -> None:
+    world = a_person_ends_everything(1)
+    confirmed = [e for d in world.daemons for _, e in d.events if isinstance(e, KillOrdered)]
+    assert len(confirmed) == MANY
+    assert all(event.confirmed for event in confirmed)
+    assert all(run.ended_by is not None for run in world.truth.payloads)
+    assert len(world.truth.payloads) == MANY
 
 
 def test_what_was_fetched_while_the_journal_failed_was_never_told_to_start() -> None:

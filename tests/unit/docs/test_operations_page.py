@@ -83,11 +83,11 @@ def test_each_exit_code_is_explained() -> None:
 def test_only_commands_that_exist_are_named() -> None:
     known = {
         *("init", "check", "run", "status", "caldb", "start", "stop", "drain", "pause", "resume"),
-        *("story", "why", "bundle", "reload"),
+        *("story", "why", "bundle", "reload", "confirm-kill"),
     }
     for page in ("README.md", "docs/operations/README.md"):
         text = (ROOT / page).read_text()
-        named = {a or b for a, b in re.findall(r"^pilot (\w+)|`pilot (\w+)", text, re.MULTILINE)}
+        named = {a or b for a, b in re.findall(r"^pilot ([\w-]+)|`pilot ([\w-]+)", text, re.MULTILINE)}
         assert named <= known, page
     usage = _parser().format_help()
-    assert all(re.search(rf"^    {verb} ", usage, re.MULTILINE) for verb in known)
+    assert all(re.search(rf"^    {verb}\s", usage, re.MULTILINE) for verb in known)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import pytest
 from rig import make_job, make_limits
 
+from pilot.monitor.status import render_status, render_text
 from pilot.multijob import actions as a
 from pilot.multijob.apply import apply, replay
 from pilot.multijob.codec import decode, encode
 from pilot.multijob.events import Event, JobFetched, JobOrphaned, KillOrdered
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import JobState, State
+from pilot.multijob.recognise import Now
 from pilot.multijob.reporting import confirm_kills, questions, recognise_acks, recognise_statuses
 from pilot.ports import Ack, JobStatus, PandaId, ServerStatus, Update
+from pilot.rotation.commands import Command, obey
+from pilot.rotation.why import why
 
 AT = "2026-01-01T00:00:00+00:00"
+NOW = Now(AT, 0.0)
 JOBS = 300
 
 
@@ -176,6 +182,51 @@ def test_an_order_that_the_server_takes_back_is_held_no_more_and_the_alarm_ends(
     assert "mass-kill" not in desk.memory.alarms
     desk.take(confirm_kills(desk.state, desk.memory, AT, desk.limits))
     assert not desk.ordered
+
+
+def confirm(desk: Desk, at_most: int | None = None) -> a.AnswerCommand:
+    """`pilot confirm-kill`."""
+    answers = []
+    for result in obey(
+        desk.state, desk.memory, Command(1, "confirm-kill", at_most=at_most), NOW, desk.limits
+    ):
+        if isinstance(result, a.AnswerCommand):
+            answers.append(result)
+        else:
+            desk.take([cast(Event, result)])
+    (answer,) = answers
+    return answer
+
+
+def test_the_command_confirms_and_says_what_it_did() -> None:
+    desk = Desk()
+    assert confirm(desk).lines == ("no order to end a job is held: nothing is changed",)
+    desk.order(range(1, 101), 0.0)
+    answer = confirm(desk)
+    assert answer.done
+    assert (
+        "100 orders were held: 0 jobs in bundles are being ended, 100 that waited are over" in answer.lines[0]
+    )
+    assert desk.ordered == set(range(1, 101))
+
+
+def test_a_confirmation_of_fewer_than_are_held_by_now_changes_nothing() -> None:
+    desk = Desk()
+    desk.order(range(1, 101), 0.0)
+    assert not confirm(desk, at_most=99).done
+    assert not desk.ordered and len(desk.memory.kills_held) == 100
+    assert confirm(desk, at_most=100).done
+
+
+def test_the_alarm_and_the_status_say_how_many_are_still_held_and_which_command_ends_them() -> None:
+    desk = Desk()
+    desk.order(range(1, 101), 0.0)
+    desk.heartbeat(1, "", 10.0)
+    assert desk.memory.alarms["mass-kill"].reason.startswith("99 jobs")
+    document = render_status(desk.state, desk.memory, desk.limits, (), NOW, version="1")
+    assert document["orders_held"] == {"long": 99}
+    assert "queue long: 99 jobs are ordered to end and held: `pilot confirm-kill`" in render_text(document)
+    assert any("pilot confirm-kill" in line for line in why(desk.state, desk.memory, "2", NOW, desk.limits))
 
 
 def test_a_held_job_that_the_server_gives_up_is_an_orphan_and_is_not_confirmed() -> None:
