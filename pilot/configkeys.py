@@ -231,6 +231,7 @@ class RotationSection(Section):
 
     fruitless_wait_s: PositiveSeconds = 60.0
     fruitless_wait_max_s: PositiveSeconds = 3600.0
+    next_round_s: Seconds = 60.0
     spacing_s: Seconds = 2.0
     jitter: Annotated[float, Field(ge=0, le=10)] = 0.5
     canary_nodes: Annotated[int, Field(ge=1, le=100_000)] | None = None

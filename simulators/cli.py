@@ -119,6 +119,14 @@ def _add_load(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     load.add_argument("--nodes", type=int, default=16, help="nodes of a bundle (default: 16)")
     load.add_argument("--chunk", type=int, default=100, help="updates in one call at most (default: 100)")
+    load.add_argument("--live", type=int, default=12, help="bundles at once, at most (default: 12)")
+    load.add_argument(
+        "--kills",
+        type=int,
+        default=0,
+        metavar="N",
+        help="kill -9 the daemon so often, around calls and by chance, and start it again (default: 0)",
+    )
     load.add_argument(
         "--dialect", choices=("v1", "legacy"), default="v1", help="how PanDA is spoken to (default: v1)"
     )

@@ -160,6 +160,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         fetch_retry_s=fetch_retry_s,
         fetch_retry_max_s=FETCH_PAUSE_GROWTH * fetch_retry_s,
         blind_after_s=max(900.0, 3 * batch.listing_every_s),
+        submit_retry_s=config.rotation.next_round_s,
         fruitless_wait_s=config.rotation.fruitless_wait_s,
         fruitless_wait_max_s=config.rotation.fruitless_wait_max_s,
         directories={name: getattr(config, name) for name in DIRECTORIES},

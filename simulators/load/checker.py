@@ -60,13 +60,15 @@ def work_of(job_name: str) -> str:
 def find_ends(table: Iterable[Mapping[str, Any]], placed: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """How each work ended by the server's table: of its finished attempt, else of its last one.
 
-    `files`: of each file that was reported, without its attempt, whether its size and checksum are those of the file
-    in place (`placed`: path by name).
+    `charged`: attempts that failed with a code of the pilot's. `files`: of each file that was reported, without its
+    attempt, whether its size and checksum are those of the file in place (`placed`: path by name).
     """
     ends: dict[str, dict[str, Any]] = {}
+    charged: Counter[str] = Counter()
     for job in table:
         facts, report = job["attributes"], json.loads(job["report"] or "{}")
         work = work_of(job["job_name"])
+        charged[work] += job["status"] == "failed" and bool(facts.get("pilotErrorCode"))
         if work in ends and ends[work]["status"] == "finished":
             continue
         ends[work] = {
@@ -77,7 +79,7 @@ def find_ends(table: Iterable[Mapping[str, Any]], placed: Mapping[str, Path]) ->
                 _ATTEMPT.sub("", lfn): _is_in_place(file, placed.get(lfn)) for lfn, file in report.items()
             },
         }
-    return dict(sorted(ends.items()))
+    return {work: {**end, "charged": charged[work]} for work, end in sorted(ends.items())}
 
 
 def _is_in_place(file: Mapping[str, Any], path: Path | None) -> bool:

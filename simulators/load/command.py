@@ -7,11 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from simulators.load.layout import Shape
+from simulators.load.layout import LIVE_MAX, Shape
 from simulators.load.run import LoadOptions, run_load
 
 JOBS_MAX = 200_000
-NODES_MAX, CHUNK_MAX = 64, 400
+NODES_MAX, CHUNK_MAX, KILLS_MAX = 64, 400, 1000
 
 
 def run_load_command(arguments: argparse.Namespace) -> int:
@@ -23,10 +23,12 @@ def run_load_command(arguments: argparse.Namespace) -> int:
         or not arguments.seconds > 0
         or not 1 <= arguments.nodes <= NODES_MAX
         or not 1 <= arguments.chunk <= CHUNK_MAX
+        or not 1 <= arguments.live <= LIVE_MAX
+        or not 0 <= arguments.kills <= KILLS_MAX
     ):
         print(
             f"simsite: load: expected 1 to {JOBS_MAX} jobs, shares below 1, seconds above 0, "
-            f"1 to {NODES_MAX} nodes and chunks of 1 to {CHUNK_MAX}",
+            f"1 to {NODES_MAX} nodes, chunks of 1 to {CHUNK_MAX}, 1 to {LIVE_MAX} bundles, 0 to {KILLS_MAX} kills",
             file=sys.stderr,
         )
         return 2
@@ -37,5 +39,13 @@ def run_load_command(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace, out: Path) -> LoadOptions:
-    shape = Shape(arguments.jobs, arguments.nodes, arguments.chunk, arguments.dialect)
-    return LoadOptions(shape, out, arguments.failing, arguments.seconds, arguments.limit, arguments.lost)
+    shape = Shape(arguments.jobs, arguments.nodes, arguments.chunk, arguments.dialect, arguments.live)
+    return LoadOptions(
+        shape,
+        out,
+        arguments.failing,
+        arguments.seconds,
+        arguments.limit,
+        arguments.lost,
+        arguments.kills,
+    )

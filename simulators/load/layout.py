@@ -36,6 +36,11 @@ class LoadLayout:
         return self.out / "state"
 
     @property
+    def commands(self) -> Path:
+        """The batch commands as a daemon that is to be killed calls them."""
+        return self.out / "commands"
+
+    @property
     def config(self) -> Path:
         """The daemon's configuration."""
         return self.out / "pilot.yaml"
@@ -53,17 +58,19 @@ class LoadLayout:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a run is made of: `nodes` of a bundle, `chunk` updates in a call at most, the `dialect` of PanDA."""
+    """What a run is made of: `nodes` of a bundle, `chunk` updates in a call at most, the `dialect` of PanDA,
+    bundles live at once at most."""
 
     jobs: int
     nodes: int = NODES
     chunk: int = CHUNK
     dialect: str = "v1"
+    live_max: int = LIVE_MAX
 
     @property
     def live(self) -> int:
         """Pilots wanted: enough for all jobs at once, up to a machine of some hundred nodes."""
-        return max(1, min(LIVE_MAX, -(-self.jobs // (self.nodes * SLOTS))))
+        return max(1, min(self.live_max, -(-self.jobs // (self.nodes * SLOTS))))
 
 
 def panda_settings() -> dict[str, Any]:
@@ -109,6 +116,7 @@ def pilot_config(layout: LoadLayout, shape: Shape, url: str, bin_dir: str, pytho
         "caldb": None,
         # A payload of hours takes seconds here, and so do the pauses after a failed call.
         "reporting": {"retry_s": 0.5, "retry_max_s": 4.0},
+        "rotation": {"next_round_s": 1.0},
         # Small calls, so that many of them can fail.
         "servers": [
             {

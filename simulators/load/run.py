@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ import urllib.request
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import yaml
@@ -20,6 +22,7 @@ from pilot.control import ask_daemon
 from simulators.demo.parts import Part, PartError, Parts
 from simulators.load import layout as load
 from simulators.load.checker import NEVER_ANSWERED, Findings, Row, Spawned, check, find_ends, work_of
+from simulators.load.kills import Killer, plan_kills, wrap_commands
 from simulators.load.layout import LoadLayout
 from simulators.load.machine import TRUTH
 from simulators.load.watcher import Watcher
@@ -27,7 +30,9 @@ from simulators.site.workload import Batch, SubmitFailed, read_json, render_job,
 from simulators.torque.control import ControlError, RunningServer, order, read_events, start_server
 
 READY_S = 60.0
-LOOK_S = 1.0
+LOOK_S, KILL_LOOK_S = 1.0, 0.1
+# Jobs of so many kills are there beforehand: enough for a full bundle or two.
+KILLS_AHEAD = 6
 TAG = "load"
 
 
@@ -36,7 +41,7 @@ class LoadOptions:
     """What the user asked for: the `shape` of the run.
 
     `failing`: share of calls and commands that fail. `lost`: share of PanDA's answers that never arrive. `seconds`:
-    of each payload.
+    of each payload. `kills`: so often the daemon gets SIGKILL and is started again.
     """
 
     shape: load.Shape
@@ -45,6 +50,7 @@ class LoadOptions:
     seconds: float = 5.0
     limit_s: float = 1800.0
     lost: float = 0.0
+    kills: int = 0
 
 
 @dataclass(slots=True)
@@ -59,14 +65,19 @@ class LoadRun:
     orders_url: str = ""
     resent: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    waiting: list[Any] = field(default_factory=list)
+    daemon: Part | None = None
+    killer: Killer | None = None
+    watchers: list[Watcher] = field(default_factory=list)
 
     def run(self) -> Findings:
         """From nothing to the findings. Raises PartError, OSError."""
         self._servers()
         batch = self._batch()
-        submit_jobs(self.url, render_jobs(batch))
-        daemon = self._daemon()
-        watcher = Watcher(daemon.process.pid)
+        self._configure()
+        self.waiting = render_jobs(batch)
+        self._submit()
+        self._start_daemon()
         began = time.monotonic()
         self._fail(self.options.failing, self.options.lost)
         complete = self._follow(batch, began)
@@ -75,9 +86,11 @@ class LoadRun:
             self._fail(0.0, 0.0)
             self._settle(began)
         self.facts["wall_s"] = round(time.monotonic() - began, 1)
-        watcher.stop()
-        self.parts.end(daemon)
-        return self._judge(batch, watcher)
+        for watcher in self.watchers:
+            watcher.stop()
+        if self.daemon is not None:
+            self.parts.end(self.daemon)
+        return self._judge(batch)
 
     # --- parts ------------------------------------------------------------------------------------------------
 
@@ -108,22 +121,52 @@ class LoadRun:
         outputs = str(self.layout.outputs)
         return Batch(TAG, self.options.shape.jobs, load.QUEUE, outputs, self.options.seconds)
 
-    def _daemon(self) -> Part:
+    def _configure(self) -> None:
         if self.torque is None:
             raise PartError("the batch server was not started")
-        config = load.pilot_config(
-            self.layout,
-            self.options.shape,
-            self.url,
-            self.torque.ready["bin"],
-            os.path.realpath(sys.executable),
-        )
+        commands, shape = self.torque.ready["bin"], self.options.shape
+        if self.options.kills:
+            commands, random = wrap_commands(self.layout.commands, commands), Random(8)
+            kills = plan_kills(self.options.kills, random)
+            self.killer = Killer(kills, self.layout.commands, self.orders_url, time.monotonic, random)
+        python = os.path.realpath(sys.executable)
+        config = load.pilot_config(self.layout, shape, self.url, commands, python)
         self.layout.config.write_text(yaml.safe_dump(config, sort_keys=False))
-        daemon = self.parts.start(
-            "pilot", [sys.executable, "-m", "pilot", "run", "-c", str(self.layout.config)]
-        )
-        self.parts.wait_for(daemon, lambda: (self.layout.state / "control.sock").exists(), READY_S)
-        return daemon
+
+    def _submit(self) -> None:
+        """All jobs; where the daemon is to be killed, no more than its share of the kills, so that none is too late."""
+        due = self.options.shape.jobs
+        if self.killer is not None:
+            due = due * (sum(self.killer.done.values()) + KILLS_AHEAD) // self.options.kills
+        count = due - (self.options.shape.jobs - len(self.waiting))
+        if count > 0 and self.waiting:
+            submit_jobs(self.orders_url, self.waiting[:count])
+            del self.waiting[:count]
+
+    def _start_daemon(self) -> None:
+        """Start it and, when it is ready, prepare its next kill."""
+        argv = [sys.executable, "-m", "pilot", "run", "-c", str(self.layout.config)]
+        daemon = self.daemon = self.parts.start("pilot", argv)
+        self.watchers.append(Watcher(daemon.process.pid))
+        self.parts.wait_for(daemon, self._is_ready, READY_S)
+        if self.killer is not None:
+            self.killer.arm(daemon.process.pid)
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(ask_daemon(self.layout.state, "status")["queues"])
+        except (NoAnswer, KeyError):
+            return False
+
+    def _mind_kills(self) -> None:
+        """A daemon that was killed is started again; a kill that is due is carried out."""
+        if self.killer is None or self.daemon is None:
+            return
+        self.killer.look()
+        if self.killer.armed is not None and self.daemon.process.poll() == -signal.SIGKILL:
+            self.killer.killed()
+            self.parts.running.remove(self.daemon)
+            self._start_daemon()
 
     def _fail(self, share: float, lost: float) -> None:
         for name, value in (("failing", share), ("losing", lost)):
@@ -138,6 +181,8 @@ class LoadRun:
         """Until every work has a finished job; what the server gave up unanswered is submitted again."""
         pause, failed = threading.Event(), 0
         while time.monotonic() - began < self.options.limit_s:
+            self._mind_kills()
+            self._submit()
             self.parts.check()
             if self.torque is not None and self.torque.process.poll() is not None:
                 raise PartError(f"the batch server ended early (log: {self.layout.out / 'torque.log'})")
@@ -147,7 +192,7 @@ class LoadRun:
                 self._resend(batch)
             if counts.get("finished", 0) >= self.options.shape.jobs:
                 return True
-            pause.wait(LOOK_S)
+            pause.wait(LOOK_S if self.killer is None else KILL_LOOK_S)
         return False
 
     def _resend(self, batch: Batch) -> None:
@@ -187,7 +232,7 @@ class LoadRun:
 
     # --- judging ----------------------------------------------------------------------------------------------
 
-    def _judge(self, batch: Batch, watcher: Watcher) -> Findings:
+    def _judge(self, batch: Batch) -> Findings:
         counts = read_json(f"{self.orders_url}/sim/counts")
         asked = order(str(self.layout.torque), {"verb": "list_asked"})["asked"]
         rows = self._brief()
@@ -215,9 +260,10 @@ class LoadRun:
             "lost": len(findings.lost),
             "doubled": len(findings.doubled),
             "stale": len(findings.stale),
-            "cpu_s": round(watcher.cpu_s, 1),
-            "commands_cpu_s": round(watcher.commands_cpu_s, 1),
-            "rss_mib": round(watcher.rss_mib, 1),
+            "kills": dict(sorted(self.killer.done.items())) if self.killer is not None else {},
+            "cpu_s": round(sum(watcher.cpu_s for watcher in self.watchers), 1),
+            "commands_cpu_s": round(sum(watcher.commands_cpu_s for watcher in self.watchers), 1),
+            "rss_mib": round(max(watcher.rss_mib for watcher in self.watchers), 1),
             "requests": sum(calls.values()),
             "requests_failed": counts["spoilt"],
             "updates": counts["updates_received"],

@@ -80,7 +80,8 @@ class PandaConnection(BaseHTTPRequestHandler):
         if fault is not None and fault.name == "slow":
             threading.Event().wait(fault.seconds)
         spoilt = fault is not None and fault.name in ("500", "html")
-        if fault is None or not spoilt or fault.after:
+        cut = fault is not None and fault.kill("before")
+        if not cut and (fault is None or not spoilt or fault.after):
             reply = service.answer(request)
             if service.settings.per_job_s and reply.items:
                 threading.Event().wait(reply.items * service.settings.per_job_s)
@@ -88,11 +89,14 @@ class PandaConnection(BaseHTTPRequestHandler):
             reply = (
                 HttpReply(500, PLAIN, "fault") if fault.name == "500" else HttpReply(200, "text/html", PAGE)
             )
-        if fault is not None and fault.name == "lose-next-answer":
+        cut = cut or (fault is not None and (fault.name == "lose-next-answer" or fault.kill("worked")))
+        if cut:
             self.close_connection = True
             reply = None
         if reply is not None:
             self._reply(reply)
+        if fault is not None:
+            fault.kill("answered")
         service.note(request, reply, (time.monotonic() - start_s) * 1000, fault)
 
     def _reply(self, reply: HttpReply) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import threading
 import time
 from collections import Counter
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, TextIO
 
+from pilot.lease import process_start
 from simulators.panda import monitor
 from simulators.panda.dispatch import PLAIN, HttpReply, HttpRequest, respond
 from simulators.panda.job import table_row
@@ -19,7 +22,9 @@ from simulators.panda.model import PandaModel
 from simulators.panda.monitor import render_monitor
 from simulators.panda.settings import Settings
 
-FAULTS = ("lose-next-answer", "500", "html", "slow")
+FAULTS = ("lose-next-answer", "500", "html", "slow", "kill-caller")
+# A process that is to die with a call: before the work, after it, or once the answer has gone.
+MOMENTS = ("before", "worked", "answered")
 ORDERS = ("outage", "failing", "losing", "mend")
 _QUEUE = re.compile(r'(?:"site_name"\s*:\s*"|siteName=)([^"&]{1,100})')
 PAGE = "<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
@@ -34,7 +39,9 @@ class Fault:
     """Spoil the next `count` calls whose path matches.
 
     lose-next-answer: worked, then the connection is closed. 500, html: an error page, instead of the work or, with
-    `after`, after it. slow: `seconds` pass before the work.
+    `after`, after it. slow: `seconds` pass before the work. kill-caller: `victim` (pid and start in ticks) gets
+    SIGKILL at `moment`: `before` the work, which is not done; when it is `worked`, before the answer; once it is
+    `answered`.
     """
 
     name: str
@@ -42,6 +49,16 @@ class Fault:
     path: re.Pattern[str]
     seconds: float
     after: bool
+    moment: str = ""
+    victim: tuple[int, int] = (0, 0)
+
+    def kill(self, moment: str) -> bool:
+        """Whether this was the moment; the victim is dead then, if it was the process that was meant."""
+        if self.name != "kill-caller" or self.moment != moment:
+            return False
+        if process_start(self.victim[0]) == self.victim[1]:
+            os.kill(self.victim[0], signal.SIGKILL)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +86,17 @@ def parse_fault(value: Any) -> Fault | Order:
         pattern = re.compile(str(value.get("path", "")))
     except (TypeError, ValueError, re.error) as error:
         raise BadFault(f"count, seconds or path: {error}") from error
+    moment, victim = value.get("moment", ""), value.get("victim", [0, 0])
+    if value["name"] == "kill-caller":
+        plain = (
+            isinstance(victim, list) and len(victim) == 2 and all(type(number) is int for number in victim)
+        )
+        if moment not in MOMENTS or not plain or victim[0] <= 1:
+            raise BadFault(f"moment: expected one of {', '.join(MOMENTS)}; victim: expected pid and start")
     if count < 1 or not 0 <= seconds <= 3600:
         raise BadFault("count: expected 1 and more; seconds: expected 0 to 3600")
-    return Fault(str(value["name"]), count, pattern, seconds, value.get("after") is True)
+    after = value.get("after") is True
+    return Fault(str(value["name"]), count, pattern, seconds, after, str(moment), tuple(victim))
 
 
 def _parse_order(value: Mapping[str, Any]) -> Order:

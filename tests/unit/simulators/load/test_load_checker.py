@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import zlib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -15,6 +20,7 @@ from pilot.multijob.node import files
 from simulators.cli import main
 from simulators.load.checker import NEVER_ANSWERED, Row, Spawned, check, find_ends, work_of
 from simulators.load.files import NoFaults, RealFiles
+from simulators.load.kills import plan_kills, wrap_commands
 from simulators.load.layout import LIVE_MAX, Shape
 
 GOOD = Row(1, "finished", "load.0", 0, 0)
@@ -120,6 +126,8 @@ def test_pretended_nodes_have_everything_that_agents_of_the_virtual_world_ask_of
         ["--jobs", "1", "--seconds", "0"],
         ["--jobs", "1", "--nodes", "0"],
         ["--jobs", "1", "--chunk", "401"],
+        ["--jobs", "1", "--kills", "-1"],
+        ["--jobs", "1", "--live", "13"],
     ],
 )
 def test_a_load_that_makes_no_sense_is_refused(words: list[str]) -> None:
@@ -140,7 +148,40 @@ def test_a_works_end_is_that_of_its_finished_attempt_with_its_files_checked(tmp_
     placed = {"m.a2.root": tmp_path / "m.a2.root"}
     for order in ([first, good], [good, first]):
         end = find_ends(order, placed)["load.0"]
-        assert end == {"status": "finished", "pilotErrorCode": None, "nEvents": 5, "files": {"m.root": True}}
+        assert end == {
+            "status": "finished",
+            "pilotErrorCode": None,
+            "nEvents": 5,
+            "files": {"m.root": True},
+            "charged": 1,
+        }
     (tmp_path / "m.a2.root").write_bytes(b"What was written")
     assert find_ends([good], placed)["load.0"]["files"] == {"m.root": False}
     assert find_ends([good], {})["load.0"]["files"] == {"m.root": False}
+
+
+def test_of_fifty_kills_thirty_six_come_around_calls_and_commands_at_each_moment_three_times() -> None:
+    kinds = Counter(kill.name for kill in plan_kills(50, Random(1)))
+    assert kinds.pop("by chance") == 14
+    assert set(kinds.values()) == {3} and len(kinds) == 12
+
+
+@pytest.mark.parametrize(
+    ("moment", "worked", "said"), [("before", 0, 0), ("worked", 1, 0), ("answered", 1, 1)]
+)
+def test_a_command_kills_its_caller_at_the_moment_that_was_asked_for(
+    tmp_path: Path, moment: str, worked: int, said: int
+) -> None:
+    real, wrapped = tmp_path / "real", tmp_path / "wrapped"
+    real.mkdir()
+    (real / "qsub").write_text('#!/bin/sh\necho worked >>"$(dirname "$0")/log"\necho "7.sim"\n')
+    (real / "qsub").chmod(0o755)
+    command = f"{wrap_commands(wrapped, str(real))}/qsub"
+    call = f"import subprocess; subprocess.run([{command!r}])"
+    (wrapped / f"qsub.{moment}").touch()
+    caller = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
+    assert caller.returncode == -signal.SIGKILL
+    assert caller.stdout.count("7.sim") == said
+    assert (real / "log").exists() == bool(worked)
+    again = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout) == (0, "7.sim\n")
