@@ -64,6 +64,7 @@ def run_seed(seed: int, kinds: Sequence[Draw] | None = None) -> Result:
     passed += folds_differ(world, coverage)
     heal(seeded)
     rest = Rest(world.now_s)
+    world.watch.append(rest.event)
     while world.now_s < CALM_S + OPEN_MAX_S and not (world.now_s >= DAY_S and at_rest(seeded)):
         world.run(_LOOK_S)
         operator(seeded)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pilot.multijob.events import BundlePlanned, Event
 from pilot.rotation.census import live_bundles
 from simulators.torque.job import Letter
-from simulators.world.world import World
+from simulators.world.world import Daemon, World
 
 # Wanted pilots must live so long after the healing, where jobs wait for them.
 REACHED_MAX_S = 3600.0
@@ -22,6 +23,14 @@ class Rest:
     missing: dict[str, str] = field(default_factory=dict)
     # looks in a row at which pilots were missing, by queue: between two bundles one is missing for a moment
     in_a_row: dict[str, int] = field(default_factory=dict)
+    # most pilots of a queue that lived at once since the last look
+    most: dict[str, int] = field(default_factory=dict)
+
+    def event(self, daemon: Daemon, event: Event) -> None:
+        """Where bundles are short, one of the wanted pilots has often just ended: the fullest moment counts."""
+        if isinstance(event, BundlePlanned):
+            live = len(live_bundles(daemon.state, event.queue))
+            self.most[event.queue] = max(live, self.most.get(event.queue, 0))
 
     def look(self, world: World) -> None:
         """Where jobs have waited at the server for that long, the wanted number of pilots must live."""
@@ -31,7 +40,7 @@ class Rest:
         waiting = {job.queue for job in world.source.waiting() if job.since_s < long_ago_s}
         for daemon in (daemon for daemon in world.daemons if daemon.alive):
             for queue in world.limits.queues.values():
-                live = len(live_bundles(daemon.state, queue.name))
+                live = max(len(live_bundles(daemon.state, queue.name)), self.most.pop(queue.name, 0))
                 few = queue.panda_queue in waiting and live < min(queue.wanted, queue.queued_max)
                 self.in_a_row[queue.name] = self.in_a_row.get(queue.name, 0) + 1 if few else 0
                 if self.in_a_row[queue.name] >= LOOKS:

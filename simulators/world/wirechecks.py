@@ -50,11 +50,16 @@ def _number(batch_id: str) -> str:
 
 
 def ended_unasked(world: World) -> Iterator[str]:
-    """A payload was ordered to end, and nobody had asked for it."""
-    asked: dict[int, float] = {}
+    """A payload was ordered to end, and nobody had asked for it. A job that the server has ended by an order is asked
+    for, whoever gave the order: nothing that it still does here is of use."""
+    asked = {
+        job.panda_id: job.archived_s
+        for job in world.source.jobs()
+        if job.status in ("cancelled", "closed") and job.archived_s is not None
+    }
     for told in world.source.told():
         if told.state == ORDER and told.user != "watcher":
-            asked.setdefault(told.panda_id, told.at_s)
+            asked[told.panda_id] = min(told.at_s, asked.get(told.panda_id, told.at_s))
     for at_s, panda_id in world.truth.ended:
         if asked.get(panda_id, at_s + 1.0) > at_s:
             yield f"job {panda_id} was ordered to end at {at_s:.0f} s, and nobody had asked"
