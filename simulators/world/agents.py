@@ -173,7 +173,7 @@ class AgentProcess:
                 self._order_keeper(order)
             case orders.Sweep():
                 self._end_all("agent ended")
-                return 0
+                return orders.Swept(0, 0)
             case OpenJournal():
                 self._file = self.floor.shared.open_new(self.task.client, self.journal)
             case orders.MakeLocal() | orders.Say():

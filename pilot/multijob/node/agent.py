@@ -26,6 +26,7 @@ from pilot.multijob.node.orders import (
     Say,
     StartKeeper,
     Sweep,
+    Swept,
 )
 from pilot.multijob.node.plan import (
     EndAgent,
@@ -279,8 +280,9 @@ class Agent:
     def _finish(self, reason: str) -> Steps[None]:
         yield from self._slots.commit_ends()
         yield LetKeeperGo()
-        left: int = yield Sweep()
-        yield from self._line("agent_ended", {"reason": reason, "left_behind": left})
+        swept: Swept = yield Sweep()
+        body = {"reason": reason, "left_behind": swept.left_behind, "foreign": swept.foreign}
+        yield from self._line("agent_ended", body)
 
 
 def needs_caldb(jobs: Tuple[Job, ...]) -> bool:

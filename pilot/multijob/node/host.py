@@ -35,11 +35,12 @@ from pilot.multijob.node.orders import (
     Spawn,
     StartKeeper,
     Sweep,
+    Swept,
     Terminate,
 )
 from pilot.multijob.node.payload import Payload, Streams, payload_environment, start_payload
 from pilot.multijob.node.plan import slot_cpus
-from pilot.multijob.node.processes import live_descendants, reap_all, snapshot, sweep
+from pilot.multijob.node.processes import foreign, live_descendants, owned_by, reap_all, snapshot, sweep
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.steps import Line, PayloadEnd
 from pilot.multijob.node.wake import Wake
@@ -224,11 +225,11 @@ class Host:
     def _make_local(self, order: MakeLocal) -> None:
         os.mkdir(self._post.own, 0o700)
 
-    def _sweep(self, order: Sweep) -> int:
+    def _sweep(self, order: Sweep) -> Swept:
         left = sweep(lambda: live_descendants(os.getpid()), self._reap)
         for directory in (self._post.own, self._post.database):
             shutil.rmtree(directory, ignore_errors=True)
-        return left
+        return Swept(left, len(foreign(snapshot(), os.getpid(), owned_by(os.getuid()))))
 
     def _say(self, order: Say) -> None:
         print(order.text, file=sys.stderr)

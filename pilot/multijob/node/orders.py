@@ -86,7 +86,17 @@ class LetKeeperGo(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """End everything that was started and remove the local directories. Replies how many processes would not end."""
+    """End everything that was started and remove the local directories. Replies Swept."""
+
+
+class Swept(NamedTuple):
+    """Own processes that would not end; others of this user that began after the agent did and are none of its own.
+
+    The others are counted and never touched: they may be another bundle's, or escaped before the agent took over.
+    """
+
+    left_behind: int
+    foreign: int
 
 
 class Say(NamedTuple):

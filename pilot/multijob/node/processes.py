@@ -160,6 +160,29 @@ def sweep(find: Callable[[], FrozenSet[Name]], reap: Callable[[], None], limit_s
             time.sleep(_SWEEP_PAUSE_S)
 
 
+def owned_by(uid: int) -> Callable[[int], bool]:
+    """Whether a process is this user's; one that is gone is nobody's."""
+
+    def owned(pid: int) -> bool:
+        try:
+            return os.stat("/proc/%d" % pid).st_uid == uid
+        except OSError:
+            return False
+
+    return owned
+
+
+def foreign(seen: Mapping[int, Seen], mine: int, owned: Callable[[int], bool]) -> FrozenSet[Name]:
+    """Live processes that began after process `mine`, are not below it, and are `owned`. Pure but for that look."""
+    if mine not in seen:
+        return frozenset()
+    own = descendants(seen, [mine]) | {mine}
+    late = (item for item in seen.values() if item.start > seen[mine].start and item.pid not in own)
+    return frozenset(
+        Name(item.pid, item.start) for item in late if item.state not in "ZX" and owned(item.pid)
+    )
+
+
 def live_descendants(mine: int) -> FrozenSet[Name]:
     """Everything alive below this process."""
     seen = snapshot()

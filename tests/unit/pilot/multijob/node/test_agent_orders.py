@@ -84,7 +84,7 @@ class FakeHost:
             collected = Collected(None, (), None, None, (), "")
             self.news.append(orders.Gathered(operation.slot, collected))
         elif isinstance(operation, orders.Sweep):
-            return 2
+            return orders.Swept(2, 3)
         elif hasattr(self.files, f"_{name}"):
             return self.files.perform(operation)
         return None
@@ -102,7 +102,7 @@ def test_the_list_is_worked_one_job_after_the_other_and_the_end_is_told() -> Non
     host = FakeHost()
     host.run(manifest())
     assert host.kinds() == ["job_started", "job_ended"] * 3 + ["agent_ended"]
-    assert host.lines[-1][1] == {"reason": "list worked", "left_behind": 2}
+    assert host.lines[-1][1] == {"reason": "list worked", "left_behind": 2, "foreign": 3}
 
 
 def test_an_agent_that_breaks_ends_in_order_and_says_so() -> None:
@@ -110,7 +110,7 @@ def test_an_agent_that_breaks_ends_in_order_and_says_so() -> None:
     with pytest.raises(RuntimeError, match="a bug"):
         host.run(manifest())
     assert host.done[-3:] == ["LetKeeperGo", "Sweep", "Line"]
-    assert host.lines[-1] == ("agent_ended", {"reason": "error", "left_behind": 2})
+    assert host.lines[-1] == ("agent_ended", {"reason": "error", "left_behind": 2, "foreign": 3})
 
 
 def test_without_a_local_directory_everything_goes_back() -> None:
