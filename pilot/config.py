@@ -120,6 +120,7 @@ def check_together(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
         yield from _check_credential(index, server)
     yield from _check_reporting(value)
     yield from _check_silence(value)
+    yield from _check_fencing(value)
     yield from _check_tasks(value)
 
 
@@ -167,6 +168,16 @@ def _check_silence(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
             f"at least 2 x heartbeat_s + protocol.visible_s, {least:g}: living agents would count as dead"
         )
         yield ("node", "silent_s"), f"found {silent:g}, expected {expected}"
+
+
+def _check_fencing(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
+    section = value.get("protocol", {})
+    if isinstance(section, dict) and section.get("fencing") == "weak":
+        if _number(section, "visible_s", ProtocolSection) == 0:
+            yield (
+                ("protocol", "visible_s"),
+                "found 0, expected more with weak fencing: nobody would wait for marks",
+            )
 
 
 def _check_reporting(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:

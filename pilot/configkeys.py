@@ -123,6 +123,7 @@ class ProtocolSection(Section):
     kill_s: PositiveSeconds = 30.0
     grace_s: Seconds = 300.0
     margin_s: Seconds = 300.0
+    fencing: Literal["link", "weak"] = "link"
 
 
 class CaldbSection(Section):

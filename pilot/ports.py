@@ -277,7 +277,8 @@ class Launcher(Protocol):
 class Claim:
     """Content of claim.<k>. `who` is "gate" or "pilot"; a gate's names its batch job.
 
-    `who` is "unreadable" when the file is there and its text cannot be read (yet).
+    `who` is "unreadable" when the file is there and its text cannot be read (yet). With weak fencing it is what the
+    marks of round k say, and `others` are further batch jobs that made one.
     """
 
     who: str
@@ -287,6 +288,12 @@ class Claim:
     pid: int
     nonce: str
     utc: str
+    others: tuple[BatchId, ...] = ()
+
+    @property
+    def named(self) -> tuple[BatchId, ...]:
+        """Every batch job that it names."""
+        return () if self.batch_id is None else (self.batch_id, *self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +401,8 @@ class Evidence(Protocol):
 
     def read(self, bundle_id: BundleId, offsets: Mapping[str, int]) -> EvidenceSeen | Failure: ...
 
-    def make_claim(self, bundle_id: BundleId, round_k: int) -> ClaimMade | Failure: ...
+    def make_claim(self, bundle_id: BundleId, round_k: int, weak: bool = False) -> ClaimMade | Failure: ...
+    def make_mark(self, bundle_id: BundleId, round_k: int) -> Done | Failure: ...
 
     def set_door(self, bundle_id: BundleId, round_k: int) -> Done | Failure: ...
 

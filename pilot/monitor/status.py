@@ -31,6 +31,7 @@ def render_status(
         "utc": now.utc,
         "epoch": memory.epoch,
         "site": limits.site.name,
+        "fencing": "weak" if limits.protocol.weak else "link",
         "queues": [_queue(state, memory, queue, now, limits) for queue in limits.queues.values()],
         "others_waiting": memory.others_waiting,
         "orders_held": _orders_held(state, memory),
@@ -152,6 +153,10 @@ def render_summary(document: Mapping[str, Any]) -> dict[str, Any]:
 def render_text(document: Mapping[str, Any]) -> str:
     """The document for a terminal: one line per queue, bundle, busy lane and alarm."""
     lines = [f"{document['site']}  epoch {document['epoch']}  {document['utc']}"]
+    if document["fencing"] == "weak":
+        lines.append(
+            "weak fencing: link(2) is not exclusive here; each start marks its round, waits and looks"
+        )
     for queue in document["queues"]:
         jobs = " ".join(f"{name} {count}" for name, count in queue["jobs"].items() if count)
         totals = queue["totals"]

@@ -185,7 +185,21 @@ class ReadEvidence:
 
 @dataclass(frozen=True, slots=True)
 class MakeClaim:
-    """Make claim(k) as the pilot."""
+    """Make claim(k) as the pilot. `weak`: look at all marks of k, visible_s after the own one was made."""
+
+    bundle_id: BundleId
+    number: int
+    weak: bool = False
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("claim", self.bundle_id, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeMark:
+    """Make the pilot's mark of round k: weak fencing only."""
 
     bundle_id: BundleId
     number: int
@@ -193,7 +207,7 @@ class MakeClaim:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return ("claim", self.bundle_id, self.number)
+        return ("mark", self.bundle_id, self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +369,7 @@ Action = (
     | CancelBatchJob
     | ReadEvidence
     | MakeClaim
+    | MakeMark
     | SetDoor
     | WriteClosed
     | WriteCommands

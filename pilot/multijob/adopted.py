@@ -20,7 +20,7 @@ from pilot.ports import PandaId
 def adopt(state: State, event: BundleAdopted) -> None:
     """The bundle as its manifest has it; each of its jobs goes to the bundle that had it last."""
     bundle = Bundle(event.bundle_id, event.queue, event.at, event.nodes, event.walltime_s, BundleState.OPEN)
-    bundle.adopted = True
+    bundle.adopted, bundle.weak = True, event.weak
     for number in range(1, event.rounds + 1):
         void = number < event.rounds
         round_state = RoundState.VOID if void else RoundState.INTENDED

@@ -173,6 +173,7 @@ def parse_found(seen: DirectorySeen, limits: Limits) -> BundleAdopted | str:
             int(raw["walltime_s"]),
             max(1, seen.rounds),
             tuple(item for node in jobs for item in node),
+            raw.get("fencing") == "weak",
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BadJobText) as error:
         return f"manifest.json cannot be understood: {error!r:.150}"

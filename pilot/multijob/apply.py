@@ -169,7 +169,7 @@ def _totals(state: State, queue: str) -> QueueTotals:
 
 def _plan(state: State, event: BundlePlanned) -> None:
     _expect(event, event.bundle_id not in state.bundles, "bundle exists")
-    bundle = Bundle(event.bundle_id, event.queue, event.at, event.nodes, event.walltime_s)
+    bundle = Bundle(event.bundle_id, event.queue, event.at, event.nodes, event.walltime_s, weak=event.weak)
     pool = state.pools.get(event.queue, {})
     for index, node in enumerate(event.nodes):
         for panda_id in node:
@@ -345,9 +345,8 @@ def _apply_round(
             found.claim, found.state = event.claim, RoundState.CLAIMED
             found.ended = {batch_id: how for batch_id, how in found.ended.items() if how == "over"}
             found.ends = {batch_id: end for batch_id, end in found.ends.items() if batch_id in found.ended}
-            batch_id = event.claim.batch_id
-            if batch_id is not None:
-                found.batch_ids = (*(known for known in found.batch_ids if known != batch_id), batch_id)
+            named = event.claim.named
+            found.batch_ids = (*(known for known in found.batch_ids if known not in named), *reversed(named))
         case RoundWon():
             _expect(event, found.state is not RoundState.CLAIMED, "a batch job owns this round")
             found.pilot_owns = True

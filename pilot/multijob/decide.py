@@ -14,6 +14,7 @@ from pilot.multijob.actions import (
     AddScript,
     CancelBatchJob,
     MakeClaim,
+    MakeMark,
     PrepareBundle,
     ReadEvidence,
     RemoveBundle,
@@ -95,7 +96,7 @@ def _rounds(
     elif bundle.cancel_reason is not None:
         yield from _cancelling(memory, bundle, current, now, limits)
     elif giving_up(memory, bundle, current, now, limits):
-        yield from _once(memory, MakeClaim(bundle.bundle_id, current.number), now)
+        yield from _claim(memory, bundle, current, now, limits)
 
 
 def _next_round(
@@ -152,6 +153,28 @@ def _at_work(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> bool:
     return not giving_up(memory, bundle, current, now, limits)
 
 
+def _claim(memory: Memory, bundle: Bundle, current: Round, now: Now, limits: Limits) -> Iterator[Action]:
+    """Claim the round as the pilot; with weak fencing: mark, wait visible_s (from zero after a restart), look."""
+    key = (bundle.bundle_id, current.number)
+    if bundle.weak:
+        if key not in memory.marked_s:
+            yield from _once(memory, MakeMark(*key), now)
+            return
+        if now.mono_s < memory.marked_s[key] + limits.protocol.visible_s:
+            return
+    yield from _once(memory, MakeClaim(*key, bundle.weak), now)
+
+
+def _all_marks_read(memory: Memory, bundle: Bundle, current: Round, now: Now, limits: Limits) -> bool:
+    """Whether every mark of this round shows by now, all known owners being over: the one that went on may be the one
+    whose mark is seen late. A mark is made before its maker's rival is lost, so visible_s later all are there.
+    """
+    if not bundle.weak:
+        return True
+    over_s = memory.over_s.setdefault((bundle.bundle_id, current.number), now.mono_s)
+    return memory.read_asked_s.get(bundle.bundle_id, over_s) > over_s + limits.protocol.visible_s
+
+
 def _once(memory: Memory, action: Action, now: Now) -> Iterator[Action]:
     if not memory.waiting(action.key, now.mono_s):
         yield action
@@ -190,6 +213,9 @@ def giving_up(memory: Memory, bundle: Bundle, current: Round, now: Now, limits: 
     key = (bundle.bundle_id, current.number)
     if ("submit", *key) in memory.in_flight:
         return False
+    if key in memory.marked:
+        # Made by an earlier run: no gate goes on any more.
+        return True
     grace_over = now.mono_s >= memory.round_since_s[key] + limits.protocol.grace_s
     if current.batch_ids:
         surely = all(current.ended.get(batch_id) == "over" for batch_id in current.batch_ids)
@@ -211,7 +237,8 @@ def _claimed(
 ) -> Iterator[Action]:
     """A batch job owns the round: wait for its end; close when it is over."""
     if current.batch_job_over:
-        yield from _once(memory, WriteClosed(bundle.bundle_id), now)
+        if _all_marks_read(memory, bundle, current, now, limits):
+            yield from _once(memory, WriteClosed(bundle.bundle_id), now)
         return
     for batch_id in current.owners:
         seen = memory.seen_live.get(batch_id)
@@ -280,7 +307,7 @@ def _cancelling(memory: Memory, bundle: Bundle, current: Round, now: Now, limits
         current.refused is not None or memory.name_absences.get(key, 0) >= ABSENCES
     )
     if ("submit", *key) not in memory.in_flight and (current.batch_job_over or nowhere):
-        yield from _once(memory, MakeClaim(bundle.bundle_id, current.number), now)
+        yield from _claim(memory, bundle, current, now, limits)
 
 
 def _settling(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Iterator[Action]:

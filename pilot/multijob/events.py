@@ -29,7 +29,7 @@ class JobFetched:
 class BundlePlanned:
     """Jobs left the pool for a bundle. `credits`: by how much the deficits of queues changed that wanted this turn.
 
-    `canary`: the task that it tries, all its jobs are of that one.
+    `canary`: the task that it tries, all its jobs are of that one. `weak`: it has weak fencing.
     """
 
     at: str
@@ -39,6 +39,7 @@ class BundlePlanned:
     walltime_s: int
     credits: tuple[tuple[str, float], ...] = ()
     canary: str | None = None
+    weak: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +346,7 @@ class BundleAdopted:
     walltime_s: int
     rounds: int
     jobs: tuple[AdoptedJob, ...]
+    weak: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from pilot.multijob.node.files import (
     CountLinks,
@@ -63,6 +63,8 @@ BUNDLE_ID = re.compile(r"[a-z][a-z2-7]{8}")
 _NUMBERED = re.compile(r"(claim|launched|turned-away)\.(\d{1,6})")
 _JOURNAL = re.compile(r"node\.\d{1,6}\.[A-Za-z0-9_-]{1,64}\.journal")
 _CLAIM = re.compile(r"claim\.(\d{1,6})")
+_MARK = re.compile(r"mark\.(\d{1,6})\.([A-Za-z0-9_-]{1,64})")
+PILOTS_MARK = "pilot"
 _SCRIPT = re.compile(r"script\.(\d{1,6})\.sh")
 _OUTPUT = re.compile(r"batch\.(\d{1,6})\.out")
 # Torque's line when it has killed a job for its walltime, and Slurm's.
@@ -205,6 +207,8 @@ class FileEvidence:
         claims = {}
         for number in numbered["claim"]:
             claims[number] = yield from self._claim(f"{directory}/claim.{number}", number)
+        for number in sorted({int(match[1]) for name in names if (match := _MARK.fullmatch(name))}):
+            claims[number] = yield from self._marked(str(directory), number, names)
         return EvidenceSeen(
             bundle_id,
             claims,
@@ -264,24 +268,59 @@ class FileEvidence:
                 offset = found.lines[-1].end
 
     @_values
-    def make_claim(self, bundle_id: BundleId, round_k: int) -> Steps[ClaimMade]:
-        """Make claim(k) as the pilot by link(2) of an own fsynced file; an own or a pilot's claim found is won."""
+    def make_claim(self, bundle_id: BundleId, round_k: int, weak: bool = False) -> Steps[ClaimMade]:
+        """Make claim(k) as the pilot by link(2) of an own fsynced file; an own or a pilot's claim found is won.
+
+        `weak`: look at the marks instead, visible_s after `make_mark`; a batch job's is lost.
+        """
+        if weak:
+            return (yield from self._look_at_marks(bundle_id, round_k))
         return (yield from self._make_claim(bundle_id, round_k))
+
+    @_values
+    def make_mark(self, bundle_id: BundleId, round_k: int) -> Steps[Done]:
+        """Make the pilot's mark of round k, or find the one of an earlier run; durable on return."""
+        return (yield from self._make_mark(bundle_id, round_k))
+
+    def _make_mark(self, bundle_id: BundleId, round_k: int) -> Steps[Done]:
+        directory = str(self.directory(bundle_id))
+        try:
+            yield PutNew(f"{directory}/mark.{round_k}.{PILOTS_MARK}", json.dumps(self._own_claim(round_k)))
+        except FileExistsError:
+            pass
+        yield SyncDirectory(directory)
+        return Done()
+
+    def _look_at_marks(self, bundle_id: BundleId, round_k: int) -> Steps[ClaimMade]:
+        directory = str(self.directory(bundle_id))
+        names: list[str] = yield Names(directory)
+        if f"mark.{round_k}.{PILOTS_MARK}" not in names:
+            raise FileNotFoundError(errno.ENOENT, "the pilot's mark is gone", f"{directory}/mark.{round_k}")
+        found = yield from self._marked(directory, round_k, names)
+        return ClaimMade(found.who == "pilot", found)
+
+    def _marked(self, directory: str, number: int, names: list[str]) -> Steps[Claim]:
+        """What all marks of a round say: the pilot's where no batch job made one; unreadable where one of theirs is."""
+        marks: list[Claim] = []
+        for name in sorted(names):
+            match = _MARK.fullmatch(name)
+            if match and int(match[1]) == number and match[2] != PILOTS_MARK:
+                marks.append((yield from self._claim(f"{directory}/{name}", number)))
+        if not marks:
+            return Claim("pilot", number, None, "", 0, "", "")
+        unreadable = [mark for mark in marks if mark.batch_id is None]
+        if unreadable:
+            return unreadable[0]
+        others = dict.fromkeys(mark.batch_id for mark in marks[1:] if mark.batch_id is not None)
+        others.pop(cast(BatchId, marks[0].batch_id), None)
+        return replace(marks[0], others=tuple(others))
 
     def _make_claim(self, bundle_id: BundleId, round_k: int) -> Steps[ClaimMade]:
         directory = str(self.directory(bundle_id))
         path = f"{directory}/claim.{round_k}"
-        claim = Claim("pilot", round_k, None, self.host, self.pid, self.nonce, self.utc())
+        body = self._own_claim(round_k)
+        claim = Claim("pilot", round_k, None, self.host, self.pid, self.nonce, body["utc"])
         private = f"{path}.{self.draw()}"
-        body = {
-            "who": claim.who,
-            "round": round_k,
-            "batch_id": None,
-            "host": claim.host,
-            "pid": claim.pid,
-            "nonce": claim.nonce,
-            "utc": claim.utc,
-        }
         try:
             yield PutNew(private, json.dumps(body))
             made = yield from _link_new(directory, private, path)
@@ -298,6 +337,11 @@ class FileEvidence:
             yield Pause(self.look_again_s)
             found = yield from self._claim(path, round_k)
         return ClaimMade(found.who == "pilot", found)
+
+    def _own_claim(self, round_k: int) -> dict[str, Any]:
+        """Content of the pilot's claim or mark."""
+        own = {"host": self.host, "pid": self.pid, "nonce": self.nonce, "utc": self.utc()}
+        return {"who": "pilot", "round": round_k, "batch_id": None, **own}
 
     def _claim(self, path: str, number: int) -> Steps[Claim]:
         """The claim in a file; who is "unreadable" where its text makes no sense (yet)."""
@@ -376,7 +420,8 @@ class FileEvidence:
 
     @_values
     def adopt(self, bundle_id: BundleId) -> Steps[DirectorySeen | Failure]:
-        """claim(1) as the pilot, or the one that is there; then the manifest and how many rounds there were.
+        """claim(1) as the pilot, or the one that is there; then the manifest and how many rounds there were. With weak
+        fencing its mark, too: that is what gates look for.
 
         `Refused`: the directory is gone, or it is not this user's: nothing can be made in it.
         """
@@ -392,14 +437,11 @@ class FileEvidence:
             raise
         # Once more: what was there before the claim shows now.
         names: list[str] = yield Names(str(directory))
-        matches = (_SCRIPT.fullmatch(name) or _CLAIM.fullmatch(name) for name in names)
+        matches = (p.fullmatch(name) for name in names for p in (_SCRIPT, _CLAIM, _MARK))
         rounds = max((int(match[1]) for match in matches if match), default=1)
-        try:
-            manifest: str | None = yield Read(f"{directory}/manifest.json")
-        except OSError as error:
-            if error.errno not in (*_UNREADABLE, errno.ENOENT):
-                raise
-            manifest = None
+        manifest = yield from _manifest(str(directory))
+        if manifest is not None and says_weak(manifest):
+            yield from self._make_mark(bundle_id, 1)
         return DirectorySeen(bundle_id, manifest, rounds)
 
     def put_older_makings_away(self) -> None:
@@ -430,6 +472,26 @@ class FileEvidence:
 
     def _making(self, epoch: int) -> Path:
         return self.shared_dir / f"making.{epoch}"
+
+
+def _manifest(directory: str) -> Steps[str | None]:
+    """The manifest's text, None where it is not there or cannot be read."""
+    try:
+        text: str = yield Read(f"{directory}/manifest.json")
+    except OSError as error:
+        if error.errno not in (*_UNREADABLE, errno.ENOENT):
+            raise
+        return None
+    return text
+
+
+def says_weak(manifest: str) -> bool:
+    """Whether gates that read this manifest mark, wait and look, and make no claim."""
+    try:
+        found = json.loads(manifest)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("fencing") == "weak"
 
 
 def _link_new(directory: str, private: str, path: str) -> Steps[bool]:

@@ -22,7 +22,7 @@ from pilot.multijob.events import (
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limits, Outcome, State
 from pilot.multijob.verdict import failed, judge
-from pilot.ports import EvidenceSeen, Job, JournalLine, PandaId
+from pilot.ports import Claim, EvidenceSeen, Job, JournalLine, PandaId
 
 
 def recognise_evidence(
@@ -103,12 +103,22 @@ def _claims(bundle: Bundle, memory: Memory, seen: EvidenceSeen, utc: str, now_s:
             continue
         if found is None:
             memory.raise_alarm(f"foreign-claim-{bundle.bundle_id}", f"claim of unknown round {number}", now_s)
+        elif bundle.weak and (claim.who == "pilot" or found.pilot_owns):
+            # The pilot's mark says nothing yet: this run waits and looks. Marks after that are of starts that lose.
+            memory.marked.add((bundle.bundle_id, number))
         elif claim.who == "pilot":
             if not found.pilot_owns:
                 yield RoundWon(utc, bundle.bundle_id, number)
-        elif found.claim is None or (found.claim.who == "unreadable" and claim.who != "unreadable"):
+        elif tells_more(found.claim, claim, bundle.weak):
             memory.claim_was_read((bundle.bundle_id, number), claim, now_s)
             yield ClaimSeen(utc, bundle.bundle_id, number, claim)
+
+
+def tells_more(known: Claim | None, claim: Claim, weak: bool) -> bool:
+    """Whether a claim that was read says more than the one that is known; with `weak` fencing marks come one by one."""
+    if known is None or known.who == "unreadable":
+        return known is None or claim.who != "unreadable"
+    return weak and not set(claim.named) <= set(known.named)
 
 
 def _line(

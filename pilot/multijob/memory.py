@@ -106,6 +106,12 @@ class Memory:
     # rounds and bundles
     round_since_s: dict[RoundKey, float] = field(default_factory=dict)
     claim_read_s: dict[RoundKey, float] = field(default_factory=dict)
+    # weak fencing: rounds with a pilot's mark, when this run made one, when the batch jobs of a round were seen to be
+    # over, and when the newest reading of a bundle was asked for
+    marked: set[RoundKey] = field(default_factory=set)
+    marked_s: dict[RoundKey, float] = field(default_factory=dict)
+    over_s: dict[RoundKey, float] = field(default_factory=dict)
+    read_asked_s: dict[BundleId, float] = field(default_factory=dict)
     closed_s: dict[BundleId, float] = field(default_factory=dict)
     # when a reading ended that had been held up for longer than a name may be seen late: so were the agents
     held_up_s: float = float("-inf")
@@ -206,9 +212,10 @@ class Memory:
         """A batch job's claim was read: absences that count for closing start from here."""
         self.claim_read_s[key] = now_s
         self.name_absences.pop(key, None)
-        if claim.batch_id is not None:
-            self.absences.pop(claim.batch_id, None)
-            self.seen_live.pop(claim.batch_id, None)
+        self.over_s.pop(key, None)
+        for batch_id in claim.named:
+            self.absences.pop(batch_id, None)
+            self.seen_live.pop(batch_id, None)
 
     def answer_was_broken(self, action: Action, reason: str, now_s: float) -> None:
         """An answer made no sense: alarm, until the same source answers this kind of request well."""

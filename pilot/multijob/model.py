@@ -106,7 +106,7 @@ class Round:
     def owners(self) -> tuple[BatchId, ...]:
         """The batch jobs that may own this round: the claim's, else every one ever accepted or adopted."""
         if self.claim is not None and self.claim.batch_id is not None:
-            return (self.claim.batch_id,)
+            return self.claim.named
         return self.batch_ids
 
     @property
@@ -161,6 +161,8 @@ class Bundle:
     recalled: set[PandaId] = field(default_factory=set)
     # its directory was found, and the journal did not know it: it gets no further round
     adopted: bool = False
+    # its manifest says so: its gates and the pilot mark, wait and look, and make no claim (DESIGN 3)
+    weak: bool = False
 
     @property
     def between_rounds(self) -> bool:
@@ -268,6 +270,8 @@ class ProtocolTimes:
     kill_s: float
     grace_s: float
     margin_s: float
+    # of bundles that are planned from now on: link(2) is not exclusive between hosts of this site
+    weak: bool = False
 
     @property
     def settle_s(self) -> float:

@@ -29,6 +29,7 @@ from pilot.multijob.actions import (
     LookAtInputs,
     LookAtSpace,
     MakeClaim,
+    MakeMark,
     PrepareBundle,
     ReadEvidence,
     RemoveBundle,
@@ -145,6 +146,7 @@ def _read(
         action = replace(action, last=False)
     yield from recognise_evidence(state, memory, action, answer.outcome, now.utc, now.mono_s, limits)
     memory.read_s[action.bundle_id] = now.mono_s
+    memory.read_asked_s[action.bundle_id] = answer.asked_at_s
 
 
 def _appended(memory: Memory, outcome: Appended) -> None:
@@ -285,6 +287,8 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             memory.clear_alarm(f"cannot-cancel-{action.bundle_id}")
         case MakeClaim():
             yield from _claim_made(state, memory, action, outcome, now)
+        case MakeMark():
+            memory.marked_s[action.bundle_id, action.number] = now.mono_s
         case SetDoor():
             yield from _door_set(state, memory, action, now)
         case WriteClosed():
@@ -307,6 +311,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             memory.clear_alarm(f"damaged-evidence-{action.bundle_id}")
             memory.clear_alarm(f"directory-gone-{action.bundle_id}")
             memory.gone.pop(action.bundle_id, None)
+            memory.read_asked_s.pop(action.bundle_id, None)
             memory.inherited.discard(action.bundle_id)
             memory.scripts_found.pop(action.bundle_id, None)
             memory.clear_alarm(f"foreign-claim-{action.bundle_id}")
@@ -366,7 +371,8 @@ def _claim_made(
 ) -> Iterator[Event]:
     found = state.bundles[action.bundle_id].rounds[action.number]
     if outcome.won:
-        if not found.pilot_owns:
+        # A mark that was read since is of a start that finds the pilot's: its batch job's end is waited for instead.
+        if not found.pilot_owns and not (action.weak and found.claim is not None):
             yield RoundWon(now.utc, action.bundle_id, action.number)
     elif found.claim is None:
         memory.claim_was_read((action.bundle_id, action.number), outcome.claim, now.mono_s)

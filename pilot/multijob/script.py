@@ -67,6 +67,7 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         "python": site.python,
         "agent_file": site.agent_file,
         "walltime_s": bundle.walltime_s,
+        "fencing": "weak" if bundle.weak else "link",
         "limits": dict(site.node_limits),
         "local_dir": site.local_dir,
         "slots": queue.slots,

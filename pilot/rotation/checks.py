@@ -51,7 +51,7 @@ def check_environment(config: Config) -> list[Check]:
     for key in ("state_dir", "shared_dir", "output_root"):
         checks.append(_directory(key, Path(getattr(config, key)), config))
     checks.extend(_quotas(config))
-    checks.append(_link(Path(config.shared_dir)))
+    checks.append(_fencing(config))
     checks.append(_cpu_limit())
     checks.append(_reaper())
     python = Path(config.node.python)
@@ -137,6 +137,14 @@ def _reaper() -> Check:
         return Check(what, True, "as far as systemd goes; a site may have a reaper of its own")
     stays = (Path(LINGER) / pwd.getpwuid(os.getuid()).pw_name).exists()
     return Check(what, stays, "KillUserProcesses=yes, and lingering is " + ("on" if stays else "off"))
+
+
+def _fencing(config: Config) -> Check:
+    """With weak fencing nothing depends on link(2) between hosts; else it must be exclusive at least here."""
+    if config.protocol.fencing == "weak":
+        detail = f"each start marks its round, waits {config.protocol.visible_s:g} s and looks"
+        return Check("fencing is weak: link(2) on shared_dir is not asked for", True, detail)
+    return _link(Path(config.shared_dir))
 
 
 def _link(path: Path) -> Check:

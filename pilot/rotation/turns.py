@@ -50,7 +50,14 @@ def decide_plans(
         scarce = room is not None and room < len(ready)
         credits = render_credits(queue, ready, cost) if scarce else ()
         yield BundlePlanned(
-            now.utc, tags[queue.name], queue.name, nodes, packing.walltime_s, credits, choice.canary
+            now.utc,
+            tags[queue.name],
+            queue.name,
+            nodes,
+            packing.walltime_s,
+            credits,
+            choice.canary,
+            limits.protocol.weak,
         )
 
 

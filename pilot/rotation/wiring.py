@@ -36,6 +36,7 @@ from pilot.multijob.actions import (
     LookAtInputs,
     LookAtSpace,
     MakeClaim,
+    MakeMark,
     PrepareBundle,
     ReadEvidence,
     RemoveBundle,
@@ -142,7 +143,14 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
     )
     return Limits(
         queues=queues,
-        protocol=ProtocolTimes(times.visible_s, times.poll_s, times.kill_s, times.grace_s, times.margin_s),
+        protocol=ProtocolTimes(
+            times.visible_s,
+            times.poll_s,
+            times.kill_s,
+            times.grace_s,
+            times.margin_s,
+            times.fencing == "weak",
+        ),
         report=ReportTimes(
             config.reporting.heartbeat_s,
             config.reporting.heartbeat_spread_s,
@@ -401,7 +409,9 @@ def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
         case AddScript():
             return lambda: evidence.add_script(action.bundle_id, action.number, action.text)
         case MakeClaim():
-            return lambda: evidence.make_claim(action.bundle_id, action.number)
+            return lambda: evidence.make_claim(action.bundle_id, action.number, action.weak)
+        case MakeMark():
+            return lambda: evidence.make_mark(action.bundle_id, action.number)
         case SetDoor():
             return lambda: evidence.set_door(action.bundle_id, action.number)
         case WriteClosed():

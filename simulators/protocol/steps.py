@@ -73,7 +73,7 @@ CLAIM_UNREADABLE = _fault(
     files=("claim.<k>",),
 )
 PILOT_MARK = _step(
-    "pilot-mark", "pilot {} writes its mark and waits", actions=(A.MakeClaim,), files=("mark.<k>.<nonce>",)
+    "pilot-mark", "pilot {} writes its mark and waits", actions=(A.MakeMark,), files=("mark.<k>.<nonce>",)
 )
 PILOT_LOOK = _step(
     "pilot-look",

@@ -75,6 +75,8 @@ class VirtualFiles:
     after: Callable[[str, Any, Any], Any] = field(default=lambda client, operation, reply: reply)
     local: Callable[[str, str], str] = field(default=lambda client, path: f"{client}:{path}")
     bindings: dict[str, list[Binding]] = field(default_factory=dict)
+    # link(2) onto a name that another client has made does not fail: it takes the name
+    weak_links: bool = False
     # every name that ever stood in a directory
     _names: dict[str, set[str]] = field(default_factory=dict)
     # the newest binding that a client was shown, by (client, path)
@@ -275,7 +277,11 @@ class VirtualFiles:
         inode = self.current(operation.source)
         if inode is None:
             raise _no(errno.ENOENT, operation.source)
-        self._create(client, operation.target, inode)
+        there = self.bindings.get(operation.target)
+        if self.weak_links and there and there[-1].writer != client:
+            self._bind(client, operation.target, inode)
+        else:
+            self._create(client, operation.target, inode)
 
     def _copy_new(self, client: str, operation: files.CopyNew) -> files.Copied:
         text = self.local(client, operation.source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ SUBMISSIONS_MAX = 30
 NO_ANSWER = Unavailable("no answer")
 
 
+# Scenarios that are played while this is set have weak fencing, and a filesystem on which link(2) is not exclusive.
+WEAK: ContextVar[bool] = ContextVar("WEAK", default=False)
+
+
 def make_limits(listing_every_s: float = 20.0, wanted: int = 1, jobs_per_slot: int = 1) -> Limits:
     """Two nodes of two slots; visible_s 10, poll_s 20, kill_s 5: settle_s 45; grace_s 100."""
     words = (Path(pilot.__file__).parent / "experiments/compass.yaml").read_text()
@@ -49,7 +54,7 @@ def make_limits(listing_every_s: float = 20.0, wanted: int = 1, jobs_per_slot: i
         100,
         jobs_per_slot=jobs_per_slot,
     )
-    times = ProtocolTimes(visible_s=10, poll_s=20, kill_s=5, grace_s=100, margin_s=30)
+    times = ProtocolTimes(visible_s=10, poll_s=20, kill_s=5, grace_s=100, margin_s=30, weak=WEAK.get())
     site = SiteSpec(
         name="virtual",
         shared_dir="/shared",
@@ -101,6 +106,7 @@ def make_world(
     """A site where all nodes are down: batch jobs wait until `let_start`."""
     limits = limits or make_limits()
     world = World(limits, [make_job(n) for n in range(1, jobs + 1)], seed, lambda job: run_s, site)
+    world.shared.weak_links = WEAK.get()
     for number in world.torque.nodes:
         world.torque.node_died(number)
     return world

@@ -30,6 +30,13 @@ def _closed(world: World, directory: str) -> None:
         job = world.torque.jobs.get(owner[0]) if owner else None
         if owner and job is not None and job.completed_at is None and world.truth.may_live(owner[0]):
             world.truth.closed_while_live.append((world.now_s, directory.rpartition("/")[2], owner[0]))
+    launched = {gate.nonce for gate in world.truth.gates if gate.launch}
+    for path in world.shared.files_in(directory, "mark."):
+        # Weak fencing: of all that made a mark, the one that went on.
+        owner = claim_owner(world.shared.text(path))
+        job = world.torque.jobs.get(owner[0]) if owner and owner[1] in launched else None
+        if owner and job is not None and job.completed_at is None and world.truth.may_live(owner[0]):
+            world.truth.closed_while_live.append((world.now_s, directory.rpartition("/")[2], owner[0]))
 
 
 def outlived(world: World, daemon: Daemon, event: Event) -> None:

@@ -5,7 +5,7 @@ names the scenario in which a checker must then report it. Not among them:
 
 * *giving up only with no claim seen* (L) has a test of its own below: a claim of the pilot's earlier run is not
   recognised, and the bundle waits as long as its batch job does.
-* *rerunnable* and *no mark* bite with weak fencing only, which the pilot does not know yet.
+* *rerunnable* and *no mark* bite with weak fencing only (test_weakplays.py).
 * *lease read before the commit* and *qsub first, journal after* are mutants of unit tests: a round that the journal
   does not tell of is recognised by its script, so neither leads to a second submission here any more.
 """

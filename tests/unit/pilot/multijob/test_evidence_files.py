@@ -16,6 +16,7 @@ import pytest
 
 from pilot.multijob.evidence import FileEvidence
 from pilot.multijob.node.files import Link, Names, PutNew, SyncDirectory, run_steps
+from pilot.multijob.node.gate import Start, render_claim
 from pilot.multijob.operations import RemoveTree, Rename, perform
 from pilot.ports import (
     AlreadyThere,
@@ -23,6 +24,7 @@ from pilot.ports import (
     BundleId,
     ClaimMade,
     Damage,
+    DirectorySeen,
     Done,
     EvidenceSeen,
     Unavailable,
@@ -322,3 +324,34 @@ def test_the_walltimes_line_is_found_at_the_end_of_a_real_output(
     assert read(evidence).over_walltime == ()
     assert evidence.close(ID) == Done()
     assert read(evidence).over_walltime == (1, 4)
+
+
+def test_marks_of_batch_jobs_are_read_together_and_the_pilots_says_that_there_are_none(
+    evidence: FileEvidence, tmp_path: Path
+) -> None:
+    directory = tmp_path / "bundles" / ID
+    assert isinstance(evidence.make_claim(ID, 1, weak=True), Unavailable)
+    assert evidence.make_mark(ID, 1) == Done() == evidence.make_mark(ID, 1)
+    assert evidence.make_claim(ID, 1, weak=True).won  # type: ignore[union-attr]
+    seen = evidence.read(ID, {})
+    assert isinstance(seen, EvidenceSeen)
+    assert seen.claims[1].who == "pilot"
+    for name, batch_id in (("n1", "7.t"), ("n2", "8.t"), ("n3", "7.t")):
+        text = render_claim(1, Start(batch_id, "host", 1, name, "utc"))
+        (directory / f"mark.1.{name}").write_text(text)
+    seen = evidence.read(ID, {})
+    assert isinstance(seen, EvidenceSeen)
+    assert seen.claims[1].named == ("7.t", "8.t")
+    assert not evidence.make_claim(ID, 1, weak=True).won  # type: ignore[union-attr]
+    (directory / "mark.1.n4").write_text("{")
+    assert evidence.read(ID, {}).claims[1].who == "unreadable"  # type: ignore[union-attr]
+
+
+def test_an_unknown_directory_with_weak_fencing_is_adopted_with_a_mark(
+    evidence: FileEvidence, tmp_path: Path
+) -> None:
+    (tmp_path / "bundles" / ID / "manifest.json").write_text('{"fencing": "weak"}')
+    found = evidence.adopt(ID)
+    assert isinstance(found, DirectorySeen)
+    names = {path.name for path in (tmp_path / "bundles" / ID).iterdir()}
+    assert "mark.1.pilot" in names
