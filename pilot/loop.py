@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pilot.log import escaped
@@ -18,6 +18,7 @@ from pilot.multijob.recognise import Now
 from pilot.ports import Answer, BundleId, Clock, LaneAge, Ticket
 from pilot.rotation.commands import Command
 from pilot.rotation.step import Step, View, step
+from pilot.ticktimes import TickTimes
 
 LOG = logging.getLogger("pilot")
 EXIT_OVERTAKEN = 75
@@ -60,6 +61,7 @@ class Loop:
     after_tick: Callable[[Step, Now], None]
     draw_tag: Callable[[], BundleId]
     commands: Callable[[], tuple[Command, ...]] = tuple
+    times: TickTimes = field(default_factory=TickTimes)
 
     def tick(self) -> Step:
         """One tick; releases what the step released."""
@@ -72,6 +74,7 @@ class Loop:
         for action in result.released:
             self.lanes.ask(action)
         self.after_tick(result, now)
+        self.times.add(self.clock.monotonic() - now.mono_s)
         return result
 
     def run(self, ends: Callable[[], int | None]) -> int:

@@ -11,6 +11,8 @@ from functools import lru_cache
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _WORK = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# Blanks, or a part of a word: plain, or between single quotes.
+_PIECE = re.compile(r"([ \t\r\n]+)|([^ \t\r\n'\"\\]+)|'([^']*)'")
 TEXT_MAX = 65536
 WORDS_MAX = 4096
 # Texts remembered: a job's is read several times between its fetch and its bundle. At most 64 MiB, commonly 1.
@@ -34,15 +36,12 @@ class JobText:
 
 @lru_cache(REMEMBERED)
 def parse_job_text(text: str) -> JobText:
-    """Split job parameters; raises BadJobText."""
+    """Split job parameters; raises BadJobText. What it gives is shared: nobody changes it."""
     if len(text) > TEXT_MAX:
         raise BadJobText(f"job parameters have {len(text)} characters, at most {TEXT_MAX}")
     if _CONTROL.search(text):
         raise BadJobText("job parameters hold a control character or a line break")
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise BadJobText(f"job parameters cannot be split into words: {error}") from error
+    words = _split(text)
     if len(words) > WORDS_MAX:
         raise BadJobText(f"job parameters have {len(words)} words, at most {WORDS_MAX}")
     environment: dict[str, str] = {}
@@ -52,6 +51,32 @@ def parse_job_text(text: str) -> JobText:
     if not words:
         raise BadJobText("job parameters name no command")
     return JobText(environment, tuple(words), _work(environment), _events(environment), _inputs(environment))
+
+
+def _split(text: str) -> list[str]:
+    """Words as `shlex.split` makes them; by hand where only single quotes are used, which takes a tenth of the time."""
+    words: list[str] = []
+    word: str | None = None
+    at = 0
+    while at < len(text):
+        found = _PIECE.match(text, at)
+        if found is None:
+            return _split_slowly(text)
+        blank, plain, quoted = found.groups()
+        if blank is None:
+            word = (word or "") + (plain if quoted is None else quoted)
+        elif word is not None:
+            words.append(word)
+            word = None
+        at = found.end()
+    return words if word is None else [*words, word]
+
+
+def _split_slowly(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise BadJobText(f"job parameters cannot be split into words: {error}") from error
 
 
 def _work(environment: Mapping[str, str]) -> str | None:

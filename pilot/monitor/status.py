@@ -22,9 +22,16 @@ SCHEMA = 1
 
 
 def render_status(
-    state: State, memory: Memory, limits: Limits, lanes: Sequence[LaneAge], now: Now, *, version: str
+    state: State,
+    memory: Memory,
+    limits: Limits,
+    lanes: Sequence[LaneAge],
+    now: Now,
+    *,
+    version: str,
+    ticks: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """A JSON-able document; every "nothing was done" has its reason."""
+    """A JSON-able document; every "nothing was done" has its reason. `ticks`: how long they take."""
     return {
         "schema": SCHEMA,
         "version": version,
@@ -32,6 +39,7 @@ def render_status(
         "epoch": memory.epoch,
         "site": limits.site.name,
         "fencing": "weak" if limits.protocol.weak else "link",
+        "ticks": dict(ticks or {}),
         "queues": [_queue(state, memory, queue, now, limits) for queue in limits.queues.values()],
         "others_waiting": memory.others_waiting,
         "orders_held": _orders_held(state, memory),
@@ -62,10 +70,7 @@ def render_status(
 
 
 def _queue(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limits) -> dict[str, Any]:
-    counts = dict.fromkeys((s.value for s in JobState), 0)
-    for record in state.jobs.values():
-        if record.queue == queue.name:
-            counts[record.state.value] += 1
+    counts = {job_state.value: state.counts.get((queue.name, job_state), 0) for job_state in JobState}
     totals = state.totals.get(queue.name, QueueTotals())
     live = [b for b in state.bundles.values() if b.queue == queue.name and is_live(b)]
     return {
@@ -124,7 +129,7 @@ def _bundle(bundle: Bundle, memory: Memory) -> dict[str, Any]:
         "round_state": current.state.value if current else "",
         "batch_ids": list(current.owners) if current else [],
         "nodes": len(bundle.nodes),
-        "jobs": len(bundle.job_ids),
+        "jobs": sum(len(node) for node in bundle.nodes),
         "failures": bundle.failures,
         "walltime_s": bundle.walltime_s,
         "evidence_failed": memory.evidence_failed.get(bundle.bundle_id, ""),

@@ -6,8 +6,8 @@ only looks or repeats what the server knows (heartbeats go on when the journal c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -105,14 +105,23 @@ class AdoptBundle:
 
 @dataclass(frozen=True, slots=True)
 class PrepareBundle:
-    """Write manifest and first script into the bundle's directory and rename it into place."""
+    """Write manifest and first script into the bundle's directory and rename it into place.
 
-    files: BundleFiles
+    `render`: makes their texts, in the lane: those of 512 jobs take longer than a tick may.
+    """
+
+    bundle_id: BundleId
+    render: Callable[[], BundleFiles] = field(repr=False, compare=False)
     barrier = Barrier.EVENTS
 
     @property
+    def files(self) -> BundleFiles:
+        """The texts, made anew."""
+        return self.render()
+
+    @property
     def key(self) -> tuple[Any, ...]:
-        return ("prepare", self.files.bundle_id)
+        return ("prepare", self.bundle_id)
 
 
 @dataclass(frozen=True, slots=True)

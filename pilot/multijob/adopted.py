@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pilot.multijob.events import AdoptedJob, BundleAdopted
+from pilot.multijob.keptjob import short_work
 from pilot.multijob.model import (
     Bundle,
     BundleState,
@@ -12,6 +13,10 @@ from pilot.multijob.model import (
     Round,
     RoundState,
     State,
+    add_job,
+    drop_job,
+    keep_small,
+    move_job,
 )
 from pilot.multijob.taskrecord import known_task
 from pilot.ports import PandaId
@@ -34,19 +39,18 @@ def adopt(state: State, event: BundleAdopted) -> None:
         record = state.jobs.get(panda_id)
         if record is None:
             task = known_task(state, item.task, event.queue)
-            record = JobRecord(item.job, event.queue, event.at, work=item.work, task=task)
-            state.jobs[panda_id] = record
-            remember(state, panda_id, item.work)
+            work = short_work(item.work)
+            record = JobRecord(item.job, event.queue, event.at, work=work, task=task)
+            add_job(state, record)
+            remember(state, panda_id, work)
             totals.fetched += 1
         elif not _is_later(state, record, item):
             continue
         state.pools.get(record.queue, {}).pop(panda_id, None)
         state.bound.pop(panda_id, None)
-        record.state, record.bundle_id, record.node_index = (
-            JobState.BUNDLED,
-            event.bundle_id,
-            index_of[panda_id],
-        )
+        move_job(state, record, JobState.BUNDLED)
+        record.bundle_id, record.node_index = event.bundle_id, index_of[panda_id]
+        keep_small(state, record)
         record.turns, record.orphaned = item.turn, record.orphaned or item.orphaned
 
 
@@ -60,7 +64,7 @@ def _is_later(state: State, record: JobRecord, item: AdoptedJob) -> bool:
     return record.state is JobState.BUNDLED and item.turn > record.turns
 
 
-def remember(state: State, panda_id: PandaId, work: str | None) -> None:
+def remember(state: State, panda_id: PandaId, work: bytes | None) -> None:
     """The first one that may deliver this work; another one only once that is forgotten."""
     if work is not None and state.works.get(work) in (None, panda_id):
         state.works[work] = panda_id
@@ -68,7 +72,7 @@ def remember(state: State, panda_id: PandaId, work: str | None) -> None:
 
 def forget(state: State, panda_id: PandaId) -> None:
     """Nothing of this job stays, wherever it is."""
-    record = state.jobs.pop(panda_id)
+    record = drop_job(state, panda_id)
     state.pools.get(record.queue, {}).pop(panda_id, None)
     state.bound.pop(panda_id, None)
     if record.bundle_id in state.bundles:

@@ -6,7 +6,8 @@ raises `ImpossibleEvent` with the story: that is a bug or a damaged journal, nev
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from sys import intern
 from typing import assert_never
 
 from pilot.multijob.adopted import adopt, forget, remember
@@ -47,6 +48,7 @@ from pilot.multijob.events import (
     TaskResumed,
     TaskStopped,
 )
+from pilot.multijob.keptjob import short_work
 from pilot.multijob.model import (
     Bundle,
     BundleState,
@@ -57,6 +59,9 @@ from pilot.multijob.model import (
     Round,
     RoundState,
     State,
+    add_job,
+    keep_small,
+    move_job,
 )
 from pilot.multijob.nodehours import count_use
 from pilot.multijob.taskrecord import begin_try, break_or_mend, known_task, learn
@@ -169,15 +174,20 @@ def _totals(state: State, queue: str) -> QueueTotals:
 
 def _plan(state: State, event: BundlePlanned) -> None:
     _expect(event, event.bundle_id not in state.bundles, "bundle exists")
-    bundle = Bundle(event.bundle_id, event.queue, event.at, event.nodes, event.walltime_s, weak=event.weak)
+    # The numbers themselves, not others that are equal: one object for each job.
+    own = {panda_id: record.panda_id for panda_id, record in _records(state, event)}
+    nodes = tuple(tuple(own.get(panda_id, panda_id) for panda_id in node) for node in event.nodes)
+    bundle = Bundle(event.bundle_id, event.queue, event.at, nodes, event.walltime_s, weak=event.weak)
     pool = state.pools.get(event.queue, {})
     for index, node in enumerate(event.nodes):
         for panda_id in node:
             _expect(event, panda_id in pool, f"job {panda_id} is not in the pool")
             del pool[panda_id]
             record = state.jobs[panda_id]
-            record.state, record.bundle_id, record.node_index = JobState.BUNDLED, event.bundle_id, index
+            move_job(state, record, JobState.BUNDLED)
+            record.bundle_id, record.node_index = event.bundle_id, index
             record.turns += 1
+            keep_small(state, record)
     _go_along(state, frozenset(bundle.job_ids))
     state.bundles[event.bundle_id] = bundle
     if event.canary is not None:
@@ -185,6 +195,15 @@ def _plan(state: State, event: BundlePlanned) -> None:
     _totals(state, event.queue).bundles += 1
     for queue, credit in event.credits:
         state.deficits[queue] = round(state.deficits.get(queue, 0.0) + credit, 3)
+
+
+def _records(state: State, event: BundlePlanned) -> Iterator[tuple[PandaId, JobRecord]]:
+    """The records of its jobs, as far as there are any."""
+    for node in event.nodes:
+        for panda_id in node:
+            record = state.jobs.get(panda_id)
+            if record is not None:
+                yield panda_id, record
 
 
 def _go_along(state: State, moved: Collection[PandaId]) -> None:
@@ -200,8 +219,9 @@ def _fetch(state: State, event: JobFetched) -> None:
     panda_id = event.job.panda_id
     _expect(event, panda_id not in state.jobs, "job is known")
     task = known_task(state, event.task, event.queue)
-    state.jobs[panda_id] = JobRecord(event.job, event.queue, event.at, work=event.work, task=task)
-    remember(state, panda_id, event.work)
+    work = short_work(event.work)
+    add_job(state, JobRecord(event.job, intern(event.queue), intern(event.at), work=work, task=task))
+    remember(state, panda_id, work)
     state.pools.setdefault(event.queue, {})[panda_id] = None
     _totals(state, event.queue).fetched += 1
 
@@ -212,7 +232,7 @@ def _recall(state: State, event: JobRecalled) -> None:
     _expect(event, panda_id in bundle.job_ids, "the bundle never had it")
     index = next(number for number, node in enumerate(bundle.nodes) if panda_id in node)
     record = JobRecord(event.job, event.queue, event.at, JobState.BUNDLED, event.bundle_id, index)
-    state.jobs[panda_id] = record
+    add_job(state, record)
     bundle.recalled.add(panda_id)
     bundle.offsets.clear()
     _totals(state, event.queue).fetched += 1
@@ -224,13 +244,15 @@ def _bind(state: State, record: JobRecord, event: JobBound | JobUnbound) -> None
         leading = _record_of(state, event.to, event)
         _expect(event, record.state is JobState.POOLED, f"job is {record.state}")
         pool.pop(event.panda_id, None)
-        record.state, state.bound[event.panda_id] = JobState.BOUND, event.to
+        move_job(state, record, JobState.BOUND)
+        state.bound[event.panda_id] = event.to
         record.bundle_id, record.node_index = leading.bundle_id, leading.node_index
         return
     _expect(event, record.state is JobState.BOUND, f"job is {record.state}")
     del state.bound[event.panda_id]
     pool[event.panda_id] = None
-    record.state, record.bundle_id, record.node_index = JobState.POOLED, None, None
+    move_job(state, record, JobState.POOLED)
+    record.bundle_id = record.node_index = None
     if record.work is not None:
         state.works[record.work] = event.panda_id
 
@@ -242,7 +264,8 @@ def _judge(state: State, record: JobRecord, event: JobJudged) -> None:
         learn(state, record, event.verdict)
     if record.bundle_id in state.bundles:
         state.bundles[record.bundle_id].recalled.discard(event.panda_id)
-    record.state, record.judged_at = JobState.JUDGED, event.at
+    move_job(state, record, JobState.JUDGED)
+    record.judged_at = event.at
     record.verdict, record.outcome = event.verdict, event.outcome
     totals = _totals(state, record.queue)
     if event.verdict.status is JobStatus.FINISHED:
@@ -279,7 +302,8 @@ def _apply_job(
     match event:
         case JobStarted():
             _expect(event, record.state is JobState.BUNDLED, f"job is {record.state}")
-            record.state, record.started_at = JobState.STARTED, event.at
+            move_job(state, record, JobState.STARTED)
+            record.started_at = intern(event.at)
             bundle = state.bundles.get(event.bundle_id)
             if bundle is not None:
                 bundle.started += 1
@@ -287,7 +311,8 @@ def _apply_job(
             _judge(state, record, event)
         case JobReturned():
             _expect(event, record.state is JobState.BUNDLED, f"job is {record.state}")
-            record.state, record.bundle_id, record.node_index = JobState.POOLED, None, None
+            move_job(state, record, JobState.POOLED)
+            record.bundle_id = record.node_index = None
             state.pools.setdefault(record.queue, {})[event.panda_id] = None
             _go_along(state, (event.panda_id,))
             _totals(state, record.queue).returned += 1

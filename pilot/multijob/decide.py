@@ -31,7 +31,7 @@ from pilot.multijob.listing import ABSENCES, round_name
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, BundleState, Limits, Round, RoundState, State
 from pilot.multijob.recognise import Now
-from pilot.multijob.script import bundle_dir, render_files, render_script
+from pilot.multijob.script import bundle_dir, plan_files, render_script
 from pilot.ports import BatchState, PandaId
 
 # How soon a settled bundle is looked at again: cheap for thousands of them, early enough for a retention in hours.
@@ -58,7 +58,7 @@ def decide_bundle(
             if bundle.queue in limits.queues and not memory.waiting(
                 ("prepare", bundle.bundle_id), now.mono_s
             ):
-                yield PrepareBundle(render_files(state, bundle, limits))
+                yield PrepareBundle(bundle.bundle_id, plan_files(state, bundle, limits))
         case BundleState.OPEN:
             yield from _look(memory, bundle, now, limits)
             yield from _orders(state, memory, bundle, now)
@@ -260,8 +260,8 @@ def _orders(state: State, memory: Memory, bundle: Bundle, now: Now) -> Iterator[
         and record.kill_ordered
         and record.bundle_id == bundle.bundle_id
     ]
-    if {record.job.panda_id for record in ordered} - memory.commands.get(bundle.bundle_id, frozenset()):
-        end = tuple((record.job.panda_id, record.job.attempt_nr) for record in ordered)
+    if {record.panda_id for record in ordered} - memory.commands.get(bundle.bundle_id, frozenset()):
+        end = tuple((record.panda_id, record.attempt_nr) for record in ordered)
         yield from _once(memory, WriteCommands(bundle.bundle_id, len(end), end), now)
 
 

@@ -92,7 +92,7 @@ def recognise_inputs(
         reason = _note(look, found, asked_s, limits)
         if reason is not None:
             verdict = failed(limits.experiment.codes["input-missing"], reason)
-            yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+            yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
 
 
 def _note(look: InputLook, found: InputSeen, asked_s: float, limits: Limits) -> str | None:

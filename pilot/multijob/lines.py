@@ -130,7 +130,7 @@ def _line(
                 record = _record(state, bundle, line.body["panda_id"], line.body["attempt_nr"])
                 if record is not None and record.state is JobState.BUNDLED:
                     node = record.node_index or 0
-                    yield JobStarted(utc, record.job.panda_id, record.job.attempt_nr, bundle.bundle_id, node)
+                    yield JobStarted(utc, record.panda_id, record.attempt_nr, bundle.bundle_id, node)
             case "job_ended":
                 record = _record(state, bundle, line.body["panda_id"], line.body["attempt_nr"])
                 if record is not None and record.state in (JobState.BUNDLED, JobState.STARTED):
@@ -138,10 +138,10 @@ def _line(
             case "given_back":
                 for panda_id, attempt_nr in line.body["jobs"]:
                     record = _record(state, bundle, panda_id, attempt_nr)
-                    again = record is not None and record.job.panda_id in bundle.given_back
+                    again = record is not None and record.panda_id in bundle.given_back
                     if record is not None and record.state is JobState.BUNDLED and not again:
                         reason = str(line.body.get("reason"))[:200]
-                        yield JobGivenBack(bundle.bundle_id, record.job.panda_id, reason)
+                        yield JobGivenBack(bundle.bundle_id, record.panda_id, reason)
             case "caldb_failed":
                 reason = f"{line.file}: {str(line.body.get('reason'))[:200]}"
                 memory.raise_alarm(f"caldb-{bundle.bundle_id}", reason, now_s)
@@ -154,7 +154,7 @@ def _line(
 def _record(state: State, bundle: Bundle, panda_id: Any, attempt_nr: Any) -> JobRecord | None:
     """The record if the line speaks of this attempt in this bundle; other lines are late ones and are ignored."""
     record = state.jobs.get(PandaId(int(panda_id)))
-    if record is None or record.bundle_id != bundle.bundle_id or record.job.attempt_nr != attempt_nr:
+    if record is None or record.bundle_id != bundle.bundle_id or record.attempt_nr != attempt_nr:
         return None
     return record
 
@@ -176,7 +176,7 @@ def _recalled(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterato
     """Evidence of a settled bundle was read again for jobs handed out again: what it does not tell is lost."""
     for panda_id in sorted(bundle.recalled):
         verdict = failed(limits.experiment.codes["lost"], f"handed out again; in bundle {bundle.bundle_id}")
-        yield JobJudged(utc, panda_id, state.jobs[panda_id].job.attempt_nr, verdict, Outcome())
+        yield JobJudged(utc, panda_id, state.jobs[panda_id].attempt_nr, verdict, Outcome())
 
 
 def settle(
@@ -194,19 +194,19 @@ def settle(
         if record.state is JobState.STARTED:
             code = "time-limit" if over_walltime or _was_over_walltime(bundle) else "lost"
             verdict = failed(limits.experiment.codes[code], f"bundle {bundle.bundle_id}")
-            yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+            yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
         elif record.state is JobState.BUNDLED:
             if record.orphaned or panda_id in bundle.recalled:
                 # Its PandaID is no use any more, or it was handed out a second time: it never goes back.
                 verdict = failed(limits.experiment.codes["lost"], "not started")
-                yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+                yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
             elif record.kill_ordered:
                 verdict = failed(limits.experiment.codes["killed"], "before it started")
-                yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+                yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
             elif record.node_index in bundle.unreadable and panda_id not in bundle.given_back:
                 # It may have run: not started must be certain.
                 verdict = failed(limits.experiment.codes["lost"], bundle.unreadable[record.node_index])
-                yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+                yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
             else:
                 yield JobReturned(utc, panda_id, bundle.given_back.get(panda_id, "not started"))
     yield BundleSettled(utc, bundle.bundle_id)
@@ -219,7 +219,7 @@ def settle_gone(state: State, bundle: Bundle, utc: str, limits: Limits) -> Itera
         here = record is not None and record.bundle_id == bundle.bundle_id
         if record is not None and here and record.state in (JobState.BUNDLED, JobState.STARTED):
             verdict = failed(limits.experiment.codes["lost"], f"no directory of bundle {bundle.bundle_id}")
-            yield JobJudged(utc, panda_id, record.job.attempt_nr, verdict, Outcome())
+            yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
     if bundle.state is not BundleState.SETTLED:
         yield BundleSettled(utc, bundle.bundle_id)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pilot.multijob.actions import Action
+from pilot.multijob.agenda import Agenda
 from pilot.multijob.events import BundleAdopted
 from pilot.multijob.model import BundleState, State
 from pilot.ports import BatchId, BatchJobSeen, BundleId, Claim, Credential, JobStatus, PandaId, SpaceSeen
@@ -39,9 +40,8 @@ class Delay:
     reason: str
 
 
-@dataclass(slots=True)
-class Reported:
-    """What the server has accepted about one job in this run, and when."""
+class Reported(NamedTuple):
+    """What the server has accepted about one job in this run, and when. A value: all jobs of one report share it."""
 
     status: JobStatus | None = None
     accepted_s: float = float("-inf")
@@ -148,6 +148,7 @@ class Memory:
     # reporting and fetching; `fetched`: the commit that makes a job's fetch durable, until it is
     fetched: dict[PandaId, int] = field(default_factory=dict)
     reported: dict[PandaId, Reported] = field(default_factory=dict)
+    agenda: Agenda = field(default_factory=Agenda)
     questioned: dict[PandaId, str] = field(default_factory=dict)
     compared: dict[PandaId, str] = field(default_factory=dict)
     compared_s: dict[str, float] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from pilot.experiments.words import Experiment
+from pilot.multijob.keptjob import KeptJob, keep, render_base, unfold
 from pilot.ports import BatchId, BatchRequest, BundleId, Claim, FileReport, Job, JobStatus, PandaId
 from pilot.windows import Window
 
@@ -54,11 +55,17 @@ class Outcome:
     report: tuple[FileReport, ...] = ()
 
 
+NO_OUTCOME = Outcome()
+
+
 @dataclass(slots=True)
 class JobRecord:
-    """One PanDA job between its fetch and the acceptance of its final report."""
+    """One PanDA job between its fetch and the acceptance of its final report.
 
-    job: Job
+    `held`: the job, in its small form from its first bundle on; `job` makes it whole. `work`: stands for its key.
+    """
+
+    held: Job | KeptJob
     queue: str
     fetched_at: str
     state: JobState = JobState.POOLED
@@ -67,14 +74,27 @@ class JobRecord:
     started_at: str | None = None
     judged_at: str | None = None
     verdict: Verdict | None = None
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: Outcome = NO_OUTCOME
     kill_ordered: bool = False
     orphaned: bool = False
     kept: bool = False
-    work: str | None = None
+    work: bytes | None = None
     task: str | None = None
     # how many bundles have had it
     turns: int = 0
+
+    @property
+    def job(self) -> Job:
+        """The job as it was fetched."""
+        return unfold(self.held) if isinstance(self.held, KeptJob) else self.held
+
+    @property
+    def panda_id(self) -> PandaId:
+        return self.held.panda_id
+
+    @property
+    def attempt_nr(self) -> int:
+        return self.held.attempt_nr
 
 
 class RoundState(StrEnum):
@@ -244,6 +264,8 @@ class State:
     """All that one daemon knows. `pools[queue]` keeps the order of arrival, `holds[queue]` what a person ordered."""
 
     jobs: dict[PandaId, JobRecord] = field(default_factory=dict)
+    # how many jobs of each queue are in each state: counted along, there may be 150,000
+    counts: dict[tuple[str, JobState], int] = field(default_factory=dict)
     bundles: dict[BundleId, Bundle] = field(default_factory=dict)
     pools: dict[str, dict[PandaId, None]] = field(default_factory=dict)
     totals: dict[str, QueueTotals] = field(default_factory=dict)
@@ -252,10 +274,45 @@ class State:
     # node-seconds that a queue is owed by the others (rotation.turns)
     deficits: dict[str, float] = field(default_factory=dict)
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
-    # the job that delivers a work, by work key: the first one that is known
-    works: dict[str, PandaId] = field(default_factory=dict)
+    # the job that delivers a work, by what stands for its key: the first one that is known
+    works: dict[bytes, PandaId] = field(default_factory=dict)
+    # what the jobs at work of each task, or of each queue, are kept against
+    bases: dict[str, bytes] = field(default_factory=dict)
     # jobs that follow another one
     bound: dict[PandaId, PandaId] = field(default_factory=dict)
+
+
+def add_job(state: State, record: JobRecord) -> None:
+    """One more job."""
+    state.jobs[record.panda_id] = record
+    _count(state, record, 1)
+
+
+def move_job(state: State, record: JobRecord, to: JobState) -> None:
+    """A job that the state knows is in another state from now on."""
+    _count(state, record, -1)
+    record.state = to
+    _count(state, record, 1)
+
+
+def keep_small(state: State, record: JobRecord) -> None:
+    """Its text is hardly looked at from now on."""
+    if isinstance(record.held, Job):
+        base = state.bases.setdefault(record.task or record.queue, b"") or render_base(record.held)
+        state.bases[record.task or record.queue] = base
+        record.held = keep(record.held, base)
+
+
+def drop_job(state: State, panda_id: PandaId) -> JobRecord:
+    """One job less; returns what was known of it."""
+    record = state.jobs.pop(panda_id)
+    _count(state, record, -1)
+    return record
+
+
+def _count(state: State, record: JobRecord, by: int) -> None:
+    key = (record.queue, record.state)
+    state.counts[key] = state.counts.get(key, 0) + by
 
 
 # --- what the decisions are given: plain values made from the config ---------------------------------------------

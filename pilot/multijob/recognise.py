@@ -349,7 +349,7 @@ def _note_flags(state: State, memory: Memory, action: SubmitBatchJob, now: Now, 
 def _prepared(
     state: State, memory: Memory, action: PrepareBundle, outcome: Done | AlreadyThere, now: Now
 ) -> Iterator[Event]:
-    bundle = state.bundles[action.files.bundle_id]
+    bundle = state.bundles[action.bundle_id]
     if bundle.state is BundleState.PLANNED:
         memory.scripts.add((bundle.bundle_id, 1))
         if not isinstance(outcome, AlreadyThere):

@@ -11,13 +11,28 @@ from datetime import datetime, timedelta
 
 from pilot.multijob.actions import AskStatus, ReportJobs
 from pilot.multijob.adoption import ALIVE, recognise_told
-from pilot.multijob.events import Event, FinalAccepted, JobJudged, JobKept, JobOrphaned, KillOrdered
+from pilot.multijob.events import (
+    BundleAdopted,
+    Event,
+    FinalAccepted,
+    JobBound,
+    JobFetched,
+    JobJudged,
+    JobKept,
+    JobOrphaned,
+    JobRecalled,
+    JobReturned,
+    JobStarted,
+    JobUnbound,
+    KillOrdered,
+)
 from pilot.multijob.memory import Memory, Reported
 from pilot.multijob.model import JobRecord, JobState, Limits, Outcome, State
 from pilot.multijob.verdict import failed
 from pilot.ports import Ack, BatchId, JobStatus, PandaId, ServerStatus, Update
 
 STARTING_RANK, URGENT_RANK, FINAL_RANK, HEARTBEAT_RANK = 0, 1, 2, 3
+NOTHING_REPORTED = Reported()
 # Fewer jobs with the same order may be those that a person meant.
 ALIKE_MIN = 3
 _OVER = frozenset({"cancelled", "closed"})
@@ -38,21 +53,93 @@ def wanted_status(record: JobRecord, leading: JobRecord | None = None) -> JobSta
 def due_reports(state: State, memory: Memory, utc: str, now_s: float, limits: Limits) -> list[ReportJobs]:
     """Reports that are due, in chunks of one server and one rank, most urgent first."""
     due: dict[tuple[int, str], list[Update]] = {}
-    for panda_id, record in state.jobs.items():
-        status = wanted_status(record, _leading(state, panda_id))
-        rank = _rank(record, status, memory.reported.get(panda_id), now_s, limits)
-        if rank is not None and memory.may_be_reported(panda_id):
-            server = limits.queues[record.queue].server
-            due.setdefault((rank, server), []).append(render_update(state, record, utc, limits))
+    agenda = memory.agenda
+    agenda.rules_are((limits.report, frozenset(limits.queues)), _by_queue(state))
+    for panda_id in state.bound:
+        # What it follows decides what is told of it.
+        agenda.note(panda_id)
+    for panda_id in agenda.take(now_s):
+        record = state.jobs.get(panda_id)
+        if record is None:
+            continue
+        known = memory.reported.get(panda_id)
+        rank = _rank(record, wanted_status(record, _leading(state, panda_id)), known, now_s, limits)
+        if rank is None:
+            _look_again(memory, record, known, now_s, limits)
+            continue
+        if not memory.may_be_reported(panda_id):
+            agenda.note(panda_id)
+            continue
+        server = limits.queues[record.queue].server
+        due.setdefault((rank, server), []).append(render_update(state, record, utc, limits))
     actions = []
     for (rank, server), updates in sorted(due.items(), key=lambda item: item[0]):
         chunk = min(queue.chunk for queue in limits.queues.values() if queue.server == server)
         for start in range(0, len(updates), chunk):
             part = tuple(updates[start : start + chunk])
+            under_way: dict[Reported, Reported] = {}
             for update in part:
-                memory.reported.setdefault(update.panda_id, Reported()).under_way = True
+                known = memory.reported.get(update.panda_id, NOTHING_REPORTED)
+                memory.reported[update.panda_id] = under_way.setdefault(known, known._replace(under_way=True))
             actions.append(ReportJobs(server, part, rank, rank == FINAL_RANK))
     return actions
+
+
+def _by_queue(state: State) -> Iterator[tuple[str, PandaId]]:
+    return ((record.queue, panda_id) for panda_id, record in state.jobs.items())
+
+
+def note_event(state: State, memory: Memory, event: Event) -> None:
+    """Have the jobs looked at that this event, just applied, is about."""
+    match event:
+        case JobFetched() | JobRecalled():
+            memory.agenda.note_new(event.queue, event.job.panda_id)
+        case BundleAdopted():
+            for item in event.jobs:
+                record = state.jobs.get(item.job.panda_id)
+                if record is not None:
+                    memory.agenda.note_new(record.queue, item.job.panda_id)
+        case (
+            JobStarted() | JobJudged() | JobOrphaned() | JobUnbound() | JobBound() | JobReturned() | JobKept()
+        ):
+            memory.agenda.note(event.panda_id)
+        case _:
+            pass
+
+
+def first_unheard(state: State, memory: Memory, queue: str, utc: str, limits: Limits) -> PandaId | None:
+    """A job of this queue that its server should have heard of for `unreported_hold_s`, None if there is none."""
+    before = datetime.fromisoformat(utc) - timedelta(seconds=limits.unreported_hold_s)
+    done, found = [], None
+    for panda_id in memory.agenda.unheard_of(queue):
+        record, known = state.jobs.get(panda_id), memory.reported.get(panda_id)
+        told = known is not None and known.status is not None
+        if record is None or told or record.verdict is not None or record.orphaned:
+            done.append(panda_id)
+        elif datetime.fromisoformat(record.fetched_at) < before:
+            found = panda_id
+            break
+    for panda_id in done:
+        memory.agenda.heard(queue, panda_id)
+    return found
+
+
+def _look_again(
+    memory: Memory, record: JobRecord, known: Reported | None, now_s: float, limits: Limits
+) -> None:
+    """Nothing is due for this job now: look at it when something may be, unless an event or an answer comes first."""
+    if known is None or known.under_way:
+        return
+    if now_s < known.retry_s:
+        memory.agenda.note_at(record.panda_id, known.retry_s)
+    elif record.state is not JobState.JUDGED and not record.orphaned and record.queue in limits.queues:
+        next_s = min(limits.report.urgent_s, _period_s(record, limits))
+        memory.agenda.note_at(record.panda_id, known.accepted_s + next_s)
+
+
+def _period_s(record: JobRecord, limits: Limits) -> float:
+    """Between two heartbeats of one job: spread, so that the jobs of one fetch are not all due at once."""
+    return limits.report.heartbeat_s - record.panda_id % max(1, int(limits.report.spread_s))
 
 
 def _leading(state: State, panda_id: PandaId) -> JobRecord | None:
@@ -62,7 +149,7 @@ def _leading(state: State, panda_id: PandaId) -> JobRecord | None:
 def _rank(
     record: JobRecord, wanted: JobStatus, reported: Reported | None, now_s: float, limits: Limits
 ) -> int | None:
-    known = reported or Reported()
+    known = reported or NOTHING_REPORTED
     if known.under_way or now_s < known.retry_s or record.queue not in limits.queues:
         return None
     if record.state is JobState.JUDGED:
@@ -74,8 +161,7 @@ def _rank(
     age_s = now_s - known.accepted_s
     if age_s >= limits.report.urgent_s:
         return URGENT_RANK
-    period_s = limits.report.heartbeat_s - record.job.panda_id % max(1, int(limits.report.spread_s))
-    if known.status is not wanted or age_s >= period_s:
+    if known.status is not wanted or age_s >= _period_s(record, limits):
         return HEARTBEAT_RANK
     return None
 
@@ -83,7 +169,7 @@ def _rank(
 def render_update(state: State, record: JobRecord, utc: str, limits: Limits) -> Update:
     """The report of one job as it stands. `utc`: now, which may be earlier than what was noted before the clock was
     set back."""
-    status = wanted_status(record, _leading(state, record.job.panda_id))
+    status = wanted_status(record, _leading(state, record.panda_id))
     job, outcome = record.job, record.outcome
     update = Update(
         job.panda_id,
@@ -143,15 +229,15 @@ def recognise_acks(
     """Events of one report's answers. An update without an answer was not accepted."""
     followed = frozenset(state.bound.values())
     answered = {(ack.panda_id, ack.attempt_nr): ack for ack in acks}
+    accepted: dict[JobStatus, Reported] = {}
     for update in action.updates:
-        known = memory.reported.setdefault(update.panda_id, Reported())
-        known.under_way = False
+        memory.agenda.note(update.panda_id)
         ack = answered.get((update.panda_id, update.attempt_nr))
         record = state.jobs.get(update.panda_id)
         if record is None:
             memory.reported.pop(update.panda_id, None)
         elif ack is None or not ack.accepted:
-            _retry(known, now_s, limits)
+            _retry(memory, update.panda_id, now_s, limits)
         elif update.status in (JobStatus.FINISHED, JobStatus.FAILED):
             memory.reported.pop(update.panda_id, None)
             _not_held(memory, update.panda_id)
@@ -163,7 +249,9 @@ def recognise_acks(
             else:
                 yield FinalAccepted(utc, update.panda_id, update.attempt_nr)
         else:
-            known.status, known.accepted_s, known.failures = update.status, now_s, 0
+            value = accepted.setdefault(update.status, Reported(update.status, now_s))
+            memory.reported[update.panda_id] = value
+            memory.agenda.heard(record.queue, update.panda_id)
             if "tobekilled" not in ack.command:
                 _not_held(memory, update.panda_id)
             elif not (record.kill_ordered or record.orphaned):
@@ -201,16 +289,17 @@ def _may_be_ordered(record: JobRecord) -> bool:
 def retry_reports(memory: Memory, action: ReportJobs, now_s: float, limits: Limits) -> None:
     """No update of this report was accepted: each is due again after a pause that grows."""
     for update in action.updates:
-        known = memory.reported.get(update.panda_id)
-        if known is not None:
-            known.under_way = False
-            _retry(known, now_s, limits)
+        if update.panda_id in memory.reported:
+            memory.agenda.note(update.panda_id)
+            _retry(memory, update.panda_id, now_s, limits)
 
 
-def _retry(known: Reported, now_s: float, limits: Limits) -> None:
-    known.failures += 1
-    pause_s = limits.report.retry_s * 2.0 ** min(known.failures - 1, 8)
-    known.retry_s = now_s + min(pause_s, limits.report.retry_max_s)
+def _retry(memory: Memory, panda_id: PandaId, now_s: float, limits: Limits) -> None:
+    """Not accepted: again after a pause that grows."""
+    known = memory.reported.get(panda_id, NOTHING_REPORTED)
+    pause_s = limits.report.retry_s * 2.0 ** min(known.failures, 8)
+    retry_s = now_s + min(pause_s, limits.report.retry_max_s)
+    memory.reported[panda_id] = known._replace(under_way=False, failures=known.failures + 1, retry_s=retry_s)
 
 
 def questions(memory: Memory, limits: Limits) -> list[AskStatus]:
@@ -254,7 +343,7 @@ def recognise_statuses(
             yield JobOrphaned(utc, item.panda_id, f"server says {item.status[:40]}")
             if record.state is JobState.POOLED:
                 verdict = failed(limits.experiment.codes["lost"], "given up by the server while waiting")
-                yield JobJudged(utc, item.panda_id, record.job.attempt_nr, verdict, Outcome())
+                yield JobJudged(utc, item.panda_id, record.attempt_nr, verdict, Outcome())
         elif not held:
             yield from _obey(record, utc, limits, confirmed=False)
 
@@ -301,10 +390,10 @@ def _not_held(memory: Memory, panda_id: PandaId) -> None:
 
 
 def _obey(record: JobRecord, utc: str, limits: Limits, *, confirmed: bool) -> Iterator[Event]:
-    yield KillOrdered(utc, record.job.panda_id, confirmed)
+    yield KillOrdered(utc, record.panda_id, confirmed)
     if record.state is JobState.POOLED:
         verdict = failed(limits.experiment.codes["killed"], "before it entered a bundle")
-        yield JobJudged(utc, record.job.panda_id, record.job.attempt_nr, verdict, Outcome())
+        yield JobJudged(utc, record.panda_id, record.attempt_nr, verdict, Outcome())
 
 
 def confirm_kills(state: State, memory: Memory, utc: str, limits: Limits) -> Iterator[Event]:

@@ -15,6 +15,7 @@ from pilot.experiments.jobtext import BadJobText, parse_job_text
 from pilot.experiments.words import place_outputs
 from pilot.multijob.actions import Action, LinkOutputs
 from pilot.multijob.events import Event, JobBound, JobJudged, JobUnbound, KillOrdered
+from pilot.multijob.keptjob import short_work
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limits, Outcome, State
 from pilot.multijob.verdict import failed, file_guid
@@ -48,7 +49,8 @@ def task_of(job: Job, queue: str, limits: Limits) -> str | None:
 
 def bind(state: State, job: Job, work: str | None, utc: str) -> Iterator[Event]:
     """Bind a job that was just fetched to the one that delivers its work already."""
-    leader = state.works.get(work) if work is not None else None
+    key = short_work(work)
+    leader = state.works.get(key) if key is not None else None
     leading = state.jobs.get(leader) if leader is not None else None
     if leader is not None and leading is not None and leader != job.panda_id and _delivers(leading):
         yield JobBound(utc, job.panda_id, leader)
@@ -72,7 +74,8 @@ def bundles_of(state: State, panda_ids: Iterable[PandaId]) -> dict[PandaId, Bund
     found: dict[PandaId, Bundle] = {}
     for bundle in state.bundles.values() if wanted else ():
         if bundle.state is not BundleState.PLANNED:
-            found.update(dict.fromkeys(wanted.intersection(bundle.job_ids), bundle))
+            for node in bundle.nodes:
+                found.update(dict.fromkeys(wanted.intersection(node), bundle))
     return found
 
 
@@ -85,7 +88,7 @@ def decide_bound(
     codes = limits.experiment.codes
     for panda_id, leader in list(state.bound.items()):
         record, leading = state.jobs[panda_id], state.jobs.get(leader)
-        attempt = record.job.attempt_nr
+        attempt = record.attempt_nr
         if record.kill_ordered:
             if leading is not None and leading.verdict is None and not leading.kill_ordered:
                 yield KillOrdered(utc, leader)
@@ -134,4 +137,4 @@ def judged_by_link(state: State, action: LinkOutputs, utc: str) -> Iterator[Even
         if item.lfn in names
     )
     outcome = replace(leading.outcome, report=report)
-    yield JobJudged(utc, action.panda_id, record.job.attempt_nr, leading.verdict, outcome)
+    yield JobJudged(utc, action.panda_id, record.attempt_nr, leading.verdict, outcome)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from functools import lru_cache
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 from pilot.experiments.jobtext import parse_job_text
@@ -16,6 +19,12 @@ from pilot.multijob.runtime import predict_s
 from pilot.ports import BatchRequest, BundleFiles, PandaId
 
 SCHEMA = 1
+
+
+def plan_files(state: State, bundle: Bundle, limits: Limits) -> Callable[[], BundleFiles]:
+    """What makes manifest and script from what is known now, whenever and wherever it is called."""
+    known = State(jobs={panda_id: copy(state.jobs[panda_id]) for panda_id in bundle.job_ids})
+    return partial(render_files, known, replace(bundle), limits)
 
 
 def render_files(state: State, bundle: Bundle, limits: Limits) -> BundleFiles:

@@ -248,7 +248,5 @@ VERBS: Mapping[str, Callable[[State, Memory, Command, Now, Limits], Results]] = 
 def _open_work(state: State, queue: str) -> str:
     """What of a queue goes on."""
     bundles = sum(b.queue == queue and b.state is not BundleState.SETTLED for b in state.bundles.values())
-    jobs = sum(
-        r.queue == queue and r.state in (JobState.BUNDLED, JobState.STARTED) for r in state.jobs.values()
-    )
+    jobs = sum(state.counts.get((queue, job_state), 0) for job_state in (JobState.BUNDLED, JobState.STARTED))
     return f"{bundles} bundles with {jobs} jobs go on"

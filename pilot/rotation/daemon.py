@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -53,6 +54,8 @@ EXIT_OK, EXIT_FAILED, EXIT_NO_JOBS = 0, 1, 3
 # At the end, what is under way may take so long; then the process leaves (the journal makes that harmless).
 CLOSING_S = 10.0
 STATUS_EVERY_S = 2.0
+# Where much happens, something happens in each tick; a person reads no faster than this.
+STATUS_SOONEST_S = 0.5
 # Newer than any lease: who only reads holds none.
 NO_EPOCH = 10**9
 # Exit code and last line of the log, by the reason.
@@ -113,6 +116,9 @@ class _Daemon:
     control: ControlSocket
     stop: threading.Event = field(default_factory=threading.Event)
     published_s: float = float("-inf")
+    # events since the status document was published
+    news: bool = False
+    version: str = field(default_factory=package_version)
     announcer: Announcer | None = None
     say: Callable[[bool, str], None] | None = None
 
@@ -127,6 +133,9 @@ class _Daemon:
             threading.Event().wait(2 * config.protocol.visible_s)
         store = FileStore(state_dir, lease.epoch)
         state = _replayed(store)
+        # What was replayed stays for hours: the collector need not walk through it again and again.
+        gc.collect()
+        gc.freeze()
         evidence = FileEvidence(
             shared_dir, lease.epoch, socket.gethostname(), os.getpid(), secrets.token_hex(8), _utc_text
         )
@@ -188,11 +197,19 @@ class _Daemon:
         for event in step.events:
             if not isinstance(event, JournalConsumed):
                 LOG.info("%s", escaped(render_event(event)))
-        if step.events or now.mono_s - self.published_s >= STATUS_EVERY_S:
-            self.published_s = now.mono_s
+        self.news = self.news or bool(step.events)
+        age_s = now.mono_s - self.published_s
+        if age_s >= (STATUS_SOONEST_S if self.news else STATUS_EVERY_S):
+            self.published_s, self.news = now.mono_s, False
             loop = self.loop
             document = render_status(
-                loop.state, loop.memory, loop.limits, self.lanes.ages(), now, version=package_version()
+                loop.state,
+                loop.memory,
+                loop.limits,
+                self.lanes.ages(),
+                now,
+                version=self.version,
+                ticks=loop.times.shown(),
             )
             self.control.publish(document)
             if self.announcer is not None:

@@ -26,6 +26,7 @@ from pilot.multijob.model import (
 )
 from pilot.multijob.packing import Packing, Sized, pack
 from pilot.multijob.recognise import Now
+from pilot.multijob.reporting import first_unheard
 from pilot.multijob.runtime import predict_s
 from pilot.multijob.script import events_of
 from pilot.multijob.verdict import failed
@@ -79,12 +80,9 @@ def held_fetch(state: State, memory: Memory, queue: QueueSpec, now: Now, limits:
     waiting = sum(_waits_for_qsub(bundle) for bundle in state.bundles.values())
     if waiting >= limits.waiting_for_qsub_max:
         return f"{waiting} bundles wait for qsub"
-    for panda_id, record in state.jobs.items():
-        known = memory.reported.get(panda_id)
-        unreported = known is None or known.status is None
-        if unreported and record.verdict is None and not record.orphaned and record.queue == queue.name:
-            if _age_s(record.fetched_at, now) > limits.unreported_hold_s:
-                return f"job {panda_id} has been unreported for {limits.unreported_hold_s:.0f} s"
+    unheard = first_unheard(state, memory, queue.name, now.utc, limits)
+    if unheard is not None:
+        return f"job {unheard} has been unreported for {limits.unreported_hold_s:.0f} s"
     return None
 
 
@@ -147,7 +145,7 @@ def decide_leftover(
         return
     for panda_id in list(state.pools.get(queue.name, {})):
         verdict = failed(limits.experiment.codes["not-started"])
-        yield JobJudged(now.utc, panda_id, state.jobs[panda_id].job.attempt_nr, verdict, Outcome())
+        yield JobJudged(now.utc, panda_id, state.jobs[panda_id].attempt_nr, verdict, Outcome())
 
 
 def decide_hold(state: State, queue: QueueSpec, now: Now) -> Iterator[Event]:

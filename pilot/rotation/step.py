@@ -23,7 +23,7 @@ from pilot.multijob.inputs import decide_looks
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
-from pilot.multijob.reporting import due_reports, questions
+from pilot.multijob.reporting import due_reports, note_event, questions
 from pilot.multijob.salvage import decide_bound
 from pilot.multijob.space import decide_space
 from pilot.ports import Answer, BundleId
@@ -68,6 +68,7 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
 
     def record(event: Event) -> None:
         apply(state, event)
+        note_event(state, memory, event)
         memory.records.append(encode(event))
         memory.recorded += 1
         if isinstance(event, JobFetched):

@@ -62,7 +62,7 @@ def _held(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limi
 
 
 def _job(state: State, memory: Memory, record: JobRecord, now: Now, limits: Limits) -> list[str]:
-    panda_id = record.job.panda_id
+    panda_id = record.panda_id
     head = f"job {panda_id}: {record.state.value}"
     known = memory.reported.get(panda_id)
     match record.state:
