@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bench import caldb, node, scale, sim, world
+from bench import caldb, node, pilot, scale, sim, world
 from bench.measurement import Measurement
 
 AREAS: tuple[tuple[Measurement, ...], ...] = (
     world.MEASUREMENTS,
+    pilot.MEASUREMENTS,
     node.MEASUREMENTS,
     caldb.MEASUREMENTS,
     sim.MEASUREMENTS,
