@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import caldb, node, pilot, scale, sim, world
+from bench import caldb, node, pilot, prodsys, scale, sim, world
 from bench.measurement import Measurement
 
 AREAS: tuple[tuple[Measurement, ...], ...] = (
@@ -12,6 +12,7 @@ AREAS: tuple[tuple[Measurement, ...], ...] = (
     caldb.MEASUREMENTS,
     sim.MEASUREMENTS,
     scale.MEASUREMENTS,
+    prodsys.MEASUREMENTS,
 )
 
 

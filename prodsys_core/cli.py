@@ -322,6 +322,7 @@ def _show_rows(
 
 
 def _tick(options: argparse.Namespace) -> int:
+    from prodsys_core.config import load_config
     from prodsys_core.panda import HttpJobSink
     from prodsys_core.tick import run_loop, tick
 
@@ -331,7 +332,7 @@ def _tick(options: argparse.Namespace) -> int:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: stop.set())
-        run_loop(config, sink, options.loop, stop, _now)
+        run_loop(config, sink, options.loop, stop, _now, load_config)
         return OK
 
     def once() -> int:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from prodsys_core.naming import command_problem
 from prodsys_core.yamlfile import BadFile, load_yaml
@@ -110,6 +111,10 @@ class Panda(Section):
     settle_s: float = Field(default=900.0, ge=0, le=86400)  # an unchanged list this much later is final
     status_every_s: float = Field(default=60.0, ge=0, le=86400)  # between two looks at the same jobs
     active_max: int = Field(default=10_000, ge=1, le=1_000_000)  # our jobs in one PanDA queue
+    queue_days: float = Field(default=2.0, gt=0, le=30)  # days of a queue's own pace that may wait in it
+    waiting_min: int = Field(
+        default=2_000, ge=1, le=1_000_000
+    )  # may wait in a queue that has ended nothing yet
     batch_numbers: BatchNumbers = BatchNumbers()
     prod_source_label: Name = "prod_test"
     vo: Name = "vo.compass.cern.ch"
@@ -143,16 +148,39 @@ def _commands(commands: dict[str, str]) -> dict[str, str]:
     return commands
 
 
+class Downtime(Section):
+    """From when to when a site is offline."""
+
+    begins: AwareDatetime
+    ends: AwareDatetime
+
+
 class Site(Section):
-    """One site: its PanDA queues, its files, the commands its payloads are started with."""
+    """One site: its PanDA queues, its files, the commands its payloads are started with.
+
+    `status`: online; test: only tasks of type test production; drain: nothing new, what it has runs on; offline: what
+    waits in its queues is taken back, too.
+    """
 
     name: Name
+    status: Literal["online", "test", "drain", "offline"] = "online"
+    downtimes: tuple[Downtime, ...] = Field(default=(), strict=False)
     panda_queue: Name
     merge_queue: Name
     files: SiteFiles
     tape: Tape | None = None  # null: merged files stay on the site
     commands: Annotated[dict[str, str], AfterValidator(_commands)]
     max_walltime_s: int | None = Field(default=None, ge=1)
+
+    def status_at(self, now: datetime) -> str:
+        """`status`, or offline during a downtime."""
+        down = any(downtime.begins <= now < downtime.ends for downtime in self.downtimes)
+        return "offline" if down else self.status
+
+    def takes(self, task_type: str, now: datetime) -> bool:
+        """Whether new work of such a task may be sent to it."""
+        status = self.status_at(now)
+        return status == "online" or (status == "test" and task_type == "test production")
 
 
 class Retry(Section):

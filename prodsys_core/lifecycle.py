@@ -134,6 +134,7 @@ STEP_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
     (_P.MANUAL_CHECK, _P.STAGED): _M,
     (_P.MANUAL_CHECK, _P.READY): _M,
     (_P.MANUAL_CHECK, _P.FINISHED): _M,  # accepted by a person
+    (_P.FINISHED, _P.FINISHED): _M,  # event counts that nobody could compare, accepted
     (_P.DEFINED, _P.CANCELLED): _M
     | _S,  # by the manager: left out of its run; by the service: task cancelled
     (_P.STAGED, _P.CANCELLED): _M | _S,
@@ -195,12 +196,14 @@ class ChainLink:
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """Steps of one run: for each kind that was opened, how many there are and how many are finished.
+    """Steps of one run: for each kind that was opened, how many there are and how many are finished. `unchecked`: how
+    many chunks' event counts could not be compared and were not accepted: nothing that must be asked for begins.
 
     A kind that is not in `opened` has not been planned yet; one with total 0 was planned and needs nothing.
     """
 
     opened: Mapping[StepKind, tuple[int, int]]
+    unchecked: int = 0
 
     def complete(self, kind: StepKind) -> bool:
         """Opened, and everything of it finished."""
@@ -217,7 +220,7 @@ def kinds_to_open(
         for link in chain
         if link.kind not in progress.opened
         and all(progress.complete(need) for need in link.needs)
-        and (archive_asked or not link.asked)
+        and (not link.asked or (archive_asked and not progress.unchecked))
     )
 
 

@@ -206,7 +206,7 @@ class AttemptEnd(models.Model):
     n_events = models.BigIntegerField(null=True)
     node = models.CharField(max_length=128, blank=True)
     files = models.TextField(default="{}")
-    ended_at = models.DateTimeField()
+    ended_at = models.DateTimeField(db_index=True)
 
 
 class GroupCheck(models.Model):

@@ -5,6 +5,9 @@ whether merged files hold what went in. Pure: values in, values out; time is an 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import operator
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,14 +15,21 @@ from datetime import datetime
 # --- sending ------------------------------------------------------------------------------------------------
 
 
+SHORT_EVERY = 8
+"""Of so many jobs one is the shortest that is left: bundles get short ones to fill their ends with."""
+STRAGGLERS_SHARE = 0.1
+"""A run with no more than this share of its chunks left has stragglers: they keep the whole run from its merge."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sendable:
-    """A step that may be sent now. `n_events` None: not known."""
+    """A step that may be sent now. `n_events` None: not known. `straggler`: one of the last of its run."""
 
     step_id: int
     panda_queue: str
     priority: int
     n_events: int | None
+    straggler: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +40,46 @@ class BatchPlan:
     step_ids: tuple[int, ...]
 
 
-def plan_batches(
-    steps: Iterable[Sendable], in_panda: Mapping[str, int], active_max: int, chunk: int
-) -> tuple[BatchPlan, ...]:
-    """Batches of at most `chunk` steps, queue by queue, until a queue holds `active_max` jobs of ours.
+@dataclass(frozen=True, slots=True)
+class QueueUse:
+    """Our jobs in one PanDA queue: waiting, running, and how many it has ended during the last `queue_days`."""
 
-    Highest priority first, then largest event count (PanDA hands out equal priorities in the order of submission, so
-    that bundles are filled with jobs of like length), unknown counts last, then oldest step.
-    """
-    order = sorted(steps, key=lambda step: (-step.priority, -(step.n_events or 0), step.step_id))
+    waiting: int = 0
+    running: int = 0
+    ended: int = 0
+
+    def room(self, active_max: int, waiting_min: int) -> int:
+        """How many more it is given: no more waiting than it ends in `queue_days`, or `waiting_min` where it is new
+        or was closed; never more than `active_max` in all."""
+        waiting_max = max(waiting_min, self.ended) - self.waiting
+        return max(0, min(waiting_max, active_max - self.waiting - self.running))
+
+
+def has_stragglers(n_chunks: int, n_left: int) -> bool:
+    """Whether what is left of a run is so little that it goes first."""
+    return 0 < n_left < n_chunks and n_left <= max(1.0, n_chunks * STRAGGLERS_SHARE)
+
+
+def send_order(steps: Iterable[Sendable]) -> list[Sendable]:
+    """Highest priority first, then stragglers, then largest event count with a short one between, unknown counts last,
+    then oldest step. PanDA hands out equal priorities in the order of submission."""
+    order: list[Sendable] = []
+    key = operator.attrgetter("priority", "straggler")
+    for _, same in itertools.groupby(sorted(steps, key=key, reverse=True), key):
+        items = sorted(same, key=lambda step: (-(step.n_events or 0), step.step_id))
+        known = deque(step for step in items if step.n_events is not None)
+        for place in range(1, len(known) + 1):
+            order.append(known.popleft() if place % SHORT_EVERY else known.pop())
+        order += [step for step in items if step.n_events is None]
+    return order
+
+
+def plan_batches(steps: Iterable[Sendable], room: Mapping[str, int], chunk: int) -> tuple[BatchPlan, ...]:
+    """Batches of at most `chunk` steps, queue by queue in `send_order`, until a queue's room is used up."""
     queues: dict[str, list[int]] = {}
-    for step in order:
+    for step in send_order(steps):
         chosen = queues.setdefault(step.panda_queue, [])
-        if in_panda.get(step.panda_queue, 0) + len(chosen) < active_max:
+        if len(chosen) < room.get(step.panda_queue, 0):
             chosen.append(step.step_id)
     return tuple(
         BatchPlan(queue, tuple(ids[start : start + chunk]))

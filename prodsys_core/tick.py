@@ -18,6 +18,7 @@ from prodsys_core.config import Config
 from prodsys_core.ports import JobSink
 from prodsys_core.services import following, lease, local, runs, sending, tasks
 from prodsys_core.services.moves import Mover
+from prodsys_core.yamlfile import BadFile
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def _services(config: Config, sink: JobSink) -> tuple[tuple[str, Callable[[Mover
         ("generated", lambda mover: tasks.tasks_generate(config, mover)),
         ("found again", lambda mover: sending.batches_settle(config, sink, mover)),
         ("ended", lambda mover: following.jobs_follow(config, sink, mover)),
-        ("end asked", lambda mover: following.jobs_cancel(sink, mover)),
+        ("end asked", lambda mover: following.jobs_cancel(config, sink, mover)),
         ("staged", sending.steps_stage),
         ("merges planned", lambda mover: runs.runs_merge(config, mover)),
         ("steps opened", lambda mover: runs.runs_advance(config, mover)),
@@ -80,11 +81,21 @@ def _services(config: Config, sink: JobSink) -> tuple[tuple[str, Callable[[Mover
 
 
 def run_loop(
-    config: Config, sink: JobSink, every_s: float, stop: threading.Event, clock: Callable[[], datetime]
+    config: Config,
+    sink: JobSink,
+    every_s: float,
+    stop: threading.Event,
+    clock: Callable[[], datetime],
+    reload: Callable[[], Config],
 ) -> None:
-    """Tick until `stop` is set, `every_s` apart; gives the lease back at the end."""
+    """Tick until `stop` is set, `every_s` apart; gives the lease back at the end. Before each tick the sites are read
+    again; a file that cannot be used changes nothing. What the process was started with (database, PanDA) stays."""
     while not stop.is_set():
         close_old_connections()
+        try:
+            config = config.model_copy(update={"sites": reload().sites})
+        except BadFile as error:
+            log.error("configuration not read again: %s", error)
         try:
             report = tick(config, sink, clock(), clock)
             if report.held_by:

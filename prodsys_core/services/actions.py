@@ -14,6 +14,7 @@ from prodsys_core.chunks import in_chunks
 from prodsys_core.lifecycle import RunStatus, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import REASON_LENGTH, Run, Step, Task
 from prodsys_core.services.moves import Mover, move_each
+from prodsys_core.verdicts import UNCHECKED
 
 WHY_LENGTH = 40
 MERGED = (RunStatus.MERGING, RunStatus.SUSPICIOUS)
@@ -129,6 +130,17 @@ def include(rows: Rows, pick: Pick, mover: Mover) -> int:
         return move_each(mover, "step", steps, lambda _: StepStatus.DEFINED, reason=pick.reason("taken-in"))
 
 
+def _unchecked(task: Task) -> QuerySet[Step]:
+    return Step.objects.filter(
+        task=task, kind=StepKind.RECONSTRUCT, status=StepStatus.FINISHED, reason=UNCHECKED
+    )
+
+
+def accept_events(rows: Rows, pick: Pick, mover: Mover) -> int:
+    """Steps stay finished; the transition says who took their event counts as they are."""
+    return move_each(mover, "step", rows, lambda _: StepStatus.FINISHED, reason=pick.reason("accepted"))
+
+
 # --- runs -----------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +196,11 @@ ACTIONS: dict[str, Action] = {
         unfinished=True,
     ),
     "include": Action("take chunks in again that were left out", _left_out, include),
+    "accept-events": Action(
+        "finished chunks whose event counts could not be compared are good: their runs may be archived",
+        _unchecked,
+        accept_events,
+    ),
     "accept-run": Action(
         "a suspicious run is good: its counts differ for a reason that is known",
         _runs(RunStatus.SUSPICIOUS),

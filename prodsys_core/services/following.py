@@ -14,7 +14,7 @@ from django.db.models import F, Q
 from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config
-from prodsys_core.lifecycle import IN_PANDA, WATCHED, StepStatus, TaskStatus
+from prodsys_core.lifecycle import IN_PANDA, WATCHED, StepStatus, TaskStatus, waiting_status
 from prodsys_core.models import AttemptEnd, LastLook, PandaAttempt, Step
 from prodsys_core.ports import Broken, Description, JobSink, Refused, Unavailable, describe
 from prodsys_core.services.moves import Mover, move, note
@@ -32,6 +32,7 @@ from prodsys_core.verdicts import (
 log = logging.getLogger(__name__)
 
 CANCEL_ASKED = "cancel-asked"
+TAKE_BACK_ASKED = "take-back-asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,10 @@ def _store_records(
         verdict = judge_description(item.expected, record, tables.codes(), tables.panda_words(), rules)
         match verdict:
             case Ended() if record is not None:
-                ends.append((item, record, _of_cancelled(item, verdict)))
+                ends.append((item, record, _of_unwanted(item, record, verdict)))
             case Seen(running=True):
                 running.append(item)
-            case Held(reason, text) if item.reason not in (reason, CANCEL_ASKED):
+            case Held(reason, text) if item.reason not in (reason, CANCEL_ASKED, TAKE_BACK_ASKED):
                 held.setdefault((reason, text), []).append(item)
     _store_running(running, mover)
     for (reason, text), items in held.items():
@@ -136,8 +137,12 @@ def _store_records(
     return len(ends)
 
 
-def _of_cancelled(item: Followed, verdict: Ended) -> Ended:
-    """The task was cancelled meanwhile: nothing is tried again, only success keeps its status."""
+def _of_unwanted(item: Followed, record: Description, verdict: Ended) -> Ended:
+    """The task was cancelled meanwhile: nothing is tried again, only success keeps its status. Taken back from a
+    closed site: it waits again, and costs nothing."""
+    if item.reason == TAKE_BACK_ASKED and record.status in ("cancelled", "closed"):
+        status = waiting_status(item.expected.kind)
+        return Ended(status, "none", "taken-back", "its site was closed before it ran")
     if item.task_status != TaskStatus.CANCELLED or verdict.status == StepStatus.FINISHED:
         return verdict
     return Ended(StepStatus.CANCELLED, verdict.charge, verdict.reason, verdict.text)
@@ -155,8 +160,9 @@ def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], mover: Move
         for (status, charged, reason, text, retry_in_s), ids in groups.items():
             next_try_at = None if retry_in_s is None else mover.now + timedelta(seconds=retry_in_s)
             counter = "charged" if charged else "uncharged"
-            columns = {counter: F(counter) + 1, "next_try_at": next_try_at}
-            for old in IN_PANDA:
+            taken_back = reason == "taken-back"
+            columns = {"next_try_at": next_try_at} | ({} if taken_back else {counter: F(counter) + 1})
+            for old in IN_PANDA[:1] if taken_back else IN_PANDA:
                 move(mover, "step", ids, old, status, reason=reason, message=text, **columns)
     _tasks_running([item for item, record, _ in ends if record.status == "finished"], mover)
     _log_ends(ends)
@@ -197,11 +203,11 @@ def _log_ends(ends: Sequence[tuple[Followed, Description, Ended]]) -> None:
             )
 
 
-def jobs_cancel(sink: JobSink, mover: Mover) -> int:
+def jobs_cancel(config: Config, sink: JobSink, mover: Mover) -> int:
     """Work of cancelled tasks: what is not in PanDA is cancelled now, what is there is asked to end, once; so are jobs
-    of steps that a manager has cancelled.
+    of steps that a manager has cancelled, and those that wait at a site that is offline.
 
-    The steps of the latter follow when PanDA's record says that the job is over. Returns the requests made.
+    Their steps follow when PanDA's record says that the job is over. Returns the requests made.
     """
     for old in (
         StepStatus.DEFINED,
@@ -214,14 +220,20 @@ def jobs_cancel(sink: JobSink, mover: Mover) -> int:
         move(mover, "step", list(ids), old, StepStatus.CANCELLED, reason="task-cancelled")
     unwanted = Q(step__task__status=TaskStatus.CANCELLED, step__status__in=IN_PANDA)
     unwanted |= Q(step__status=StepStatus.CANCELLED)
-    attempts = PandaAttempt.objects.filter(unwanted, end=None).exclude(panda_id=None)
-    waiting = dict(attempts.exclude(step__reason=CANCEL_ASKED).values_list("panda_id", "step_id"))
-    if not waiting:
+    offline = [site.name for site in config.sites if site.status_at(mover.now) == "offline"]
+    waiting = Q(step__task__site__in=offline, step__status=StepStatus.SENT) & ~unwanted
+    return _ask_to_end(sink, unwanted, CANCEL_ASKED) + _ask_to_end(sink, waiting, TAKE_BACK_ASKED)
+
+
+def _ask_to_end(sink: JobSink, which: Q, reason: str) -> int:
+    attempts = PandaAttempt.objects.filter(which, end=None).exclude(panda_id=None)
+    asked = dict(attempts.exclude(step__reason=reason).values_list("panda_id", "step_id"))
+    if not asked:
         return 0
-    answer = sink.cancel(sorted(waiting))
+    answer = sink.cancel(sorted(asked))
     if isinstance(answer, Unavailable | Refused | Broken):
-        log.warning("%d jobs that are not wanted not ended yet: PanDA is %s", len(waiting), describe(answer))
+        log.warning("%d jobs that are not wanted not ended yet: PanDA is %s", len(asked), describe(answer))
         return 0
     for status in (*IN_PANDA, StepStatus.CANCELLED):
-        note("step", [waiting[panda_id] for panda_id in answer], status, CANCEL_ASKED)
+        note("step", [asked[panda_id] for panda_id in answer], status, reason)
     return len(answer)

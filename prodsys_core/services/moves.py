@@ -62,7 +62,7 @@ def move(
     }
     moved: list[int] = []
     for part in in_chunks(ids):
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             expected = SUBJECTS[subject]._default_manager.filter(pk__in=part, status=old)
             rows = list(expected.select_for_update().values_list("pk", flat=True))
             if not rows:

@@ -32,6 +32,7 @@ from prodsys_core.ports import Unavailable
 from prodsys_core.services.jobs import chunk_names, task_names
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.storage import OutsideRoot, SiteFilesystem
+from prodsys_core.verdicts import UNCHECKED
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,9 @@ def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> i
     if run.status == RunStatus.CHECKED and asked and run_complete(chain, progress, asked_too=True):
         move(mover, "run", [run.pk], RunStatus.CHECKED, RunStatus.ARCHIVED)
         return 0
+    if asked and progress.unchecked and run.reason != UNCHECKED:
+        text = f"{progress.unchecked} event counts could not be compared: prodsys act accept-events"
+        note("run", [run.pk], run.status, UNCHECKED, text)
     opened = 0
     for kind in kinds_to_open(chain, progress, asked):
         if kind in MERGES:
@@ -219,7 +223,9 @@ def load_progress(config: Config, runs: Iterable[Run]) -> Mapping[int, RunProgre
     n_groups = {row["plan__run_id"]: row["n"] for row in groups.order_by()}
     for pk, run in by_pk.items():
         _set_transfers(config, run, counts[pk], n_groups.get(pk, 0))
-    return {pk: RunProgress(kinds) for pk, kinds in counts.items()}
+    unchecked = wanted.filter(kind=StepKind.RECONSTRUCT, status=StepStatus.FINISHED, reason=UNCHECKED)
+    n_unchecked = dict(unchecked.values_list("run_id").annotate(n=Count("pk")).order_by())
+    return {pk: RunProgress(kinds, n_unchecked.get(pk, 0)) for pk, kinds in counts.items()}
 
 
 def _set_transfers(config: Config, run: Run, kinds: dict[StepKind, tuple[int, int]], n_groups: int) -> None:

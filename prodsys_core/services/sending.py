@@ -8,19 +8,38 @@ sent in a new batch under new names.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from django.db import transaction
 from django.db.models import Count, F, Max, Q
 
+from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
-from prodsys_core.lifecycle import IN_PANDA, PANDA_KINDS, SENDING, StepStatus, waiting_status
+from prodsys_core.lifecycle import (
+    CHUNK_DONE,
+    IN_PANDA,
+    PANDA_KINDS,
+    SENDING,
+    StepKind,
+    StepStatus,
+    waiting_status,
+)
 from prodsys_core.models import AttemptEnd, PandaAttempt, SendBatch, Step
-from prodsys_core.plan import BatchPlan, Listed, Sendable, adopt, plan_batches, settle
+from prodsys_core.plan import (
+    BatchPlan,
+    Listed,
+    QueueUse,
+    Sendable,
+    adopt,
+    has_stragglers,
+    plan_batches,
+    settle,
+)
 from prodsys_core.ports import Broken, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
 from prodsys_core.services.jobs import Prepared, input_list, panda_queue, prepare, priority
-from prodsys_core.services.moves import Mover, move, note
+from prodsys_core.services.moves import Mover, move, move_each, note
 from prodsys_core.storage import OutsideRoot, SiteFilesystem
 
 log = logging.getLogger(__name__)
@@ -67,20 +86,43 @@ def steps_send(config: Config, sink: JobSink, mover: Mover) -> int:
 
 
 def _plan(config: Config, mover: Mover) -> list[tuple[Site, BatchPlan]]:
-    active = _in_panda()
+    if not Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING).exists():
+        return []
+    room = {
+        queue: use.room(config.panda.active_max, config.panda.waiting_min)
+        for queue, use in _queue_uses(config, mover).items()
+    }
     plans = []
     for site in config.sites:
         steps = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__site=site.name)
-        rows = steps.filter(task__status__in=SENDING).select_related("task", "job")
+        rows = [
+            step
+            for step in steps.filter(task__status__in=SENDING).select_related("task", "job")
+            if site.takes(step.task.type, mover.now)
+        ]
+        last = _runs_with_stragglers({step.run_id for step in rows})
         sendable = (
             Sendable(
-                step.pk, panda_queue(site, step.kind), priority(step), step.job.n_events if step.job else None
+                step.pk,
+                panda_queue(site, step.kind),
+                priority(step),
+                step.job.n_events if step.job else None,
+                step.run_id in last,
             )
             for step in rows
         )
-        chosen = plan_batches(sendable, active, config.panda.active_max, config.panda.submit_chunk)
-        plans += [(site, plan) for plan in chosen]
+        plans += [(site, plan) for plan in plan_batches(sendable, room, config.panda.submit_chunk)]
     return plans
+
+
+def _runs_with_stragglers(wanted: set[int]) -> set[int]:
+    found: set[int] = set()
+    for part in in_chunks(sorted(wanted)):
+        chunks = Step.objects.filter(run__in=part, kind=StepKind.RECONSTRUCT).values("run_id").order_by()
+        done = Count("pk", filter=Q(status__in=sorted(CHUNK_DONE)))
+        rows = chunks.annotate(n=Count("pk"), done=done)
+        found.update(row["run_id"] for row in rows if has_stragglers(row["n"], row["n"] - row["done"]))
+    return found
 
 
 def _due(mover: Mover) -> Q:
@@ -90,9 +132,23 @@ def _due(mover: Mover) -> Q:
     return waiting | (Q(status=StepStatus.FAILED) & over)
 
 
-def _in_panda() -> dict[str, int]:
-    rows = Step.objects.filter(status__in=IN_PANDA, kind__in=PANDA_KINDS).values("batch__panda_queue")
-    return {row["batch__panda_queue"]: row["n"] for row in rows.annotate(n=Count("pk"))}
+def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:
+    counts = {
+        queue: Counter[str]() for site in config.sites for queue in (site.panda_queue, site.merge_queue)
+    }
+    steps = Step.objects.filter(status__in=IN_PANDA, kind__in=PANDA_KINDS).values_list(
+        "batch__panda_queue", "status"
+    )
+    for queue, status, n in steps.annotate(n=Count("pk")).order_by():
+        counts.setdefault(queue, Counter())[status] += n
+    since = mover.now - timedelta(days=config.panda.queue_days)
+    ends = AttemptEnd.objects.filter(ended_at__gte=since, status="finished")
+    for queue, n in ends.values_list("attempt__batch__panda_queue").annotate(n=Count("pk")).order_by():
+        counts.setdefault(queue, Counter())["ended"] += n
+    return {
+        queue: QueueUse(found[StepStatus.SENT], found[StepStatus.RUNNING], found["ended"])
+        for queue, found in counts.items()
+    }
 
 
 def _commit(
@@ -108,11 +164,9 @@ def _commit(
             n_jobs=0,
             made_at=mover.now,
         )
-        due = Step.objects.filter(_due(mover), pk__in=plan.step_ids)
-        ids = list(due.values_list("pk", flat=True))
-        for old in (StepStatus.STAGED, StepStatus.READY, StepStatus.FAILED):
-            columns = {"batch": batch, "attempt": F("attempt") + 1, "next_try_at": None}
-            move(mover, "step", ids, old, StepStatus.SENT, **columns)
+        due = Step.objects.filter(_due(mover), pk__in=plan.step_ids).only("pk", "status")
+        columns = {"batch": batch, "attempt": F("attempt") + 1, "next_try_at": None}
+        move_each(mover, "step", due, lambda _: StepStatus.SENT, **columns)
         rows = Step.objects.filter(batch=batch).select_related("task", "run", "job", "group")
         order = {step_id: place for place, step_id in enumerate(plan.step_ids)}
         steps = sorted(rows, key=lambda step: order[step.pk])
@@ -282,8 +336,8 @@ def store_ids(attempts: dict[str, PandaAttempt], found: dict[str, int]) -> None:
         attempt.panda_id = attempt.step.panda_id = found[attempt.job_name]
         steps.append(attempt.step)
     with transaction.atomic():
-        PandaAttempt.objects.bulk_update(chosen, ["panda_id"], batch_size=100)
-        Step.objects.bulk_update(steps, ["panda_id"], batch_size=100)
+        PandaAttempt.objects.bulk_update(chosen, ["panda_id"], batch_size=300)
+        Step.objects.bulk_update(steps, ["panda_id"], batch_size=300)
 
 
 def take_back(

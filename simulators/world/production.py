@@ -139,7 +139,8 @@ class Production:
         for step in self.steps.values():
             if step.status in (StepStatus.SENT, StepStatus.RUNNING):
                 active[step.panda_queue] = active.get(step.panda_queue, 0) + 1
-        for plan in plan_batches(due, active, self._panda.active_max, self._panda.submit_chunk):
+        room = {queue: self._panda.active_max - active.get(queue, 0) for queue in self.server_of}
+        for plan in plan_batches(due, room, self._panda.submit_chunk):
             server = self.server_of[plan.panda_queue]
             number = len(self.batches) + 1
             attempts = [self._attempt(self.steps[i], number) for i in plan.step_ids]

@@ -159,3 +159,25 @@ def test_what_cannot_be_touched_is_named_and_nothing_is(rig, name, named, words)
     with pytest.raises(BadPick, match=words):
         act(rig, name, **named)
     assert {step.status for step in Step.objects.all()} == {"sent"}
+
+
+def test_unchecked_events_are_not_archived_until_a_manager_accepts_them(rig):
+    files = [FIRST, SECOND]
+    rig.sent_task({274495: [1]}, files_source="files list", files=files, runs=[], catalogue=None)
+    for item in rig.panda.jobs.values():
+        item.n_events = 0
+    ticks(rig)
+    assert rig.task().status == "done"
+    assert {step.reason for step in rig.steps()} == {"events-unchecked"}
+    rig.set("archive")
+    ticks(rig)
+    assert (rig.task().status, Run.objects.get().reason) == ("archive", "events-unchecked")
+    assert rig.steps("archive logs") == []
+    assert act(rig, "accept-events", files=[FIRST]) == 1
+    ticks(rig)
+    assert rig.task().status == "archive"
+    assert act(rig, "accept-events", files=[SECOND], why="no catalogue") == 1
+    ticks(rig)
+    assert rig.task().status == "archived"
+    accepted = Transition.objects.filter(subject="step", old="finished", new="finished")
+    assert [row.reason for row in accepted.order_by("pk")] == ["accepted", "accepted: no catalogue"]

@@ -1,11 +1,13 @@
 """Status: end states only from full records, unknown is held, the table of codes decides."""
 
 import pytest
+from django.db import connection
 
 from prodsys_core.lifecycle import Role
 from prodsys_core.models import AttemptEnd, Step, Transition
+from prodsys_core.services.following import jobs_follow
 from prodsys_core.services.moves import Mover, NotAllowed, move
-from prodsys_core.services.tasks import as_manager, resend_candidates, steps_resend
+from prodsys_core.services.tasks import as_manager, as_service, resend_candidates, steps_resend
 
 
 def test_task_runs_when_panda_reports_a_job_running(rig):
@@ -211,3 +213,26 @@ def test_resend_leaves_what_has_a_next_try_of_its_own(rig):
     rig.run_jobs(status="failed", codes={"pilotErrorCode": 1344})
     rig.tick()
     assert resend_candidates(task, "failed") == []
+
+
+def test_statements_do_not_grow_faster_than_jobs(rig):
+    counts = []
+    for number, jobs in enumerate((100, 400)):
+        name = f"t{number}"
+        rig.create({280000 + number: [300] * jobs}, name=name)
+        rig.set("ready", name)
+        rig.tick()
+        rig.set("send", name)
+        rig.tick()
+        for item in rig.panda.jobs.values():
+            item.status = "finished"
+        statements = []
+
+        def count(execute, sql, params, many, context, statements=statements):
+            statements.append(sql)
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(count):
+            assert jobs_follow(rig.config, rig.panda, as_service("test", rig.now)) == jobs
+        counts.append(len(statements))
+    assert counts[1] - counts[0] <= 60 * 300 / 1000

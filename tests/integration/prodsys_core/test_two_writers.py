@@ -2,12 +2,13 @@
 
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from django.db import connection
 
-from prodsys_core.lifecycle import Role
+from prodsys_core.lifecycle import TASK_EDGES, Role
 from prodsys_core.models import Task, Transition
 from prodsys_core.services.lease import take_lease
 from prodsys_core.services.moves import Mover, move
@@ -50,6 +51,70 @@ def test_manager_and_service_race_for_a_task(rig, seed):
     assert len(winners) == 1
     assert rig.task().status == {"service": "running", "manager": "paused"}[winners[0]]
     assert Transition.objects.filter(subject="task", subject_id=task.pk, old="send").count() == 1
+
+
+class Writer:
+    """Somebody with a connection of his own who reads a status, and later moves it from what he has read."""
+
+    def __init__(self, name, role, now):
+        self.mover, self.seen = Mover(name, role, now), None
+        self.pool = ThreadPoolExecutor(1)
+
+    def read(self, task):
+        self.seen = self.pool.submit(
+            lambda: Task.objects.values_list("status", flat=True).get(pk=task.pk)
+        ).result()
+
+    def move(self, task, chooser):
+        """Returns (old, new) if his change was made."""
+        edges = [new for (old, new), who in TASK_EDGES.items() if old == self.seen and self.mover.role in who]
+        if not edges:
+            return None
+        new = chooser.choice(edges)
+        moved = self.pool.submit(move, self.mover, "task", [task.pk], self.seen, new).result()
+        return (self.seen, new) if moved else None
+
+    def end(self):
+        self.pool.submit(lambda: connection.close()).result()  # of its own thread
+        self.pool.shutdown()
+
+
+INTERLEAVINGS = 1000
+
+
+def test_no_update_is_lost_in_a_thousand_interleavings(rig):
+    """Each seed: a manager and a service read and move one task in an order of their own, on two connections."""
+    rig.create({274495: [300]})
+    task = rig.task()
+    writers = [Writer("ann", Role.MANAGER, rig.now), Writer("tick", Role.SERVICE, rig.now)]
+    made = refused = 0
+    try:
+        for seed in range(INTERLEAVINGS):
+            chooser = random.Random(seed)
+            first = status = chooser.choice(("ready", "send", "running", "archive"))
+            Task.objects.filter(pk=task.pk).update(status=first)
+            done = []
+            turns = [*writers, *writers]
+            chooser.shuffle(turns)
+            for writer in turns:
+                if writer.seen is None:
+                    writer.read(task)
+                    continue
+                change = writer.move(task, chooser)
+                done += [change] if change else []
+                refused += change is None
+                writer.seen = None
+            for old, new in done:
+                assert old == status, (seed, first, done)
+                status = new
+            assert Task.objects.values_list("status", flat=True).get(pk=task.pk) == status
+            made += len(done)
+    finally:
+        for writer in writers:
+            writer.end()
+    assert Transition.objects.filter(subject="task", subject_id=task.pk).exclude(old="").count() == made
+    assert made > INTERLEAVINGS
+    assert refused > INTERLEAVINGS / 10
 
 
 def test_of_many_ticks_one_has_the_lease(rig):

@@ -8,33 +8,48 @@ from prodsys_core.plan import (
     GroupCount,
     MergeInput,
     MergeLimits,
+    QueueUse,
     Sendable,
     adopt,
     backoff_s,
     crosscheck_problems,
+    has_stragglers,
     plan_batches,
     plan_groups,
+    send_order,
     settle,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def test_priority_then_events_then_age():
+def test_priority_then_stragglers_then_events_then_age():
     steps = [
         Sendable(1, "L", 2000, 10),
         Sendable(2, "L", 2000, None),
         Sendable(3, "L", 5000, None),
         Sendable(4, "L", 2000, 99),
         Sendable(5, "L", 2000, 99),
+        Sendable(6, "L", 2000, 5, straggler=True),
     ]
-    (batch,) = plan_batches(steps, {}, 100, 200)
-    assert batch.step_ids == (3, 4, 5, 1, 2)
+    (batch,) = plan_batches(steps, {"L": 100}, 200)
+    assert batch.step_ids == (3, 6, 4, 5, 1, 2)
+
+
+def test_every_eighth_is_the_shortest_that_is_left():
+    steps = [Sendable(n, "L", 1, 1000 - n) for n in range(1, 21)]
+    order = [step.step_id for step in send_order(steps)]
+    assert order == [1, 2, 3, 4, 5, 6, 7, 20, 8, 9, 10, 11, 12, 13, 14, 19, 15, 16, 17, 18]
+
+
+def test_a_run_has_stragglers_when_a_tenth_of_it_is_left():
+    found = [has_stragglers(n, left) for n, left in ((100, 10), (100, 11), (100, 0), (3, 1), (1, 1), (3, 2))]
+    assert found == [True, False, False, True, False, False]
 
 
 def test_batches_hold_one_queue_and_a_chunk_at_most():
     steps = [Sendable(n, "L" if n % 2 else "S", 1, n) for n in range(1, 8)]
-    plans = plan_batches(steps, {}, 100, 3)
+    plans = plan_batches(steps, {"L": 100, "S": 100}, 3)
     assert [(plan.panda_queue, plan.step_ids) for plan in plans] == [
         ("L", (7, 5, 3)),
         ("L", (1,)),
@@ -42,9 +57,24 @@ def test_batches_hold_one_queue_and_a_chunk_at_most():
     ]
 
 
-def test_queue_limit_counts_what_is_there():
+def test_a_queue_gets_no_more_than_it_has_room_for():
     steps = [Sendable(n, "L", 1, n) for n in range(1, 8)]
-    assert sum(len(plan.step_ids) for plan in plan_batches(steps, {"L": 8}, 10, 200)) == 2
+    assert sum(len(plan.step_ids) for plan in plan_batches(steps, {"L": 2}, 200)) == 2
+    assert sum(len(plan.step_ids) for plan in plan_batches(steps, {"S": 2}, 200)) == 0
+
+
+@pytest.mark.parametrize(
+    ("use", "room"),
+    [
+        (QueueUse(), 10),
+        (QueueUse(waiting=4, running=50), 6),
+        (QueueUse(waiting=12), 0),
+        (QueueUse(waiting=12, ended=40), 28),
+        (QueueUse(waiting=0, running=95, ended=40), 5),
+    ],
+)
+def test_no_more_waits_than_a_queue_ends_in_its_days(use, room):
+    assert use.room(active_max=100, waiting_min=10) == room
 
 
 def test_list_is_final_only_when_it_stayed_the_same_long_enough():

@@ -43,10 +43,13 @@ def test_finished_needs_the_catalogues_events():
     assert judge("finished", n_events=None).status == "manual check is needed"
 
 
-def test_unknown_event_count_is_not_compared():
+def test_events_that_no_catalogue_knows_are_unchecked():
     seen = Description(7, "n", 1, "finished", 5)
     verdict = judge_description(expected(n_events=None), seen, tables.codes(), tables.panda_words(), RULES)
-    assert verdict.status == "finished"
+    assert (verdict.status, verdict.reason) == ("finished", "events-unchecked")
+    merge = expected(kind="merge mdst", n_events=None)
+    verdict = judge_description(merge, seen, tables.codes(), tables.panda_words(), RULES)
+    assert (verdict.status, verdict.reason) == ("finished", "finished")
 
 
 def test_every_status_of_panda_has_a_meaning():

@@ -1,0 +1,120 @@
+"""Sites change while tasks run: what is sent where, what is taken back, how much may wait."""
+
+from datetime import timedelta
+
+import pytest
+from prodsys_rig import START
+
+from prodsys_core.config import Downtime
+from prodsys_core.models import AttemptEnd, Step
+from prodsys_core.ports import Unavailable
+
+
+def change(rig, **fields):
+    """The configuration of the one site is another one from the next tick on."""
+    site = rig.config.sites[0].model_copy(update=fields)
+    rig.config = rig.config.model_copy(update={"sites": [site]})
+
+
+@pytest.mark.parametrize(
+    ("status", "type_", "sent"),
+    [
+        ("online", "mass production", 2),
+        ("test", "mass production", 0),
+        ("test", "test production", 2),
+        ("drain", "mass production", 0),
+        ("offline", "mass production", 0),
+    ],
+)
+def test_only_an_open_site_gets_new_work(rig, status, type_, sent):
+    change(rig, status=status)
+    rig.sent_task({274495: [300, 200]}, type=type_)
+    assert len(rig.panda.jobs) == sent
+
+
+def test_a_draining_site_keeps_what_it_has(rig):
+    rig.sent_task({274495: [300, 200]})
+    change(rig, status="drain")
+    rig.tick()
+    assert {item.status for item in rig.panda.jobs.values()} == {"activated"}
+    assert {step.status for step in rig.steps()} == {"sent"}
+
+
+def test_what_waits_at_an_offline_site_is_taken_back_uncharged_and_sent_again_when_it_is_online(rig):
+    rig.sent_task({274495: [300, 200]})
+    rig.panda.jobs[1001].status = "running"
+    rig.tick()
+    change(rig, status="offline")
+    rig.tick()
+    assert [rig.panda.jobs[pk].status for pk in (1001, 1002)] == ["running", "cancelled"]
+    rig.tick()
+    kept, back = sorted(rig.steps(), key=lambda step: step.panda_id)
+    assert (kept.status, back.status) == ("running", "staged")
+    assert (back.attempt, back.charged, back.uncharged) == (1, 0, 0)
+    rig.tick()
+    assert len(rig.panda.jobs) == 2
+    change(rig, status="online")
+    rig.tick()
+    assert [item.job.attempt_nr for item in rig.panda.jobs.values()] == [1, 1, 2]
+
+
+def test_nothing_is_taken_back_before_panda_has_confirmed_the_end(rig):
+    rig.sent_task({274495: [300]})
+    rig.panda.cancel = lambda ids: Unavailable("answer lost")
+    change(rig, status="offline")
+    rig.tick()
+    change(rig, status="online")
+    rig.tick()
+    assert len(rig.panda.jobs) == 1
+    assert rig.step().status == "sent"
+
+
+def test_a_job_that_finished_instead_of_being_taken_back_counts(rig):
+    rig.sent_task({274495: [300]})
+    rig.panda.cancel = lambda ids: dict.fromkeys(ids, True)
+    change(rig, status="offline")
+    rig.tick()
+    rig.run_jobs()
+    rig.tick()
+    assert (rig.step().status, rig.step().charged) == ("finished", 1)
+
+
+def test_a_downtime_is_offline_from_its_begin_to_its_end(rig):
+    downtime = Downtime(begins=START + timedelta(hours=1), ends=START + timedelta(hours=2))
+    change(rig, downtimes=(downtime,))
+    rig.sent_task({274495: [300]})
+    rig.tick(3600)
+    rig.tick()
+    assert rig.step().status == "staged"
+    rig.tick(3600)
+    assert rig.step().status == "sent"
+
+
+def test_no_more_waits_in_a_queue_than_it_finishes_in_queue_days(rig):
+    rig.at_once(waiting_min=3, queue_days=1.0)
+    rig.sent_task({274495: [300] * 20})
+    assert len(rig.panda.jobs) == 3
+    rig.run_jobs(status="running")
+    rig.tick()
+    assert len(rig.panda.jobs) == 6  # three run, three wait
+    rig.run_jobs()
+    rig.tick()
+    assert AttemptEnd.objects.count() == 6
+    assert len(rig.panda.jobs) == 12
+    rig.tick(2 * 86400)
+    assert Step.objects.filter(status="sent").count() == 6
+
+
+def test_the_last_chunk_of_a_run_goes_before_larger_ones_of_others(rig):
+    rig.at_once(waiting_min=9)
+    rig.sent_task({274495: [100] * 10})
+    rig.create({274500: [9000, 9000]}, name="t2")
+    rig.set("ready", "t2")
+    rig.tick()
+    rig.set("send", "t2")
+    rig.tick()
+    assert len(rig.panda.jobs) == 9
+    rig.run_jobs()
+    rig.tick()
+    sent = [item.job.job_name.split("-")[3] for item in rig.panda.jobs.values()][9:]
+    assert sent == ["274495", "274500", "274500"]
