@@ -62,6 +62,7 @@ from pilot.multijob.model import (
     add_job,
     keep_small,
     move_job,
+    retire,
 )
 from pilot.multijob.nodehours import count_use
 from pilot.multijob.taskrecord import begin_try, break_or_mend, known_task, learn
@@ -108,7 +109,7 @@ def apply(state: State, event: Event) -> State:
             adopt(state, event)
         case BundleRetired():
             _expect(event, state.bundles[event.bundle_id].state is BundleState.SETTLED, "not settled")
-            del state.bundles[event.bundle_id]
+            retire(state, state.bundles[event.bundle_id])
             # Its own jobs, and those that followed one of them.
             kept = [i for i, r in state.jobs.items() if r.kept and r.bundle_id == event.bundle_id]
             for panda_id in kept:

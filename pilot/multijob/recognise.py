@@ -67,7 +67,7 @@ from pilot.multijob.listing import recognise_listing
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, Outcome, RoundState, State
 from pilot.multijob.reporting import recognise_acks, recognise_statuses, retry_reports
-from pilot.multijob.salvage import bind, bundles_of, judged_by_link, task_of, work_of
+from pilot.multijob.salvage import bind, bundles_of, judged_by_link, retired_of, task_of, work_of
 from pilot.multijob.space import note_space
 from pilot.multijob.verdict import failed
 from pilot.ports import (
@@ -210,6 +210,7 @@ def _fetched(
         memory.failed(action.key, now.mono_s, limits.fetch_retry_s, limits.fetch_retry_max_s, "no jobs given")
     known = [item.panda_id for item in outcome.malformed if item.panda_id is not None]
     had = bundles_of(state, (*(job.panda_id for job in outcome.jobs), *known))
+    retired = retired_of(state, (job.panda_id for job in outcome.jobs if job.panda_id not in had))
     for job in outcome.jobs:
         if job.panda_id in state.jobs:
             continue
@@ -223,6 +224,9 @@ def _fetched(
         yield JobFetched(now.utc, action.queue, job, work, task)
         if reason is not None:
             yield _set_aside(now, job, reason, limits)
+        elif job.panda_id in retired:
+            reason = "handed out again after the retention of its bundle: it may have run"
+            yield _set_aside(now, job, reason, limits, "not-started")
         elif uncovered is not None:
             yield _set_aside(now, job, uncovered, limits, "caldb-content")
         else:

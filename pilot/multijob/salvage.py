@@ -79,6 +79,15 @@ def bundles_of(state: State, panda_ids: Iterable[PandaId]) -> dict[PandaId, Bund
     return found
 
 
+def retired_of(state: State, panda_ids: Iterable[PandaId]) -> set[int]:
+    """Those of these jobs that a bundle has had whose directory is removed after its retention."""
+    wanted = {int(panda_id) for panda_id in panda_ids if panda_id not in state.jobs}
+    found: set[int] = set()
+    for panda_ids_of in state.retired.values() if wanted else ():
+        found.update(wanted.intersection(panda_ids_of))
+    return found
+
+
 def decide_bound(
     state: State, memory: Memory, utc: str, now_s: float, limits: Limits
 ) -> Iterator[Event | Action]:

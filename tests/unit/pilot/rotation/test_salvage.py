@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from rig import Rig, Site, good_end, make_job
 
 from pilot.multijob import actions as a
+from pilot.multijob import model
 from pilot.multijob.apply import apply
 from pilot.multijob.events import BundlePlanned, JobBound, JobFetched, JobReturned, KillOrdered
 from pilot.multijob.model import JobState, State
-from pilot.multijob.salvage import work_of
+from pilot.multijob.salvage import retired_of, work_of
 from pilot.ports import Ack, BundleId, Job, JobStatus, PandaId, Refused, ServerStatus
 
 
@@ -130,6 +132,31 @@ def test_a_job_that_is_handed_out_again_is_judged_by_its_evidence_and_never_runs
     assert walk.starts.count(1) == 1
     assert walk.rig.state.totals["long"].finished == 5
     assert not walk.rig.state.jobs
+
+
+def test_a_job_that_is_handed_out_again_after_the_retention_of_its_bundle_never_runs_again() -> None:
+    """A restored server knows nothing of its end, and no directory tells of it any more."""
+    first = [make_job(n) for n in range(1, 5)]
+    walk = Walk(first)
+    walk.run(40, ends=True)
+    walk.run(60 * 26, ends=True)
+    assert not walk.rig.state.bundles
+    walk.site.waiting = [first[0], make_job(9)]
+    walk.run(40, ends=True)
+    assert walk.starts.count(1) == 1 and walk.starts.count(9) == 1
+    assert walk.rig.state.totals["long"].finished == 5
+    assert not walk.rig.state.jobs
+
+
+def test_only_the_bundles_retired_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "RETIRED_BUNDLES", 2)
+    state = State()
+    for number in (1, 2, 3):
+        bundle = model.Bundle(BundleId(f"b{number}"), "long", "", ((PandaId(number),),), 600)
+        state.bundles[bundle.bundle_id] = bundle
+        model.retire(state, bundle)
+    assert not state.bundles
+    assert retired_of(state, map(PandaId, (1, 2, 3, 4))) == {2, 3}
 
 
 def test_a_retired_bundle_takes_what_it_kept_with_it() -> None:
