@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import requests
+import urllib3
 
 from pilot.log import escaped
 
@@ -65,7 +66,8 @@ class Announcer:
                     stream=True,
                 ) as answer:
                     return None if answer.status_code < 300 else f"HTTP {answer.status_code}"
-        except (requests.RequestException, OSError) as error:
+        # urllib3 raises its own for a host name that is none; the thread must outlive whatever the URL is.
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
 
     def _note(self, reason: str | None) -> None:

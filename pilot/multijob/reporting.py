@@ -170,7 +170,8 @@ def render_update(state: State, record: JobRecord, utc: str, limits: Limits) -> 
     """The report of one job as it stands. `utc`: now, which may be earlier than what was noted before the clock was
     set back."""
     status = wanted_status(record, _leading(state, record.panda_id))
-    job, outcome = record.job, record.outcome
+    job, outcome, now = record.job, record.outcome, datetime.fromisoformat(utc)
+    started = None if record.started_at is None else min(datetime.fromisoformat(record.started_at), now)
     update = Update(
         job.panda_id,
         job.attempt_nr,
@@ -178,14 +179,12 @@ def render_update(state: State, record: JobRecord, utc: str, limits: Limits) -> 
         limits.queues[record.queue].panda_queue,
         batch_id=_batch_id(state, record) if status is not JobStatus.STARTING else None,
         node=f"{record.bundle_id}/{record.node_index}" if record.bundle_id else None,
-        start_time=_time(record.started_at),
+        start_time=started,
     )
     if record.verdict is None or record.judged_at is None:
         return update
-    end = min(datetime.fromisoformat(record.judged_at), datetime.fromisoformat(utc))
-    start = (
-        end - timedelta(seconds=outcome.wall_s) if outcome.wall_s is not None else _time(record.started_at)
-    )
+    end = min(datetime.fromisoformat(record.judged_at), now)
+    start = end - timedelta(seconds=outcome.wall_s) if outcome.wall_s is not None else started
     return Update(
         job.panda_id,
         job.attempt_nr,
@@ -204,10 +203,6 @@ def render_update(state: State, record: JobRecord, utc: str, limits: Limits) -> 
         max_rss_kib=None if outcome.rss_mib is None else round(outcome.rss_mib * 1024),
         report=outcome.report,
     )
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
 
 
 def _batch_id(state: State, record: JobRecord) -> BatchId | None:

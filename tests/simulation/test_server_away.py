@@ -99,6 +99,21 @@ def test_three_hours_without_the_server_kill_no_payload_and_lose_no_output(diale
 
 
 @pytest.mark.parametrize("dialect", SERVERS)
+def test_a_server_that_takes_five_seconds_for_each_call_costs_no_job(dialect: str) -> None:
+    world = make_world(6, HOUR_S, jobs=14, limits=limits_for(dialect))
+    world.fate_of = lambda daemon, action: Fate(5.0, 0.0) if isinstance(action, HTTP) else None
+    world.start_daemon()
+    let_start(world)
+    assert running(world, 8)
+    assert world.run_until(world.source.at_rest, 4 * HOUR_S)
+    assert {job.status for job in jobs_of(world).values()} == {"finished"}
+    assert len(world.truth.payloads) == 14
+    heal(world)
+    assert events_of(world, JobOrphaned) == []
+    assert faults_of(world) == []
+
+
+@pytest.mark.parametrize("dialect", SERVERS)
 def test_a_persons_order_ends_a_running_job_within_four_minutes(dialect: str) -> None:
     world = make_world(2, 2 * HOUR_S, jobs=8, limits=limits_for(dialect))
     daemon = world.start_daemon()

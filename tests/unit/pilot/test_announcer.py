@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import pytest
 from rig import START, Rig, Site, make_job, make_limits
 
 from pilot.monitor.announcer import Announcer
@@ -88,3 +89,19 @@ def test_a_hanging_receiver_never_slows_whoever_offers() -> None:
         announcer.close()
         assert time.monotonic() - started_s < TOO_LONG_S
         line.close()
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".org", "[zz]", "[::1"])
+def test_a_url_whose_host_is_none_is_told_and_ends_no_thread(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = threading.Event()
+    caplog.handler.addFilter(lambda record: told.set() or True)
+    announcer = Announcer(f"http://{host}/", 0.01, 5.0)
+    announcer.offer({"n": 1})
+    announcer.start()
+    try:
+        assert told.wait(10)
+    finally:
+        announcer.close()
+    assert "status heartbeat not taken" in caplog.text

@@ -191,6 +191,22 @@ def test_after_the_clock_was_set_back_no_end_is_in_the_future_and_no_start_behin
         assert update.start_time <= update.end_time <= now
 
 
+def test_after_the_clock_was_set_back_no_running_job_starts_in_the_future() -> None:
+    core, site = Rig(), Listener(1)
+    site.run(core, 600.0)
+    (batch_id,), (bundle,) = site.batch, core.state.bundles.values()
+    site.start(batch_id)
+    record = core.state.jobs[bundle.job_ids[0]]
+    site.line(bundle.bundle_id, "job_started", panda_id=record.job.panda_id, attempt_nr=1)
+    site.run(core, 120.0)
+    assert record.started_at is not None
+    started = datetime.fromisoformat(record.started_at)
+    for back_s in (0.0, 10.0, 86400.0):
+        now = started - timedelta(seconds=back_s)
+        update = render_update(core.state, record, now.isoformat(), core.limits)
+        assert (update.status, update.start_time) == (JobStatus.RUNNING, now)
+
+
 def test_a_mass_of_orders_ends_nothing_and_raises_the_alarm() -> None:
     core, site = big_rig(), Listener(JOBS)
     site.run(core, 300.0)

@@ -155,6 +155,14 @@ def test_what_is_being_placed_is_left_alone():
     assert todo(state) == ()
 
 
+def test_an_order_to_end_is_too_late_for_a_job_whose_outputs_are_being_placed():
+    placing, other = running(1, placing=True), running(2, 1)
+    state = NodeState(pending=(), running=(placing, other), asked_to_end=frozenset([(1, 1)]))
+    assert todo(state) == ()
+    ordered = state._replace(asked_to_end=frozenset([(1, 1), (2, 1)]))
+    assert todo(ordered) == (EndPayload(1, "killed", 5.0),)
+
+
 def test_agent_ends_when_the_list_is_worked():
     assert todo(NodeState(pending=())) == (EndAgent("list worked"),)
 
