@@ -109,12 +109,22 @@ class Killer:
         """A kill by chance that is due, or one whose call does not come, is carried out now."""
         if self.armed is None or self.clock() < self.at_s:
             return
+        self._take_back()
+        self.armed = Kill()
+        os.kill(self._pid, signal.SIGKILL)
+
+    def disarm(self) -> None:
+        """No more kills; one that has happened meanwhile is still to be noted."""
+        self._take_back()
+        self.kills = iter(())
+
+    def _take_back(self) -> None:
+        if self.armed is None:
+            return
         if self.armed.target in COMMANDS:
             (self.directory / f"{self.armed.target}.{self.armed.moment}").unlink(missing_ok=True)
         elif self.armed.target:
             self._order({"name": "mend"})
-        self.armed = Kill()
-        os.kill(self._pid, signal.SIGKILL)
 
     def killed(self) -> None:
         """The daemon died of it."""

@@ -84,6 +84,9 @@ class LoadRun:
         self.facts["finished_s"] = round(time.monotonic() - began, 1)
         if complete:
             self._fail(0.0, 0.0)
+            if self.killer is not None:
+                self.killer.disarm()
+            self._mind_kills()
             self._settle(began)
         self.facts["wall_s"] = round(time.monotonic() - began, 1)
         for watcher in self.watchers:
@@ -163,10 +166,22 @@ class LoadRun:
         if self.killer is None or self.daemon is None:
             return
         self.killer.look()
-        if self.killer.armed is not None and self.daemon.process.poll() == -signal.SIGKILL:
+        if self._was_killed():
             self.killer.killed()
             self.parts.running.remove(self.daemon)
             self._start_daemon()
+
+    def _was_killed(self) -> bool:
+        armed = self.killer is not None and self.killer.armed is not None
+        return armed and self.daemon is not None and self.daemon.process.poll() == -signal.SIGKILL
+
+    def _check_parts(self) -> None:
+        """Raise PartError if a part has ended that should run; a daemon that was killed is started again soon."""
+        try:
+            self.parts.check()
+        except PartError:
+            if not self._was_killed():
+                raise
 
     def _fail(self, share: float, lost: float) -> None:
         for name, value in (("failing", share), ("losing", lost)):
@@ -183,7 +198,7 @@ class LoadRun:
         while time.monotonic() - began < self.options.limit_s:
             self._mind_kills()
             self._submit()
-            self.parts.check()
+            self._check_parts()
             if self.torque is not None and self.torque.process.poll() is not None:
                 raise PartError(f"the batch server ended early (log: {self.layout.out / 'torque.log'})")
             counts = read_json(f"{self.orders_url}/sim/counts")["jobs"]
