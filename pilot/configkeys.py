@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,8 +44,19 @@ def _window(text: str) -> str:
     return text
 
 
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    if groups < 1:
+        raise ValueError("expected a group (...) around the number")
+    return text
+
+
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 NoStart = Annotated[str, AfterValidator(_window)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
 LocalDir = Annotated[str, AfterValidator(_local)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Seconds = Annotated[float, Field(ge=0, le=10_000_000)]
@@ -220,6 +232,17 @@ class SpaceSection(Section):
     free_inodes_min: Annotated[int, Field(ge=0)] = 10000
 
 
+class AllocationSection(Section):
+    """A command of the site that tells what is left of the allocation."""
+
+    argv: list[str] | None = None
+    pattern: Pattern = r"(-?[0-9][0-9,]*(?:[.][0-9]+)?)"
+    node_hours_per_unit: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    warn_node_hours: Annotated[float, Field(ge=0)] = 0.0
+    look_s: PositiveSeconds = 3600.0
+    timeout_s: PositiveSeconds = 60.0
+
+
 class RetentionSection(Section):
     """How long the directory of a settled bundle is kept."""
 
@@ -268,3 +291,4 @@ class Config(Section):
     rotation: RotationSection = RotationSection()
     inputs: InputsSection = InputsSection()
     space: SpaceSection = SpaceSection()
+    allocation: AllocationSection = AllocationSection()

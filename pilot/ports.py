@@ -457,6 +457,13 @@ class Space(Protocol):
     def look(self, directories: Mapping[str, str]) -> Mapping[str, SpaceSeen] | Failure: ...
 
 
+@dataclass(frozen=True, slots=True)
+class AllocationLeft:
+    """What the site says is left of the allocation, in node-hours; below 0 where it is overdrawn."""
+
+    node_h: float
+
+
 # --- credentials ----------------------------------------------------------------------------------------------
 
 

@@ -61,6 +61,9 @@ def render_status(
             name: {"free_mib": seen.free_mib, "free_inodes": seen.free_inodes}
             for name, seen in memory.space.items()
         },
+        "allocation": (
+            {"left_node_h": memory.allocation[0], "at": memory.allocation[1]} if memory.allocation else None
+        ),
         "journal": {"recorded": memory.recorded, "durable": memory.durable, "held_actions": len(memory.held)},
         "alarms": [
             {"name": name, "reason": alarm.reason, "for_s": round(now.mono_s - alarm.since_s, 1)}
@@ -181,6 +184,9 @@ def render_text(document: Mapping[str, Any]) -> str:
     ]
     if document["others_waiting"]:
         lines.append(f"{document['others_waiting']} other batch jobs of this user wait")
+    if document["allocation"] is not None:
+        left = document["allocation"]
+        lines.append(f"allocation: {left['left_node_h']:.1f} node-hours left, as told at {left['at']}")
     for item in document["credentials"]:
         until = f"ends {item['ends_at']}, in {item['left_s'] / 3600:.1f} h" if item["ends_at"] else ""
         lines.append(f"credential of {item['server']}: {until or item['not_usable_because']}")

@@ -325,6 +325,17 @@ class LookAtSpace:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtAllocation:
+    """Ask the site's command what is left of the allocation."""
+
+    barrier = Barrier.NOTHING
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("allocation",)
+
+
+@dataclass(frozen=True, slots=True)
 class LinkOutputs:
     """Give the outputs of an orphan a second link under the names that its new PandaID declares."""
 
@@ -385,6 +396,7 @@ Action = (
     | LookAtCredential
     | LookAtInputs
     | LookAtSpace
+    | LookAtAllocation
     | DeliverCredential
     | WithdrawCredential
     | LinkOutputs

@@ -128,6 +128,9 @@ class Memory:
     # what was left in each directory when it was looked at last
     space: dict[str, SpaceSeen] = field(default_factory=dict)
     space_asked_s: float = float("-inf")
+    # what was left of the allocation, and the UTC time at which the site said so
+    allocation: tuple[float, str] | None = None
+    allocation_asked_s: float = float("-inf")
     # jobs in pools, until they leave them
     inputs: dict[PandaId, InputLook] = field(default_factory=dict)
     # what an older copy of the journal may have forgotten (`inherit`). Whether all directories were listed, when again

@@ -494,6 +494,9 @@ class Limits:
     space_look_s: float = 60.0
     free_min_mib: int = 1024
     free_inodes_min: int = 10000
+    # how often the site is asked what is left of the allocation (None: never), and the alarm's limit
+    allocation_look_s: float | None = None
+    allocation_warn_node_h: float = 0.0
     # inputs of a job: of the same size for so long, or waited for so long
     input_quiet_s: float = 0.0
     input_wait_s: float = 3600.0

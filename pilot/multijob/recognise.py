@@ -25,6 +25,7 @@ from pilot.multijob.actions import (
     FindBundles,
     LinkOutputs,
     ListBatchJobs,
+    LookAtAllocation,
     LookAtCredential,
     LookAtInputs,
     LookAtSpace,
@@ -45,6 +46,7 @@ from pilot.multijob.adoption import (
     recognise_no_directory,
     recognise_search,
 )
+from pilot.multijob.allocation import note_allocation
 from pilot.multijob.credential import note_copy, note_credential
 from pilot.multijob.events import (
     BatchJobAccepted,
@@ -71,6 +73,7 @@ from pilot.multijob.salvage import bind, bundles_of, judged_by_link, retired_of,
 from pilot.multijob.space import note_space
 from pilot.multijob.verdict import failed
 from pilot.ports import (
+    AllocationLeft,
     AlreadyThere,
     Answer,
     Appended,
@@ -113,8 +116,8 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
             pass
         case LookAtCredential():
             note_credential(memory, action.server, outcome, now.utc, now.mono_s, limits)
-        case LookAtSpace():
-            note_space(memory, outcome, now.mono_s, limits)
+        case LookAtSpace() | LookAtAllocation():
+            _note_left(memory, outcome, now, limits)
         case LookAtInputs():
             yield from recognise_inputs(state, memory, outcome, answer.asked_at_s, now.utc, limits)
         case FetchJobs():
@@ -147,6 +150,14 @@ def _read(
     yield from recognise_evidence(state, memory, action, answer.outcome, now.utc, now.mono_s, limits)
     memory.read_s[action.bundle_id] = now.mono_s
     memory.read_asked_s[action.bundle_id] = answer.asked_at_s
+
+
+def _note_left(memory: Memory, seen: Any, now: Now, limits: Limits) -> None:
+    """What is left: of space, or of the allocation."""
+    if isinstance(seen, AllocationLeft):
+        note_allocation(memory, seen, now.utc, now.mono_s, limits)
+    else:
+        note_space(memory, seen, now.mono_s, limits)
 
 
 def _appended(memory: Memory, outcome: Appended) -> None:
@@ -333,6 +344,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             | LookAtCredential()
             | LookAtInputs()
             | LookAtSpace()
+            | LookAtAllocation()
             | AnswerCommand()
         ):
             raise AssertionError("answered elsewhere")

@@ -19,7 +19,8 @@ from pilot.configkeys import Config
 from pilot.credentials import FileCredentials
 from pilot.files import link_new, write_new
 from pilot.panda.legacy import NOT_TOLD
-from pilot.ports import Credential, Failure, JobSource, Listing, Refused
+from pilot.ports import AllocationLeft, Credential, Failure, JobSource, Listing, Refused
+from pilot.rotation.allocation import look_at_allocation
 from pilot.rotation.surroundings import kills_user_processes, near, parse_quotas
 from pilot.rotation.wiring import (
     WiringError,
@@ -52,6 +53,7 @@ def check_environment(config: Config) -> list[Check]:
         checks.append(_directory(key, Path(getattr(config, key)), config))
     checks.extend(_quotas(config))
     checks.append(_fencing(config))
+    checks.extend(_allocation(config))
     checks.append(_cpu_limit())
     checks.append(_reaper())
     python = Path(config.node.python)
@@ -114,6 +116,18 @@ def _quotas(config: Config) -> Iterator[Check]:
         for quota in parse_quotas(reply.stdout):
             reason = near(quota)
             yield Check(f"quota of {user} on {quota.filesystem}", reason is None, reason or "")
+
+
+def _allocation(config: Config) -> Iterator[Check]:
+    """What is left of the allocation, where a command is configured that tells it."""
+    if not config.allocation.argv:
+        return
+    left = look_at_allocation(config.allocation)
+    if not isinstance(left, AllocationLeft):
+        yield Check("allocation left", False, left.reason)
+        return
+    detail = f"{left.node_h:.1f} node-hours, more than {config.allocation.warn_node_hours:g} wanted"
+    yield Check("allocation left", left.node_h > config.allocation.warn_node_hours, detail)
 
 
 def _cpu_limit() -> Check:

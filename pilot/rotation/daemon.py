@@ -10,8 +10,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from pilot.multijob.evidence import FileEvidence
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import State
 from pilot.multijob.recognise import Now
+from pilot.rotation.allocation import look_at_allocation
 from pilot.rotation.preview import preview
 from pilot.rotation.reloader import Reloader
 from pilot.rotation.step import RunEnd, Step, end_of_run
@@ -145,6 +147,7 @@ class _Daemon:
         desk = Desk(Reloader(path, config, agent_file, once).parse)
         credentials = make_credentials(config)
         ports = Ports(store, evidence, make_batch(config), make_sources(config), credentials, desk.tell)
+        ports = replace(ports, allocation=partial(look_at_allocation, config.allocation))
         route = make_route(ports, lambda bundle_id: f"{shared_dir}/bundles/{bundle_id}")
         lanes = ThreadLanes(lane_specs(config), route)
         desk.wake = lanes.wake

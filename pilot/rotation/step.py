@@ -14,6 +14,7 @@ from typing import cast, get_args
 
 from pilot.multijob.actions import Action, AppendEvents, Barrier, CancelBatchJob, ListBatchJobs
 from pilot.multijob.adoption import decide_adoption
+from pilot.multijob.allocation import decide_allocation
 from pilot.multijob.apply import apply
 from pilot.multijob.codec import encode
 from pilot.multijob.credential import looks_due
@@ -113,6 +114,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
     yield from due_reports(state, memory, now.utc, now.mono_s, limits)
     yield from looks_due(memory, now.mono_s, limits)
     yield from decide_space(memory, now.mono_s, limits)
+    yield from decide_allocation(memory, now.mono_s, limits)
     for question in questions(memory, limits):
         if not memory.waiting(question.key, now.mono_s):
             yield question

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,3 +55,15 @@ def near(quota: Quota) -> str | None:
     if quota.files_max and quota.files >= QUOTA_PART_MAX * quota.files_max:
         return f"{quota.files} of {quota.files_max} files are used on {quota.filesystem}"
     return None
+
+
+def parse_allocation(text: str, pattern: str) -> float | None:
+    """The number in the first group of the pattern's first match (commas between thousands are left out), else None."""
+    found = re.search(pattern, text, re.MULTILINE)
+    if found is None or found[1] is None:
+        return None
+    try:
+        number = float(found[1].replace(",", ""))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

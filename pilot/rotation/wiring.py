@@ -32,6 +32,7 @@ from pilot.multijob.actions import (
     FindBundles,
     LinkOutputs,
     ListBatchJobs,
+    LookAtAllocation,
     LookAtCredential,
     LookAtInputs,
     LookAtSpace,
@@ -61,7 +62,18 @@ from pilot.multijob.model import (
 from pilot.multijob.packing import planned_slots
 from pilot.multijob.spacefiles import FileSpace
 from pilot.panda.dialect import make_job_source
-from pilot.ports import BatchRequest, CredentialKind, Credentials, Done, Inputs, JobSource, Space
+from pilot.ports import (
+    AllocationLeft,
+    BatchRequest,
+    CredentialKind,
+    Credentials,
+    Done,
+    Failure,
+    Inputs,
+    JobSource,
+    Space,
+    Unavailable,
+)
 from pilot.windows import parse_window
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -175,6 +187,8 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         space_look_s=config.space.look_s,
         free_min_mib=config.space.free_min_mib,
         free_inodes_min=config.space.free_inodes_min,
+        allocation_look_s=config.allocation.look_s if config.allocation.argv else None,
+        allocation_warn_node_h=config.allocation.warn_node_hours,
         input_quiet_s=config.inputs.quiet_s,
         input_wait_s=config.inputs.wait_s,
         canary_nodes=config.rotation.canary_nodes,
@@ -262,6 +276,7 @@ class Ports:
     tell: Callable[[int, bool, tuple[str, ...]], Any] = lambda serial, done, lines: Done()
     inputs: Inputs = field(default_factory=FileInputs)
     space: Space = field(default_factory=FileSpace)
+    allocation: Callable[[], AllocationLeft | Failure] = lambda: Unavailable("no command is configured")
 
 
 def make_batch(config: Config) -> BatchCli:
@@ -339,6 +354,7 @@ def lane_specs(config: Config) -> tuple[LaneSpec, ...]:
         LaneSpec("inputs"),
         LaneSpec("space"),
         LaneSpec("control"),
+        *((LaneSpec("allocation"),) if config.allocation.argv else ()),
         *fetch,
         *report,
     )
@@ -370,6 +386,8 @@ def make_route(ports: Ports, bundle_dir: Callable[[str], str]) -> Callable[[Acti
                 return Route("batch-list", lambda: batch.list_jobs(action.ids))
             case AnswerCommand():
                 return Route("control", lambda: ports.tell(action.serial, action.done, action.lines))
+            case LookAtAllocation():
+                return Route("allocation", ports.allocation)
             case LookAtCredential() | LookAtInputs() | LookAtSpace():
                 return _look(ports, action)
             case DeliverCredential():
@@ -436,6 +454,7 @@ def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
             | LookAtCredential()
             | LookAtInputs()
             | LookAtSpace()
+            | LookAtAllocation()
             | DeliverCredential()
             | WithdrawCredential()
             | AnswerCommand()

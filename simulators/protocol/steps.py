@@ -252,6 +252,7 @@ NOT_MODELLED: Mapping[str, str] = {
     "AskStatus": "orders of the server",
     "PrepareBundle": "the directory is in place from the start",
     "WriteCommands": "orders of the server",
+    "LookAtAllocation": "tells a person",
     "LookAtSpace": "a reason to make no bundle",
     "LookAtInputs": "before the job enters a bundle",
     "LookAtCredential": "credentials have no part in who owns a round",

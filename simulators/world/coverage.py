@@ -28,6 +28,7 @@ NOT_DRAWN = {
     "LookAtCredential": "the world's servers ask for no credential",
     "DeliverCredential": "the world's servers ask for no credential",
     "WithdrawCredential": "the world's servers ask for no credential",
+    "LookAtAllocation": "a seed's site has no command for it",
     "MakeMark": "no seed has weak fencing: directed scenarios have (weakplays)",
 }
 EVENTS = frozenset(kind.__name__ for kind in get_args(Event)) - NOT_DRAWN.keys()

@@ -323,6 +323,7 @@ class World:
         names = SimpleNamespace(
             queues=[SimpleNamespace(name=name) for name in self.limits.queues],
             servers=[SimpleNamespace(name=name) for name in ports.sources],
+            allocation=SimpleNamespace(argv=None),
         )
         route = make_route(
             cast(Ports, ports), lambda bundle_id: str(daemon.evidence.directory(BundleId(bundle_id)))

@@ -13,7 +13,16 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
-from pilot.configkeys import LOCAL_DIR_MAX_BYTES, AbsolutePath, Config, LocalDir, Name, NoStart, Section
+from pilot.configkeys import (
+    LOCAL_DIR_MAX_BYTES,
+    AbsolutePath,
+    Config,
+    LocalDir,
+    Name,
+    NoStart,
+    Pattern,
+    Section,
+)
 from pilot.rotation.wiring import CHUNK
 
 ROOT = Path(__file__).parents[3]
@@ -24,6 +33,7 @@ SPECIAL = {
     LocalDir: "absolute path or `$NAME`",
     Name: "name",
     NoStart: "window",
+    Pattern: "pattern with a group",
 }
 WORDS = {str: "text", dict[str, str]: "names with texts", int: "whole", float: "", bool: "true or false"}
 
