@@ -113,7 +113,7 @@ def prepare_status(work: Path, engine: str) -> Callable[[int], Mapping[str, floa
     sent = steps_send(config, Server(model), mover)
     assert sent == TASKS * JOBS, sent
     for job in model.jobs.values():
-        job.status, job.since_s = "finished", 1.0
+        job.status, job.since_s, job.attributes["jobStatus"] = "finished", 1.0, "finished"
         for file in job.files:
             file |= {"fsize": 1000, "checksum": "ad:00000001", "status": "ready"}
     connection.close()
