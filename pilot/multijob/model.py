@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from pilot.experiments.words import Experiment
 from pilot.multijob.keptjob import KeptJob, keep, render_base, unfold
@@ -264,6 +264,13 @@ class QueueHold:
     until: str | None = None
 
 
+class Retired(NamedTuple):
+    """What is remembered of a bundle whose directory is gone. `ids`: its PandaIDs in rising order."""
+
+    queue: str
+    ids: array[int]
+
+
 @dataclass(slots=True)
 class State:
     """All that one daemon knows. `pools[queue]` keeps the order of arrival, `holds[queue]` what a person ordered."""
@@ -286,13 +293,13 @@ class State:
     # jobs that follow another one
     bound: dict[PandaId, PandaId] = field(default_factory=dict)
     # jobs of the bundles retired last: a restored server may hand them out when nothing tells any more how they ended
-    retired: dict[BundleId, array[int]] = field(default_factory=dict)
+    retired: dict[BundleId, Retired] = field(default_factory=dict)
 
 
 def retire(state: State, bundle: Bundle) -> None:
     """Its directory is gone; that it has had its jobs is remembered, 8 bytes each."""
     del state.bundles[bundle.bundle_id]
-    state.retired[bundle.bundle_id] = array("q", bundle.job_ids)
+    state.retired[bundle.bundle_id] = Retired(bundle.queue, array("q", sorted(bundle.job_ids)))
     while len(state.retired) > RETIRED_BUNDLES:
         del state.retired[next(iter(state.retired))]
 

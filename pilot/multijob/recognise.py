@@ -220,8 +220,10 @@ def _fetched(
     if _is_empty(outcome):
         memory.failed(action.key, now.mono_s, limits.fetch_retry_s, limits.fetch_retry_max_s, "no jobs given")
     known = [item.panda_id for item in outcome.malformed if item.panda_id is not None]
-    had = bundles_of(state, (*(job.panda_id for job in outcome.jobs), *known))
-    retired = retired_of(state, (job.panda_id for job in outcome.jobs if job.panda_id not in had))
+    elsewhere = frozenset(queue.name for queue in limits.queues.values() if queue.server != action.server)
+    had = bundles_of(state, (*(job.panda_id for job in outcome.jobs), *known), elsewhere)
+    others = (job.panda_id for job in outcome.jobs if job.panda_id not in had)
+    retired = retired_of(state, others, elsewhere)
     for job in outcome.jobs:
         if job.panda_id in state.jobs:
             continue

@@ -8,7 +8,7 @@ A submission that was stored twice gives two live jobs of one work: the second o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
@@ -65,26 +65,37 @@ def _delivers(leading: JobRecord) -> bool:
     return leading.state in (JobState.BUNDLED, JobState.STARTED)
 
 
-def bundles_of(state: State, panda_ids: Iterable[PandaId]) -> dict[PandaId, Bundle]:
+def bundles_of(
+    state: State, panda_ids: Iterable[PandaId], elsewhere: Collection[str] = ()
+) -> dict[PandaId, Bundle]:
     """The newest bundle in place that has had each job; jobs that are new here are not in it.
 
-    One pass over all bundles for a whole fetch: there are hundreds of both.
+    One pass over all bundles for a whole fetch: there are hundreds of both. `elsewhere`: queues of other servers, whose
+    numbers are their own.
     """
     wanted = {panda_id for panda_id in panda_ids if panda_id not in state.jobs}
     found: dict[PandaId, Bundle] = {}
     for bundle in state.bundles.values() if wanted else ():
-        if bundle.state is not BundleState.PLANNED:
+        if bundle.state is not BundleState.PLANNED and bundle.queue not in elsewhere:
             for node in bundle.nodes:
                 found.update(dict.fromkeys(wanted.intersection(node), bundle))
     return found
 
 
-def retired_of(state: State, panda_ids: Iterable[PandaId]) -> set[int]:
-    """Those of these jobs that a bundle has had whose directory is removed after its retention."""
+def retired_of(state: State, panda_ids: Iterable[PandaId], elsewhere: Collection[str] = ()) -> set[int]:
+    """Those of these jobs that a bundle has had whose directory is removed after its retention.
+
+    Numbers rise with time: those of a usual fetch are above all that is remembered, and nothing is searched.
+    """
     wanted = {int(panda_id) for panda_id in panda_ids if panda_id not in state.jobs}
     found: set[int] = set()
-    for panda_ids_of in state.retired.values() if wanted else ():
-        found.update(wanted.intersection(panda_ids_of))
+    if not wanted:
+        return found
+    low, high = min(wanted), max(wanted)
+    for retired in state.retired.values():
+        ids = retired.ids
+        if ids and ids[0] <= high and ids[-1] >= low and retired.queue not in elsewhere:
+            found.update(wanted.intersection(ids))
     return found
 
 

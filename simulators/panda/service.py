@@ -166,7 +166,7 @@ class PandaServer:
             case "/sim/brief":
                 return HttpReply(200, "application/json", json.dumps(self.brief()))
             case "/sim/fault":
-                return self._take_fault(request.body)
+                return self._take_fault(request.body, trusted)
             case _:
                 return self._work(request, trusted)
 
@@ -187,11 +187,13 @@ class PandaServer:
                 with self.log_lock:
                     self.fetching[queue] -= 1
 
-    def _take_fault(self, body: bytes) -> HttpReply:
+    def _take_fault(self, body: bytes, trusted: bool) -> HttpReply:
         try:
             fault = parse_fault(json.loads(body or b"null"))
         except (ValueError, BadFault) as error:
             return HttpReply(400, PLAIN, str(error))
+        if isinstance(fault, Fault) and fault.name == "kill-caller" and not trusted:
+            return HttpReply(403, PLAIN, "kill-caller: only whoever runs the site may end a process")
         with self.lock:
             match fault:
                 case Fault():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -242,6 +243,19 @@ def test_of_a_share_of_calls_the_answer_is_lost_and_the_work_is_done(server: Pro
     path = "/api/v1/system/is_alive"
     assert after[path] - before.get(path, 0) >= 4
     assert "fault=lose-next-answer" in server.log.read_text()
+    assert _served(server)
+
+
+def test_no_caller_of_the_open_port_has_a_process_ended(server: Process) -> None:
+    order = {"name": "kill-caller", "moment": "worked", "victim": [os.getpid(), 1]}
+    refused = requests.post(f"{server.url}/sim/fault", json=order, timeout=LIMIT_S)
+    assert refused.status_code == 403
+    assert (
+        requests.post(
+            f"{server.url}/sim/fault", json={**order, "victim": [1, 1]}, timeout=LIMIT_S
+        ).status_code
+        == 400
+    )
     assert _served(server)
 
 

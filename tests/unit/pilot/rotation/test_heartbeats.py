@@ -174,14 +174,20 @@ def test_start_and_end_are_neither_in_the_future_nor_reversed() -> None:
         assert START <= update.start_time <= update.end_time <= START + timedelta(seconds=core.now_s)
 
 
-def test_after_the_clock_was_set_back_no_end_is_in_the_future_and_no_start_behind_its_end() -> None:
+def _one_that_runs() -> tuple[Rig, Listener, JobRecord]:
     core, site = Rig(), Listener(1)
     site.run(core, 600.0)
     (batch_id,), (bundle,) = site.batch, core.state.bundles.values()
     site.start(batch_id)
     record = core.state.jobs[bundle.job_ids[0]]
     site.line(bundle.bundle_id, "job_started", panda_id=record.job.panda_id, attempt_nr=1)
-    site.line(bundle.bundle_id, "job_ended", **{**good_end(record.job), "wall_s": 30.0})
+    return core, site, record
+
+
+def test_after_the_clock_was_set_back_no_end_is_in_the_future_and_no_start_behind_its_end() -> None:
+    core, site, record = _one_that_runs()
+    (bundle_id,) = core.state.bundles
+    site.line(bundle_id, "job_ended", **{**good_end(record.job), "wall_s": 30.0})
     site.run(core, 120.0)
     assert record.judged_at is not None
     for back_s in (10.0, 300.0, 86400.0):
@@ -192,12 +198,7 @@ def test_after_the_clock_was_set_back_no_end_is_in_the_future_and_no_start_behin
 
 
 def test_after_the_clock_was_set_back_no_running_job_starts_in_the_future() -> None:
-    core, site = Rig(), Listener(1)
-    site.run(core, 600.0)
-    (batch_id,), (bundle,) = site.batch, core.state.bundles.values()
-    site.start(batch_id)
-    record = core.state.jobs[bundle.job_ids[0]]
-    site.line(bundle.bundle_id, "job_started", panda_id=record.job.panda_id, attempt_nr=1)
+    core, site, record = _one_that_runs()
     site.run(core, 120.0)
     assert record.started_at is not None
     started = datetime.fromisoformat(record.started_at)

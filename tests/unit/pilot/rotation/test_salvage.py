@@ -13,7 +13,7 @@ from pilot.multijob import model
 from pilot.multijob.apply import apply
 from pilot.multijob.events import BundlePlanned, JobBound, JobFetched, JobReturned, KillOrdered
 from pilot.multijob.model import JobState, State
-from pilot.multijob.salvage import retired_of, work_of
+from pilot.multijob.salvage import bundles_of, retired_of, work_of
 from pilot.ports import Ack, BundleId, Job, JobStatus, PandaId, Refused, ServerStatus
 
 
@@ -157,6 +157,19 @@ def test_only_the_bundles_retired_last_are_remembered(monkeypatch: pytest.Monkey
         model.retire(state, bundle)
     assert not state.bundles
     assert retired_of(state, map(PandaId, (1, 2, 3, 4))) == {2, 3}
+    assert retired_of(state, map(PandaId, (3, 4))) == {3} and not retired_of(state, [PandaId(4)])
+
+
+def test_another_servers_job_with_the_same_number_is_another_job() -> None:
+    state = State()
+    for number, place in ((1, "long"), (2, "long")):
+        bundle = model.Bundle(BundleId(f"b{number}"), place, "", ((PandaId(number),),), 600)
+        bundle.state = model.BundleState.SETTLED
+        state.bundles[bundle.bundle_id] = bundle
+    model.retire(state, state.bundles[BundleId("b1")])
+    ids = [PandaId(1), PandaId(2)]
+    assert retired_of(state, ids, {"short"}) == {1} and set(bundles_of(state, ids, {"short"})) == {2}
+    assert not retired_of(state, ids, {"long"}) and not bundles_of(state, ids, {"long"})
 
 
 def test_a_retired_bundle_takes_what_it_kept_with_it() -> None:
