@@ -47,6 +47,33 @@ class BadSource:
         return f"{shown}; and {more} more" if more > 0 else shown
 
 
+@dataclass(frozen=True, slots=True)
+class JobSeen:
+    """A job as it would be sent: from `home` if that is not the task's. `note`: why it would not be."""
+
+    file: str
+    n_events: int | None
+    home: str = ""
+    note: str = ""
+
+
+def plan_differences(plan: JobPlan, jobs: Iterable[JobSeen]) -> tuple[str, ...]:
+    """What jobs are not as the source makes them, one sentence each."""
+    without_job = {entry.file: entry for entry in plan.jobs}
+    lines: list[str] = []
+    for job in jobs:
+        entry = without_job.pop(job.file, None)
+        if job.note:
+            lines.append(f"{job.file}: {job.note}")
+        if job.home:
+            lines.append(f"{job.file}: read from {job.home}")
+        if entry is None:
+            lines.append(f"{job.file}: has a job, but the source has no such file with events")
+        elif entry.n_events != job.n_events:
+            lines.append(f"{job.file}: {job.n_events} events, in the source {entry.n_events}")
+    return (*lines, *(f"{file}: in the source, but has no job; generate again" for file in without_job))
+
+
 def parse_name(name: str) -> tuple[int, int] | None:
     """(run, chunk) of a raw file's name, None if it is none."""
     match = _NAME.fullmatch(name)

@@ -92,6 +92,7 @@ def _add_task_verbs(verbs: Any) -> None:
     setting.add_argument(
         "status", metavar="STATUS", help="ready, send, paused, archive, ... (one word in quotes)"
     )
+    setting.add_argument("--yes", action="store_true", help="do it although something was shown first")
     setting.set_defaults(run=_task_set)
     resend = actions.add_parser("resend", help="one more attempt for jobs and merges that wait for a person")
     resend.add_argument("name", metavar="NAME")
@@ -108,9 +109,11 @@ def _add_act_verb(verbs: Any) -> None:
     act.add_argument("name", metavar="NAME", nargs="?", help="name of the task")
     act.add_argument("--list", action="store_true", help="all actions")
     act.add_argument(
-        "--run", type=int, action="append", default=[], metavar="N", help="a run; again for more"
+        "--run", dest="runs", type=int, action="append", default=[], metavar="N", help="a run; again for more"
     )
     act.add_argument("--file", action="append", default=[], metavar="FILE", help="a raw file; again for more")
+    act.add_argument("--events", type=int, metavar="N", help="correct: number of events")
+    act.add_argument("--home", metavar="DIR/", help="correct: where the raw files lie")
     act.add_argument("--why", default="", metavar="TEXT", help="kept with the change, at most 40 characters")
     act.add_argument("--yes", action="store_true", help="do it; without it only what it would touch is shown")
     act.set_defaults(run=_act)
@@ -217,74 +220,64 @@ def _task_list(options: argparse.Namespace) -> int:
     return _with_database(show)
 
 
-def _task_set(options: argparse.Namespace) -> int:
+def _on_task(options: argparse.Namespace, call: Callable[[Any], int]) -> int:
+    """Run `call` with the task that was named."""
+    from prodsys_core.models import Task
+
+    def found() -> int:
+        task = Task.objects.filter(name=options.name).first()
+        return _complain(f"no task named {options.name}", code=FAILED) if task is None else call(task)
+
+    return _with_database(found)
+
+
+def _look(options: argparse.Namespace, look: Callable[[Any], Any], left: int = OK) -> int:
+    """Show what would be touched; with --yes, or where nothing needs a second look, do it. `left`: code if not."""
+    from prodsys_core.services.actions import BadPick
     from prodsys_core.services.moves import NotAllowed
-    from prodsys_core.services.tasks import as_manager, task_set
+    from prodsys_core.services.tasks import as_manager
 
-    def change() -> int:
+    def perform(task: Any) -> int:
         try:
-            task = task_set(options.name, options.status, as_manager(getpass.getuser(), _now()))
-        except NotAllowed as error:
+            seen = look(task)
+            print("".join(f"{line}\n" for line in seen.lines), end="")
+            if not options.yes and not seen.unasked:
+                print(f"{len(seen.lines)} shown, nothing done; add --yes")
+                return left
+            done = seen.perform(as_manager(getpass.getuser(), _now()))
+        except (BadPick, NotAllowed) as error:
             return _complain(str(error), code=FAILED)
-        if task is None:
-            return _complain(f"no task named {options.name}", code=FAILED)
-        print(f"task {task.name}: {task.status}")
-        return OK if task.status == options.status else FAILED
+        print(f"{done} done")
+        return OK if done or not (seen.lines or seen.unasked) else FAILED
 
-    return _with_database(change)
+    return _on_task(options, perform)
+
+
+def _task_set(options: argparse.Namespace) -> int:
+    from prodsys_core.services.looks import look_set
+    from prodsys_core.services.tasks import as_manager
+
+    mover = as_manager(getpass.getuser(), _now())
+    return _look(options, lambda task: look_set(task, options.status, mover), FAILED)
 
 
 def _task_resend(options: argparse.Namespace) -> int:
-    from prodsys_core.models import Task
-    from prodsys_core.services.tasks import as_manager, resend_candidates, steps_resend
+    from prodsys_core.services.looks import look_resend
 
-    def resend() -> int:
-        task = Task.objects.filter(name=options.name).first()
-        if task is None:
-            return _complain(f"no task named {options.name}", code=FAILED)
-        steps = resend_candidates(task, options.status)
-        for step in steps:
-            name = step.job.file if step.job else f"run {step.run.number} {step.kind} {step.group.piece}"
-            print(f"{name}\tattempt {step.attempt}\t{step.reason}\t{step.message}".rstrip("\t"))
-        if options.yes:
-            print(f"{steps_resend(steps, as_manager(getpass.getuser(), _now()))} get one more attempt")
-        else:
-            print(f"{len(steps)} would get one more attempt; add --yes")
-        return OK
-
-    return _with_database(resend)
+    return _look(options, lambda task: look_resend(task, options.status))
 
 
 def _act(options: argparse.Namespace) -> int:
-    from prodsys_core.models import Task
-    from prodsys_core.services.actions import ACTIONS, BadPick, Pick, pick_rows, row_line
-    from prodsys_core.services.tasks import as_manager
+    from prodsys_core.services.actions import ACTIONS, Pick
+    from prodsys_core.services.looks import look_act
 
-    action = ACTIONS.get(options.action)
     if options.list:
         print("\n".join(f"{name}\t{item.text}" for name, item in ACTIONS.items()))
         return OK
-    if action is None or options.name is None:
+    if options.action not in ACTIONS or options.name is None:
         return _complain(f"act: expected ACTION NAME; actions: {', '.join(ACTIONS)}", code=USAGE)
-
-    def perform() -> int:
-        task = Task.objects.filter(name=options.name).first()
-        if task is None:
-            return _complain(f"no task named {options.name}", code=FAILED)
-        try:
-            pick = Pick(tuple(options.run), tuple(options.file), options.why)
-            rows = pick_rows(action, task, pick)
-        except BadPick as error:
-            return _complain(str(error), code=FAILED)
-        for row in rows:
-            print(row_line(row))
-        if not options.yes:
-            print(f"{len(rows)} would be touched; add --yes")
-            return OK
-        print(f"{action.perform(rows, pick, as_manager(getpass.getuser(), _now()))} done")
-        return OK
-
-    return _with_database(perform)
+    pick = Pick(tuple(options.runs), tuple(options.file), options.why, options.events, options.home)
+    return _look(options, lambda task: look_act(options.action, task, pick))
 
 
 def _jobs(options: argparse.Namespace) -> int:
@@ -304,12 +297,7 @@ def _runs(options: argparse.Namespace) -> int:
 def _show_rows(
     options: argparse.Namespace, load: Callable[[Any], list[dict[str, Any]]], columns: Sequence[str]
 ) -> int:
-    from prodsys_core.models import Task
-
-    def show() -> int:
-        task = Task.objects.filter(name=options.name).first()
-        if task is None:
-            return _complain(f"no task named {options.name}", code=FAILED)
+    def show(task: Any) -> int:
         rows = load(task)
         if options.json:
             print(json.dumps(rows, indent=1))
@@ -318,7 +306,7 @@ def _show_rows(
                 print("\t".join("" if row[name] is None else str(row[name]) for name in columns).rstrip("\t"))
         return OK
 
-    return _with_database(show)
+    return _on_task(options, show)
 
 
 def _tick(options: argparse.Namespace) -> int:

@@ -134,6 +134,7 @@ STEP_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
     (_P.MANUAL_CHECK, _P.STAGED): _M,
     (_P.MANUAL_CHECK, _P.READY): _M,
     (_P.MANUAL_CHECK, _P.FINISHED): _M,  # accepted by a person
+    (_P.DEFINED, _P.DEFINED): _M,  # place or event count of a raw file corrected
     (_P.FINISHED, _P.FINISHED): _M,  # event counts that nobody could compare, accepted
     (_P.DEFINED, _P.CANCELLED): _M
     | _S,  # by the manager: left out of its run; by the service: task cancelled

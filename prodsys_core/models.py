@@ -84,13 +84,16 @@ class Run(Reasoned):
 
 
 class Job(models.Model):
-    """One raw file of one task. Its status is that of its reconstruct step. `n_events` null: not known."""
+    """One raw file of one task. Its status is that of its reconstruct step. `n_events` null: not known; `corrected`: a
+    manager gave it, the source's does not replace it. `home`: where the file lies, if not in the task's files_home."""
 
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="jobs")
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="jobs")
     file = models.CharField(max_length=100)
     chunk = models.PositiveIntegerField()
     n_events = models.PositiveIntegerField(null=True)
+    corrected = models.BooleanField(default=False)
+    home = models.CharField(max_length=300, blank=True, default="")
 
     class Meta:
         constraints = [

@@ -27,7 +27,8 @@ def _relative(path: str) -> str:
     return path
 
 
-def _home(path: str) -> str:
+def check_home(path: str) -> str:
+    """An absolute directory of plain names, '/' at its end; raises ValueError."""
     if not path.startswith("/") or not _plain_parts(path[1:]):
         raise ValueError(
             "expected an absolute path of plain names that ends with '/', such as '/scratch/raw/'"
@@ -42,7 +43,7 @@ def _raw_name(name: str) -> str:
 
 
 RelativePath = Annotated[str, Field(max_length=300), AfterValidator(_relative)]
-HomePath = Annotated[str, Field(max_length=300), AfterValidator(_home)]
+HomePath = Annotated[str, Field(max_length=300), AfterValidator(check_home)]
 RawName = Annotated[str, AfterValidator(_raw_name)]
 
 

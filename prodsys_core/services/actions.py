@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
 
+from prodsys_core.catalogue import EVENTS_MAX
 from prodsys_core.chunks import in_chunks
 from prodsys_core.lifecycle import RunStatus, StepKind, StepStatus, TaskStatus
-from prodsys_core.models import REASON_LENGTH, Run, Step, Task
-from prodsys_core.services.moves import Mover, move_each
+from prodsys_core.models import REASON_LENGTH, Job, Run, Step, Task
+from prodsys_core.services.moves import Mover, move, move_each
+from prodsys_core.taskfile import check_home
 from prodsys_core.verdicts import UNCHECKED
 
 WHY_LENGTH = 40
@@ -27,11 +30,19 @@ class BadPick(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Run numbers and raw files that were named, and the manager's reason."""
+    """Run numbers and raw files that were named, the manager's reason, and what to correct."""
 
     runs: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
     why: str = ""
+    events: int | None = None
+    home: str | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Columns of a job that are given."""
+        count = {} if self.events is None else {"n_events": self.events, "corrected": True}
+        return count | ({} if self.home is None else {"home": self.home})
 
     def reason(self, word: str) -> str:
         """Reason column: the action's word, then the manager's."""
@@ -50,6 +61,7 @@ class Action:
     perform: Callable[[Rows, Pick, Mover], int]
     named: bool = True
     unfinished: bool = False
+    corrects: bool = False
 
 
 def pick_rows(action: Action, task: Task, pick: Pick) -> list[Step] | list[Run]:
@@ -58,6 +70,7 @@ def pick_rows(action: Action, task: Task, pick: Pick) -> list[Step] | list[Run]:
         raise BadPick("name runs (--run) or files (--file)")
     if len(pick.why) > WHY_LENGTH or not pick.why.isprintable():
         raise BadPick(f"--why: expected at most {WHY_LENGTH} printable characters")
+    _check_values(action, pick)
     found = action.find(task)
     if found.model is Run:
         if pick.files:
@@ -74,6 +87,18 @@ def pick_rows(action: Action, task: Task, pick: Pick) -> list[Step] | list[Run]:
     _all_found("file", pick.files, {row.job.file for row in rows})
     _all_found("run", pick.runs, {row.run.number for row in rows})
     return rows
+
+
+def _check_values(action: Action, pick: Pick) -> None:
+    if bool(pick.values) != action.corrects:
+        raise BadPick("give --events or --home" if action.corrects else "--events and --home are for correct")
+    if pick.events is not None and not 1 <= pick.events <= EVENTS_MAX:
+        raise BadPick(f"--events: expected 1 to {EVENTS_MAX}; a file without events is excluded")
+    try:
+        if pick.home is not None:
+            check_home(pick.home)
+    except ValueError as error:
+        raise BadPick(f"--home: {error}") from error
 
 
 def _all_found(kind: str, named: Sequence[object], found: set[object]) -> None:
@@ -96,6 +121,21 @@ def _chunks(task: Task) -> QuerySet[Step]:
     if task.status in FINISHED_TASKS:
         return Step.objects.none()
     return Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT, run__status=RunStatus.OPEN)
+
+
+def _inspected(task: Task) -> QuerySet[Step]:
+    return _chunks(task).filter(status=StepStatus.DEFINED, task__status=TaskStatus.JOBS_READY)
+
+
+def correct(rows: Rows, pick: Pick, mover: Mover) -> int:
+    """Give jobs another place of their files or number of events; it stays when they are generated again."""
+    jobs = {step.pk: step.job_id for step in rows}
+    with transaction.atomic():
+        reason = pick.reason(f"corrected {' and '.join(sorted(pick.values.keys() - {'corrected'}))}")
+        moved = move(mover, "step", list(jobs), StepStatus.DEFINED, StepStatus.DEFINED, reason=reason)
+        for part in in_chunks(moved):
+            Job.objects.filter(pk__in=[jobs[pk] for pk in part]).update(**pick.values)
+    return len(moved)
 
 
 def _left_out(task: Task) -> QuerySet[Step]:
@@ -196,6 +236,12 @@ ACTIONS: dict[str, Action] = {
         unfinished=True,
     ),
     "include": Action("take chunks in again that were left out", _left_out, include),
+    "correct": Action(
+        "in jobs ready: --events N or --home DIR/ of raw files instead of what the source and the task say",
+        _inspected,
+        correct,
+        corrects=True,
+    ),
     "accept-events": Action(
         "finished chunks whose event counts could not be compared are good: their runs may be archived",
         _unchecked,

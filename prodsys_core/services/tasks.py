@@ -167,14 +167,22 @@ def read_source(task: Task) -> JobPlan | BadSource:
 
 
 def store_jobs(config: Config, task: Task, plan: JobPlan, now: datetime) -> int:
-    """Add runs, jobs and reconstruct steps that are not there yet; returns the number of jobs added."""
+    """Add runs, jobs and reconstruct steps that are not there yet; event counts follow the source except where a
+    manager has corrected them. Returns the number of jobs added."""
     numbers = {entry.run for entry in plan.jobs}
     known_runs = set(Run.objects.filter(task=task).values_list("number", flat=True))
     Run.objects.bulk_create(
         Run(task=task, number=number, status_at=now) for number in sorted(numbers - known_runs)
     )
     runs = dict(Run.objects.filter(task=task).values_list("number", "pk"))
-    known = set(Job.objects.filter(task=task).values_list("file", flat=True))
+    known = {job.file: job for job in Job.objects.filter(task=task)}
+    changed = []
+    for entry in plan.jobs:
+        job = known.get(entry.file)
+        if job is not None and not job.corrected and job.n_events != entry.n_events:
+            job.n_events = entry.n_events
+            changed.append(job)
+    Job.objects.bulk_update(changed, ["n_events"], batch_size=300)
     Job.objects.bulk_create(
         Job(task=task, run_id=runs[entry.run], file=entry.file, chunk=entry.chunk, n_events=entry.n_events)
         for entry in plan.jobs

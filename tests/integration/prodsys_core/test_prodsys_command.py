@@ -73,13 +73,21 @@ def test_a_task_from_file_to_staged_jobs(place):
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
     assert prodsys(place, "task", "set", "demo", "ready").returncode == 0
     assert "generated: 1" in prodsys(place, "tick").stdout
-    assert prodsys(place, "task", "set", "demo", "send").returncode == 0
+    assert (
+        prodsys(place, "act", "correct", "demo", "--run", "274495", "--events", "9", "--yes").returncode == 0
+    )
+    held = prodsys(place, "task", "set", "demo", "send")
+    assert (held.returncode, held.stdout.splitlines()) == (
+        1,
+        ["cdr11001-274495.raw: 9 events, in the source 300", "1 shown, nothing done; add --yes"],
+    )
+    assert prodsys(place, "task", "set", "demo", "send", "--yes").returncode == 0
     tick = prodsys(place, "tick", "--once")
     assert "nothing sent: PanDA is unavailable" in tick.stderr
     (task,) = json.loads(prodsys(place, "task", "list", "--json").stdout)
     assert (task["status"], task["jobs"], task["files_skipped"]) == ("send", {"staged": 1}, 1)
     (job,) = json.loads(prodsys(place, "jobs", "demo", "--json").stdout)
-    assert (job["file"], job["events"], job["status"]) == ("cdr11001-274495.raw", 300, "staged")
+    assert (job["file"], job["events"], job["status"]) == ("cdr11001-274495.raw", 9, "staged")
     refused = prodsys(place, "task", "set", "demo", "archived")
     assert refused.returncode == 1
     assert "possible: cancelled, paused" in refused.stderr
