@@ -37,15 +37,15 @@ class ReadOnly(admin.ModelAdmin):
 
 @admin.register(Task)
 class TaskAdmin(ReadOnly):
-    list_display = ("name", "type", "site", "production", "status", "files_skipped", "message")
-    list_filter = ("status", "type", "site")
+    list_display = ("name", "type", "sites", "production", "status", "files_skipped", "message")
+    list_filter = ("status", "type")
     search_fields = ("name", "production", "soft")
 
 
 @admin.register(Run)
 class RunAdmin(ReadOnly):
-    list_display = ("number", "task", "status", "message")
-    list_filter = ("status", "task")
+    list_display = ("number", "task", "site", "status", "message")
+    list_filter = ("status", "site", "task")
     list_select_related = ("task",)
     search_fields = ("number",)
 

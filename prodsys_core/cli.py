@@ -291,7 +291,7 @@ def _jobs(options: argparse.Namespace) -> int:
 def _runs(options: argparse.Namespace) -> int:
     from prodsys_core.selectors import run_rows
 
-    return _show_rows(options, run_rows, ("run", "status", "reason", "message"))
+    return _show_rows(options, run_rows, ("run", "site", "status", "reason", "message"))
 
 
 def _show_rows(

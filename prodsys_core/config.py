@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -225,6 +226,11 @@ class Config(Section):
     def site(self, name: str) -> Site | None:
         """The site of this name."""
         return next((site for site in self.sites if site.name == name), None)
+
+    def open_sites(self, names: Iterable[str], task_type: str, now: datetime) -> list[Site]:
+        """Of these sites those that take new work of such a task, in the same order."""
+        sites = (self.site(name) for name in names)
+        return [site for site in sites if site is not None and site.takes(task_type, now)]
 
 
 def load_config() -> Config:

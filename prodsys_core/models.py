@@ -30,7 +30,7 @@ class Task(Reasoned):
 
     name = models.CharField(max_length=200, unique=True)
     type = models.CharField(max_length=50)
-    site = models.CharField(max_length=50)
+    sites = models.CharField(max_length=500, help_text="names, in the order in which runs are given to them")
     production = models.CharField(max_length=50)
     path = models.CharField(max_length=300)
     soft = models.CharField(max_length=50)
@@ -55,6 +55,11 @@ class Task(Reasoned):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def site_names(self) -> list[str]:
+        """The task's sites in order."""
+        return self.sites.split()
+
 
 class MergeLimit(models.Model):
     """Declared size of the merged files of one product of a task."""
@@ -70,10 +75,11 @@ class MergeLimit(models.Model):
 
 
 class Run(Reasoned):
-    """A data-taking run of a task: the unit of merging."""
+    """A data-taking run of a task: the unit of merging. `site`: where all of it is done, "" until its first attempt."""
 
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="runs")
     number = models.PositiveIntegerField()
+    site = models.CharField(max_length=50, blank=True, default="")
     status = models.CharField(max_length=STATUS_LENGTH, default=RunStatus.OPEN.value, db_index=True)
 
     class Meta:

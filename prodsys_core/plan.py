@@ -88,6 +88,29 @@ def plan_batches(steps: Iterable[Sendable], room: Mapping[str, int], chunk: int)
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Homeless:
+    """A run that no site has taken yet: how many of its steps may be sent, and (site, PanDA queue) of its task's open
+    sites in order."""
+
+    run_id: int
+    n_steps: int
+    choices: tuple[tuple[str, str], ...]
+
+
+def place_runs(runs: Iterable[Homeless], room: Mapping[str, int]) -> dict[int, str]:
+    """The site of each run: the first of its choices that has room left, for the whole run, which is never split: what
+    does not fit waits there. A run for which nobody has room stays where it is."""
+    left = dict(room)
+    placed: dict[int, str] = {}
+    for run in runs:
+        site, queue = next((choice for choice in run.choices if left.get(choice[1], 0) > 0), ("", ""))
+        if site:
+            placed[run.run_id] = site
+            left[queue] -= run.n_steps
+    return placed
+
+
 # --- finding jobs again after a lost answer -------------------------------------------------------------------
 
 

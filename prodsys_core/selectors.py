@@ -40,7 +40,7 @@ def _task_row(task: Task) -> dict[str, Any]:
     return {
         "name": task.name,
         "type": task.type,
-        "site": task.site,
+        "sites": task.site_names,
         "production": task.production,
         "status": task.status,
         "status_at": task.status_at.isoformat(),
@@ -82,6 +82,7 @@ def run_rows(task: Task) -> list[dict[str, Any]]:
     rows = {
         run.pk: {
             "run": run.number,
+            "site": run.site,
             "status": run.status,
             "reason": run.reason,
             "message": run.message,

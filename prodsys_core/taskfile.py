@@ -6,9 +6,9 @@ No field may hold a shell metacharacter, a blank, `..` or a control character; s
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from prodsys_core.catalogue import parse_name
 from prodsys_core.config import AbsolutePath, Section
@@ -42,6 +42,10 @@ def _raw_name(name: str) -> str:
     return name
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 RelativePath = Annotated[str, Field(max_length=300), AfterValidator(_relative)]
 HomePath = Annotated[str, Field(max_length=300), AfterValidator(check_home)]
 RawName = Annotated[str, AfterValidator(_raw_name)]
@@ -62,7 +66,7 @@ class TaskFile(Section):
 
     name: Annotated[str, Field(pattern=rf"^{_SEGMENT}$", max_length=200)]
     type: Literal["test production", "mass production", "technical production", "DDD filtering"]
-    site: PlainName
+    site: Annotated[list[PlainName], BeforeValidator(_as_list), Field(min_length=1, max_length=9)]
     production: PlainName
     path: RelativePath
     soft: PlainName

@@ -71,6 +71,7 @@ def _services(config: Config, sink: JobSink) -> tuple[tuple[str, Callable[[Mover
         ("found again", lambda mover: sending.batches_settle(config, sink, mover)),
         ("ended", lambda mover: following.jobs_follow(config, sink, mover)),
         ("end asked", lambda mover: following.jobs_cancel(config, sink, mover)),
+        ("runs released", lambda mover: sending.runs_release(config, mover)),
         ("staged", sending.steps_stage),
         ("merges planned", lambda mover: runs.runs_merge(config, mover)),
         ("steps opened", lambda mover: runs.runs_advance(config, mover)),

@@ -221,7 +221,7 @@ def jobs_cancel(config: Config, sink: JobSink, mover: Mover) -> int:
     unwanted = Q(step__task__status=TaskStatus.CANCELLED, step__status__in=IN_PANDA)
     unwanted |= Q(step__status=StepStatus.CANCELLED)
     offline = [site.name for site in config.sites if site.status_at(mover.now) == "offline"]
-    waiting = Q(step__task__site__in=offline, step__status=StepStatus.SENT) & ~unwanted
+    waiting = Q(step__run__site__in=offline, step__status=StepStatus.SENT) & ~unwanted
     return _ask_to_end(sink, unwanted, CANCEL_ASKED) + _ask_to_end(sink, waiting, TAKE_BACK_ASKED)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from prodsys_core import tables
 from prodsys_core.config import Config, Site
 from prodsys_core.lifecycle import StepKind
-from prodsys_core.models import MergeInput, Step, Task
+from prodsys_core.models import MergeInput, Run, Step, Task
 from prodsys_core.naming import (
     ChunkNames,
     PieceNames,
@@ -39,6 +39,11 @@ class Prepared:
 
     step_id: int
     job: PandaJob
+
+
+def run_site(config: Config, run: Run, task: Task) -> Site | None:
+    """Where a run's files are. One of which nothing was ever sent (all left out) counts for its task's first site."""
+    return config.site(run.site or task.site_names[0])
 
 
 def task_names(task: Task) -> TaskNames:

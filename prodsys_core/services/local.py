@@ -28,7 +28,7 @@ from prodsys_core.naming import (
 )
 from prodsys_core.plan import GroupCount, backoff_s, crosscheck_problems
 from prodsys_core.ports import Accepted, Broken, NotThere, Refused, Stored, Unavailable, UnderWay
-from prodsys_core.services.jobs import input_list_path, piece_names, step_outputs, task_names
+from prodsys_core.services.jobs import input_list_path, piece_names, run_site, step_outputs, task_names
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.services.runs import current_groups
 from prodsys_core.storage import OutsideRoot, SiteFilesystem, below, open_tape
@@ -67,12 +67,12 @@ def steps_do(config: Config, mover: Mover) -> int:
 def _try(
     config: Config, step: Step, perform: Callable[[Config, Site, Step, Mover], bool], mover: Mover
 ) -> bool:
-    site = config.site(step.task.site)
+    site = run_site(config, step.run, step.task)
     if mover.hold is not None:
         mover.hold()
     try:
         if site is None:
-            raise NotYet(f"site {step.task.site} is not in the configuration")
+            raise NotYet(f"site {step.run.site} is not in the configuration")
         return perform(config, site, step, mover)
     except (NotYet, OutsideRoot) as error:
         failures = step.failures + 1

@@ -29,7 +29,7 @@ from prodsys_core.naming import chunk_outputs, chunk_path, work_key
 from prodsys_core.plan import MergeInput as PlannedInput
 from prodsys_core.plan import MergeLimits, plan_groups
 from prodsys_core.ports import Unavailable
-from prodsys_core.services.jobs import chunk_names, task_names
+from prodsys_core.services.jobs import chunk_names, run_site, task_names
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.storage import OutsideRoot, SiteFilesystem
 from prodsys_core.verdicts import UNCHECKED
@@ -53,9 +53,9 @@ def runs_merge(config: Config, mover: Mover) -> int:
     runs = Run.objects.filter(~Exists(unfinished), status=RunStatus.OPEN, task__status__in=ADVANCED)
     planned = 0
     for run in runs.select_related("task").order_by("pk"):
-        site = config.site(run.task.site)
+        site = run_site(config, run, run.task)
         if site is None:
-            note("run", [run.pk], run.status, "no-site", f"site {run.task.site} is not in the configuration")
+            note("run", [run.pk], run.status, "no-site", f"site {run.site} is not in the configuration")
             continue
         try:
             planned += _plan_run(config, site, run, mover)
@@ -230,7 +230,7 @@ def load_progress(config: Config, runs: Iterable[Run]) -> Mapping[int, RunProgre
 
 def _set_transfers(config: Config, run: Run, kinds: dict[StepKind, tuple[int, int]], n_groups: int) -> None:
     """Transfers count as opened when there is one for each merged file, or none is wanted: no tape, no file."""
-    site = config.site(run.task.site)
+    site = run_site(config, run, run.task)
     if site is None or site.tape is None or n_groups == 0:
         if RunProgress(kinds).complete(StepKind.CROSS_CHECK):
             kinds[StepKind.TRANSFER] = (0, 0)

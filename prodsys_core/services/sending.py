@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import Count, F, Max, Q
+from django.db.models import Count, Exists, F, Max, OuterRef, Q
 
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
@@ -22,18 +22,21 @@ from prodsys_core.lifecycle import (
     IN_PANDA,
     PANDA_KINDS,
     SENDING,
+    RunStatus,
     StepKind,
     StepStatus,
     waiting_status,
 )
-from prodsys_core.models import AttemptEnd, PandaAttempt, SendBatch, Step
+from prodsys_core.models import AttemptEnd, PandaAttempt, Run, SendBatch, Step
 from prodsys_core.plan import (
     BatchPlan,
+    Homeless,
     Listed,
     QueueUse,
     Sendable,
     adopt,
     has_stragglers,
+    place_runs,
     plan_batches,
     settle,
 )
@@ -86,19 +89,21 @@ def steps_send(config: Config, sink: JobSink, mover: Mover) -> int:
 
 
 def _plan(config: Config, mover: Mover) -> list[tuple[Site, BatchPlan]]:
-    if not Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING).exists():
+    due = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING)
+    steps = list(due.select_related("task", "run", "job"))
+    if not steps:
         return []
     room = {
         queue: use.room(config.panda.active_max, config.panda.waiting_min)
         for queue, use in _queue_uses(config, mover).items()
     }
+    homes = _homes(config, steps, room, mover)
     plans = []
     for site in config.sites:
-        steps = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__site=site.name)
         rows = [
             step
-            for step in steps.filter(task__status__in=SENDING).select_related("task", "job")
-            if site.takes(step.task.type, mover.now)
+            for step in steps
+            if homes.get(step.run_id) == site.name and site.takes(step.task.type, mover.now)
         ]
         last = _runs_with_stragglers({step.run_id for step in rows})
         sendable = (
@@ -113,6 +118,34 @@ def _plan(config: Config, mover: Mover) -> list[tuple[Site, BatchPlan]]:
         )
         plans += [(site, plan) for plan in plan_batches(sendable, room, config.panda.submit_chunk)]
     return plans
+
+
+def _homes(config: Config, steps: Iterable[Step], room: Mapping[str, int], mover: Mover) -> dict[int, str]:
+    """Sites of the steps' runs. A run is bound to its site with its first attempt; until then it is placed anew."""
+    homes, left = {}, Counter(room)
+    homeless: dict[int, list[Step]] = {}
+    for step in steps:
+        site = config.site(step.run.site)
+        if not step.run.site:
+            homeless.setdefault(step.run_id, []).append(step)
+        elif site is not None:
+            homes[step.run_id] = site.name
+            left[panda_queue(site, step.kind)] -= 1
+    runs = []
+    for run_id, (step, *others) in sorted(
+        homeless.items(), key=lambda item: (-priority(item[1][0]), item[0])
+    ):
+        sites = config.open_sites(step.task.site_names, step.task.type, mover.now)
+        choices = tuple((site.name, panda_queue(site, step.kind)) for site in sites)
+        runs.append(Homeless(run_id, 1 + len(others), choices))
+    return homes | place_runs(runs, left)
+
+
+def runs_release(config: Config, mover: Mover) -> int:
+    """Runs at a site that takes nothing now, of which no job has run and none is in PanDA, may go to another one."""
+    closed = [site.name for site in config.sites if site.status_at(mover.now) in ("drain", "offline")]
+    bound = PandaAttempt.objects.filter(step__run=OuterRef("pk")).exclude(end__charge="none")
+    return Run.objects.filter(~Exists(bound), site__in=closed, status=RunStatus.OPEN).update(site="")
 
 
 def _runs_with_stragglers(wanted: set[int]) -> set[int]:
@@ -164,7 +197,8 @@ def _commit(
             n_jobs=0,
             made_at=mover.now,
         )
-        due = Step.objects.filter(_due(mover), pk__in=plan.step_ids).only("pk", "status")
+        here = Q(run__site__in=("", site.name))  # no other site has taken the run meanwhile
+        due = Step.objects.filter(_due(mover), here, pk__in=plan.step_ids).only("pk", "status")
         columns = {"batch": batch, "attempt": F("attempt") + 1, "next_try_at": None}
         move_each(mover, "step", due, lambda _: StepStatus.SENT, **columns)
         rows = Step.objects.filter(batch=batch).select_related("task", "run", "job", "group")
@@ -181,6 +215,9 @@ def _commit(
             )
             for item in prepared
         )
+        made = {item.step_id for item in prepared}
+        runs = {step.run_id for step in steps if step.pk in made and not step.run.site}
+        Run.objects.filter(pk__in=runs, site="").update(site=site.name)
         batch.n_jobs = len(prepared)
         if not prepared:
             batch.delete()

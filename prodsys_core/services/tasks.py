@@ -41,19 +41,8 @@ class CannotCreate(Exception):
 
 def task_create(config: Config, file: TaskFile, mover: Mover) -> Task:
     """Store a draft; raises CannotCreate."""
-    site = config.site(file.site)
-    if site is None:
-        known = ", ".join(site.name for site in config.sites)
-        raise CannotCreate(f"site: found {file.site!r}, expected one of the configured sites: {known}")
-    if not Path(file.files_home_prefix).is_relative_to(site.files.root):
-        raise CannotCreate(
-            f"files_home_prefix: found {file.files_home_prefix!r}, expected a place below the site's {site.files.root}/"
-        )
-    missing = [
-        link.kind for link in tables.chains()[file.type] if link.kind in _panda_kinds() - set(site.commands)
-    ]
-    if missing:
-        raise CannotCreate(f"site {site.name} has no command for: {', '.join(missing)}")
+    for name in file.site:
+        _check_site(config, name, file)
     try:
         with transaction.atomic():
             return _store(file, mover)
@@ -61,15 +50,27 @@ def task_create(config: Config, file: TaskFile, mover: Mover) -> Task:
         raise CannotCreate(f"name: a task named {file.name!r} is there already") from error
 
 
-def _panda_kinds() -> set[str]:
-    return {StepKind.RECONSTRUCT, *(names.step for names in tables.products().products.values())}
+def _check_site(config: Config, name: str, file: TaskFile) -> None:
+    site = config.site(name)
+    if site is None:
+        known = ", ".join(site.name for site in config.sites)
+        raise CannotCreate(f"site: found {name!r}, expected one of the configured sites: {known}")
+    if not Path(file.files_home_prefix).is_relative_to(site.files.root):
+        raise CannotCreate(
+            f"files_home_prefix: found {file.files_home_prefix!r}, expected a place below the site's {site.files.root}/"
+        )
+    kinds = {link.kind for link in tables.chains()[file.type]} & set(PANDA_KINDS)
+    missing = sorted(kinds - set(site.commands))
+    if missing:
+        raise CannotCreate(f"site {site.name} has no command for: {', '.join(missing)}")
 
 
 def _store(file: TaskFile, mover: Mover) -> Task:
-    fields = file.model_dump(exclude={"runs", "files", "merge", "catalogue"})
+    fields = file.model_dump(exclude={"site", "runs", "files", "merge", "catalogue"})
     source = file.runs if file.files_source == "runs list" else file.files
     task = Task.objects.create(
         **fields,
+        sites=" ".join(file.site),
         source="\n".join(map(str, source)),
         catalogue=file.catalogue or "",
         status=TaskStatus.DRAFT,

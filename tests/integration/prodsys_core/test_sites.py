@@ -1,4 +1,4 @@
-"""Sites change while tasks run: what is sent where, what is taken back, how much may wait."""
+"""Several sites; sites change while tasks run: what is sent where, what is taken back, how much may wait."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ import pytest
 from prodsys_rig import START
 
 from prodsys_core.config import Downtime
-from prodsys_core.models import AttemptEnd, Step
+from prodsys_core.models import AttemptEnd, Run, Step
 from prodsys_core.ports import Unavailable
 
 
@@ -118,3 +118,92 @@ def test_the_last_chunk_of_a_run_goes_before_larger_ones_of_others(rig):
     rig.tick()
     sent = [item.job.job_name.split("-")[3] for item in rig.panda.jobs.values()][9:]
     assert sent == ["274495", "274500", "274500"]
+
+
+def two_sites(rig, **first):
+    """Two sites, A before B, each with queues of its own; `first` changes A."""
+    demo = rig.config.sites[0].model_copy(update={"status": "online"})
+    queues = [{"panda_queue": f"L{name}", "merge_queue": f"S{name}"} for name in "AB"]
+    both = [demo.model_copy(update={"name": name, **queue}) for name, queue in zip("AB", queues, strict=True)]
+    rig.config = rig.config.model_copy(update={"sites": [both[0].model_copy(update=first), both[1]]})
+
+
+def queues_by_run(rig):
+    """{run: queues that its PanDA jobs were sent to}."""
+    found = {}
+    for step in Step.objects.exclude(batch=None).select_related("run"):
+        found.setdefault(step.run.number, set()).add(step.batch.panda_queue)
+    return found
+
+
+def test_first_open_site_with_room_takes_a_run_and_the_next_one_the_others(rig):
+    two_sites(rig)
+    rig.at_once(waiting_min=2)
+    rig.sent_task({274495: [300] * 3, 274496: [300], 274497: [300] * 2}, site=["A", "B"])
+    assert dict(Run.objects.values_list("number", "site")) == {274495: "A", 274496: "B", 274497: "B"}
+    assert queues_by_run(rig) == {274495: {"LA"}, 274496: {"LB"}, 274497: {"LB"}}
+
+
+def test_a_run_is_never_split_and_its_merges_go_where_its_files_are(rig):
+    two_sites(rig)
+    rig.at_once(waiting_min=2)
+    rig.sent_task({274495: [300] * 6, 274496: [300]}, site=["A", "B"])
+    for _ in range(8):
+        rig.run_jobs()
+        rig.tick()
+    assert queues_by_run(rig) == {274495: {"LA", "SA"}, 274496: {"LB", "SB"}}
+    assert rig.task().status == "done"
+
+
+@pytest.mark.parametrize("status", ["test", "drain", "offline"])
+def test_a_closed_site_is_passed_over(rig, status):
+    two_sites(rig, status=status)
+    rig.sent_task({274495: [300, 200]}, site=["A", "B"])
+    assert (Run.objects.get().site, queues_by_run(rig)) == ("B", {274495: {"LB"}})
+
+
+def test_a_closed_site_gets_no_run_and_keeps_the_ones_it_has(rig):
+    two_sites(rig)
+    rig.at_once(waiting_min=1)
+    rig.sent_task({274495: [300] * 2, 274496: [300], 274497: [300]}, site=["A", "B"])
+    rig.run_jobs()
+    two_sites(rig, status="drain")
+    rig.tick()
+    rig.run_jobs()
+    rig.tick()
+    assert dict(Run.objects.values_list("number", "site")) == {274495: "A", 274496: "B", 274497: "B"}
+    assert Step.objects.filter(run__number=274495, status="staged").count() == 1
+    two_sites(rig)
+    rig.tick()
+    assert queues_by_run(rig)[274495] == {"LA"}
+
+
+def test_a_run_of_which_nothing_ran_leaves_a_closed_site_for_the_next_one(rig):
+    two_sites(rig)
+    rig.sent_task({274495: [300, 200]}, site=["A", "B"])
+    two_sites(rig, status="offline")
+    for _ in range(3):
+        rig.tick()
+    assert Run.objects.get().site == "B"
+    assert [item.job.panda_queue for item in rig.panda.jobs.values()] == ["LA", "LA", "LB", "LB"]
+    assert {step.charged + step.uncharged for step in rig.steps()} == {0}
+
+
+def test_a_run_of_which_a_job_runs_stays_at_its_closed_site(rig):
+    two_sites(rig)
+    rig.sent_task({274495: [300, 200]}, site=["A", "B"])
+    rig.panda.jobs[1001].status = "running"
+    rig.tick()
+    two_sites(rig, status="offline")
+    for _ in range(3):
+        rig.tick()
+    assert (Run.objects.get().site, len(rig.panda.jobs)) == ("A", 2)
+
+
+def test_without_an_open_site_a_run_waits_for_the_first_that_opens(rig):
+    two_sites(rig, status="offline")
+    rig.sent_task({274495: [300]}, site=["A"])
+    assert (Run.objects.get().site, rig.step().status) == ("", "staged")
+    two_sites(rig)
+    rig.tick()
+    assert Run.objects.get().site == "A"

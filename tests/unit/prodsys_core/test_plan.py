@@ -6,6 +6,7 @@ import pytest
 
 from prodsys_core.plan import (
     GroupCount,
+    Homeless,
     MergeInput,
     MergeLimits,
     QueueUse,
@@ -14,6 +15,7 @@ from prodsys_core.plan import (
     backoff_s,
     crosscheck_problems,
     has_stragglers,
+    place_runs,
     plan_batches,
     plan_groups,
     send_order,
@@ -34,6 +36,14 @@ def test_priority_then_stragglers_then_events_then_age():
     ]
     (batch,) = plan_batches(steps, {"L": 100}, 200)
     assert batch.step_ids == (3, 6, 4, 5, 1, 2)
+
+
+def test_first_site_with_room_takes_a_whole_run_and_none_without():
+    both, one = (("A", "LA"), ("B", "LB")), (("A", "LA"),)
+    runs = [Homeless(1, 5, both), Homeless(2, 3, one), Homeless(3, 2, both), Homeless(4, 1, both)]
+    assert place_runs(runs, {"LA": 2, "LB": 2}) == {1: "A", 3: "B"}
+    assert place_runs(runs, {"LA": 9}) == {1: "A", 2: "A", 3: "A"}
+    assert place_runs([Homeless(1, 5, ())], {"LA": 9}) == {}
 
 
 def test_every_eighth_is_the_shortest_that_is_left():
