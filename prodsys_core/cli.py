@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 OK, FAILED, USAGE = 0, 1, 2
-OWN_VERBS = ("task", "jobs", "runs", "act", "tick", "serve")
+OWN_VERBS = ("task", "jobs", "runs", "act", "delivery", "tick", "serve")
 EPILOG = """\
 Configuration: the YAML file named by the environment variable PRODSYS_CONFIG.
 Any other verb is passed to Django: `prodsys migrate` makes or updates the tables, `prodsys createsuperuser` adds a
@@ -64,6 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--json", action="store_true", help="a JSON list")
     runs.set_defaults(run=_runs)
     _add_act_verb(verbs)
+    delivery = verbs.add_parser("delivery", help="hold jobs whose raw files are not as a delivery list says")
+    delivery.add_argument("name", metavar="NAME", help="name of the task")
+    delivery.add_argument("list", metavar="LIST", help="file with lines PATH SIZE [ADLER32]")
+    delivery.add_argument("--sizes-only", action="store_true", help="do not read files to compare checksums")
+    delivery.add_argument(
+        "--yes", action="store_true", help="do it; without it the differences are only shown"
+    )
+    delivery.set_defaults(run=_delivery)
     tick = verbs.add_parser("tick", help="do everything that is due")
     how = tick.add_mutually_exclusive_group()
     how.add_argument(
@@ -248,7 +256,7 @@ def _look(options: argparse.Namespace, look: Callable[[Any], Any], left: int = O
         except (BadPick, NotAllowed) as error:
             return _complain(str(error), code=FAILED)
         print(f"{done} done")
-        return OK if done or not (seen.lines or seen.unasked) else FAILED
+        return FAILED if seen.unasked and not done else OK
 
     return _on_task(options, perform)
 
@@ -278,6 +286,12 @@ def _act(options: argparse.Namespace) -> int:
         return _complain(f"act: expected ACTION NAME; actions: {', '.join(ACTIONS)}", code=USAGE)
     pick = Pick(tuple(options.runs), tuple(options.file), options.why, options.events, options.home)
     return _look(options, lambda task: look_act(options.action, task, pick))
+
+
+def _delivery(options: argparse.Namespace) -> int:
+    from prodsys_core.services.looks import look_delivery
+
+    return _look(options, lambda task: look_delivery(task, options.list, options.sizes_only))
 
 
 def _jobs(options: argparse.Namespace) -> int:

@@ -91,7 +91,8 @@ class Run(Reasoned):
 
 class Job(models.Model):
     """One raw file of one task. Its status is that of its reconstruct step. `n_events` null: not known; `corrected`: a
-    manager gave it, the source's does not replace it. `home`: where the file lies, if not in the task's files_home."""
+    manager gave it, the source's does not replace it. `home`: where the file lies, if not in the task's files_home.
+    `undelivered`: what a delivery list found wrong with it; nothing of the job is sent until a later one does not."""
 
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="jobs")
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="jobs")
@@ -100,6 +101,7 @@ class Job(models.Model):
     n_events = models.PositiveIntegerField(null=True)
     corrected = models.BooleanField(default=False)
     home = models.CharField(max_length=300, blank=True, default="")
+    undelivered = models.CharField(max_length=MESSAGE_LENGTH, blank=True, default="")
 
     class Meta:
         constraints = [
@@ -109,6 +111,11 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return self.file
+
+    @property
+    def path(self) -> str:
+        """Where the raw file lies."""
+        return f"{self.home or self.task.files_home}{self.file}"
 
 
 class MergePlan(models.Model):

@@ -72,6 +72,7 @@ def job_rows(task: Task) -> list[dict[str, Any]]:
             "chunk": step.job.chunk,
             "events": step.job.n_events,
             **_step_columns(step),
+            **({"reason": "not-delivered", "message": step.job.undelivered} if step.job.undelivered else {}),
         }
         for step in steps.order_by("run__number", "job__chunk")
     ]

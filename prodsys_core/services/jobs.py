@@ -65,7 +65,7 @@ def task_names(task: Task) -> TaskNames:
 def chunk_names(step: Step) -> ChunkNames:
     """The raw file of a reconstruct step."""
     job = step.job
-    return ChunkNames(step.run.number, job.chunk, job.file, f"{job.home or step.task.files_home}{job.file}")
+    return ChunkNames(step.run.number, job.chunk, job.file, job.path)
 
 
 def piece_names(step: Step) -> PieceNames:

@@ -5,17 +5,36 @@ The command line and the pages both go through here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from django.db import transaction
 from django.db.models import Count
 
 from prodsys_core.catalogue import BadSource, JobSeen, plan_differences
-from prodsys_core.lifecycle import IN_PANDA, PANDA_KINDS, StepKind, StepStatus, TaskStatus, check_edge
-from prodsys_core.models import Step, Task
+from prodsys_core.delivery import Delivered, delivery_problem, parse_delivery
+from prodsys_core.lifecycle import (
+    CHUNK_DONE,
+    IN_PANDA,
+    PANDA_KINDS,
+    StepKind,
+    StepStatus,
+    TaskStatus,
+    check_edge,
+)
+from prodsys_core.models import MESSAGE_LENGTH, Job, Step, Task, Transition
+from prodsys_core.ports import Stored, Unavailable
 from prodsys_core.services.actions import ACTIONS, BadPick, Pick, pick_rows, row_line
 from prodsys_core.services.moves import Mover
-from prodsys_core.services.tasks import read_source, resend_candidates, steps_resend, task_set
+from prodsys_core.services.tasks import (
+    read_source,
+    read_source_file,
+    resend_candidates,
+    steps_resend,
+    task_set,
+)
+from prodsys_core.storage import OutsideRoot, SiteFilesystem
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +92,67 @@ def _differences(task: Task) -> tuple[str, ...]:
 
 
 def _why_not(step: Step) -> str:
-    return step.reason if step.status == StepStatus.CANCELLED else ""
+    return step.reason if step.status == StepStatus.CANCELLED else step.job.undelivered
+
+
+def look_delivery(task: Task, name: str, sizes_only: bool) -> Look:
+    """A task's raw files against a delivery list: which are missing, short or damaged and will be held, which are held
+    no more, which of the list are not the task's. Raises BadPick for a list that cannot be used."""
+    try:
+        listed = parse_delivery(read_source_file(Path(name)), name, task.files_home)
+    except (OSError, ValueError) as error:
+        raise BadPick(f"delivery list {name} cannot be read: {error}") from error
+    if isinstance(listed, BadSource):
+        raise BadPick(listed.text)
+    of_task = Job.objects.filter(task=task).select_related("task").prefetch_related("steps")
+    jobs = list(of_task.order_by("run__number", "chunk"))
+    wanted = [job for job in jobs if job.steps.all()[0].status not in CHUNK_DONE]
+    found = {job: delivery_problem(job.path, listed, _seen(job, listed, sizes_only)) for job in wanted}
+    lines = [
+        f"{job.file}: {text or 'delivered, held no more'}"
+        for job, text in found.items()
+        if text or job.undelivered
+    ]
+    surplus = listed.keys() - {job.path for job in jobs}
+    lines += [f"{path}: surplus: not a file of this task" for path in sorted(surplus)]
+    changed = {job: text[:MESSAGE_LENGTH] for job, text in found.items() if text != job.undelivered}
+    return Look(tuple(lines), lambda mover: _hold_back(changed, mover))
+
+
+def _seen(job: Job, listed: Mapping[str, Delivered], sizes_only: bool) -> Delivered | str:
+    """The file at the site; read only where the list has a checksum to compare with."""
+    files, file = SiteFilesystem(job.path.removesuffix(job.file)), listed.get(job.path)
+    try:
+        seen = files.checksum(job.path) if file and file.adler32 and not sizes_only else files.size(job.path)
+    except OutsideRoot as error:
+        return f"cannot be looked at: {error}"
+    match seen:
+        case int() as size:
+            return Delivered(size)
+        case Stored(size, adler32):
+            return Delivered(size, adler32)
+        case Unavailable(reason=reason):
+            return f"cannot be looked at: {reason}"
+    return "missing: not at the site"
+
+
+def _hold_back(changed: Mapping[Job, str], mover: Mover) -> int:
+    with transaction.atomic():
+        for job, text in changed.items():
+            job.undelivered = text
+        Job.objects.bulk_update(changed, ["undelivered"], batch_size=300)
+        Transition.objects.bulk_create(
+            Transition(
+                subject="step",
+                subject_id=step.pk,
+                old=step.status,
+                new=step.status,
+                role=mover.role,
+                who=mover.who[:150],
+                reason="not-delivered" if text else "delivered",
+                at=mover.now,
+            )
+            for job, text in changed.items()
+            for step in job.steps.all()
+        )
+    return len(changed)

@@ -52,6 +52,9 @@ REFUSED_WAIT_S = 300.0
 PREPARE_WAIT_S = 60.0
 """A step whose job cannot be made up (site unwritable, no command) is looked at again after this."""
 
+DELIVERED = ~Q(job__undelivered__gt="")
+"""Steps whose raw file no delivery list holds back."""
+
 
 class NumbersUsedUp(Exception):
     """The reserved range of batch numbers has no free number left."""
@@ -59,9 +62,8 @@ class NumbersUsedUp(Exception):
 
 def steps_stage(mover: Mover) -> int:
     """defined -> staged: raw files of these sites were delivered by hand."""
-    ids = list(
-        Step.objects.filter(status=StepStatus.DEFINED, task__status__in=SENDING).values_list("pk", flat=True)
-    )
+    steps = Step.objects.filter(DELIVERED, status=StepStatus.DEFINED, task__status__in=SENDING)
+    ids = list(steps.values_list("pk", flat=True))
     return len(move(mover, "step", ids, StepStatus.DEFINED, StepStatus.STAGED)) if ids else 0
 
 
@@ -162,7 +164,7 @@ def _due(mover: Mover) -> Q:
     """Steps that may be sent now; a failed one only when its back-off is over, never without one."""
     over = Q(next_try_at__lte=mover.now)
     waiting = Q(status__in=(StepStatus.STAGED, StepStatus.READY)) & (over | Q(next_try_at=None))
-    return waiting | (Q(status=StepStatus.FAILED) & over)
+    return DELIVERED & (waiting | (Q(status=StepStatus.FAILED) & over))
 
 
 def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:

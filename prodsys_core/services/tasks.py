@@ -147,16 +147,20 @@ def _generate(config: Config, task: Task, mover: Mover) -> int:
     return added
 
 
+def read_source_file(path: Path) -> str:
+    """Text of a list that a person gave; raises OSError, or ValueError for one that is too large or not ASCII."""
+    if path.stat().st_size > CATALOGUE_MAX:
+        raise ValueError(f"more than {CATALOGUE_MAX} bytes")
+    return path.read_text(encoding="ascii")
+
+
 def read_source(task: Task) -> JobPlan | BadSource:
     """Jobs that the task's lists and catalogue say; reads the catalogue file."""
     entries: tuple[CatalogueEntry, ...] | None = None
     if task.catalogue:
         try:
-            path = Path(task.catalogue)
-            if path.stat().st_size > CATALOGUE_MAX:
-                return BadSource((f"{path}: more than {CATALOGUE_MAX} bytes",))
-            parsed = parse_catalogue(path.read_text(encoding="ascii"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
+            parsed = parse_catalogue(read_source_file(Path(task.catalogue)), task.catalogue)
+        except (OSError, ValueError) as error:
             return BadSource((f"catalogue {task.catalogue} cannot be read: {error}",))
         if isinstance(parsed, BadSource):
             return parsed

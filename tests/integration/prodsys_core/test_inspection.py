@@ -3,6 +3,7 @@
 import pytest
 
 from prodsys_core.models import Job, Transition
+from prodsys_core.selectors import task_rows
 from prodsys_core.services.actions import BadPick, Pick
 from prodsys_core.services.looks import look_act, look_set
 from prodsys_core.services.tasks import as_manager
@@ -117,3 +118,37 @@ def test_cancelling_shows_what_panda_will_be_asked_to_end(rig):
     assert look.lines == ("2 reconstruct sent: PanDA is asked to end them",)
     with pytest.raises(BadPick, match="possible: cancelled, paused"):
         look_set(rig.task(), "archived", manager(rig))
+
+
+@pytest.mark.parametrize("how", ["gone", "a directory", "not ASCII", "without the run"])
+def test_an_unreadable_run_holds_its_task_and_says_so_until_it_can_be_read(rig, how):
+    rig.create({274495: [300], 274496: [200]})
+    path = rig.folder / "catalogue.txt"
+    path.unlink()
+    if how == "a directory":
+        path.mkdir()
+    elif how == "not ASCII":
+        path.write_bytes(b"274495 cdr11001-274495.raw 300\n\xff\xfe\n")
+    elif how == "without the run":
+        path.write_text("274495 cdr11001-274495.raw 300\n")
+    rig.set("ready")
+    for _ in range(3):
+        rig.tick(3600)
+        with pytest.raises(BadPick, match="possible: cancelled, draft"):
+            look_set(rig.task(), "send", manager(rig))
+    (row,) = task_rows()
+    assert (row["status"], row["reason"], row["jobs"]) == ("ready", "bad-source", {})
+    assert ("run 274496" if how == "without the run" else str(path)) in row["message"]
+    if how == "a directory":
+        path.rmdir()
+    rig.write_catalogue({274495: [300], 274496: [200]})
+    rig.tick(3600)
+    assert (rig.task().status, rig.task().message, len(rig.steps())) == ("jobs ready", "", 2)
+
+
+def test_generating_again_from_what_cannot_be_read_keeps_the_jobs_and_is_not_released(rig):
+    inspected(rig, {274495: [300]})
+    (rig.folder / "catalogue.txt").write_text("274495 cdr11001-274495.raw many\n")
+    rig.set("ready")
+    rig.tick()
+    assert (rig.task().status, rig.task().reason, Job.objects.get().n_events) == ("ready", "bad-source", 300)
