@@ -1,29 +1,41 @@
-"""Django's admin over the rows: a window. Nothing is changed here, statuses move by `prodsys task`."""
+"""Django's admin: every table to look at, and what a manager may do to tasks, runs and jobs.
+
+Nothing is changed here but by the actions of the command line under the same rules: shown first (`services.looks`),
+then done to exactly what was shown. Only who may change tasks (permission `prodsys.change_task`) is offered them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 
-from prodsys_core.models import (
-    AttemptEnd,
-    GroupCheck,
-    Job,
-    MergeGroup,
-    PandaAttempt,
-    Run,
-    SendBatch,
-    Step,
-    Task,
-    Transfer,
-    Transition,
-)
+from prodsys_core import models
+from prodsys_core.lifecycle import TASK_EDGES, Role
+from prodsys_core.services.actions import ACTIONS, BadPick, Pick
+from prodsys_core.services.looks import Look, look_act, look_resend, look_set
+from prodsys_core.services.moves import Mover, NotAllowed
+from prodsys_core.services.tasks import as_manager
+
+LINES_SHOWN = 1000
+"""Lines of a look on its page; the command line shows all."""
+SET = {f"set {new}": f"Set to {new}" for (_, new), roles in TASK_EDGES.items() if Role.MANAGER in roles}
+RESEND = {f"resend {old}": f"Try again: {old}" for old in ("failed", "manual check is needed")}
+OFFERED: Mapping[type, Mapping[str, str]] = {
+    models.Task: SET | RESEND,
+    models.Run: {name: f"{name}: {action.text}" for name, action in ACTIONS.items()},
+    models.Job: {name: f"{name}: {action.text}" for name, action in ACTIONS.items() if not action.of_runs},
+}
 
 
-class ReadOnly(admin.ModelAdmin):
-    """A window on a table."""
+class Window(admin.ModelAdmin):
+    """A table to look at, with the actions that are offered on its rows."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -34,85 +46,81 @@ class ReadOnly(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-
-@admin.register(Task)
-class TaskAdmin(ReadOnly):
-    list_display = ("name", "type", "sites", "production", "status", "files_skipped", "message")
-    list_filter = ("status", "type")
-    search_fields = ("name", "production", "soft")
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        offered = OFFERED.get(self.model, {}) if request.user.has_perm("prodsys.change_task") else {}
+        return {name: (perform, name, text) for name, text in offered.items()}
 
 
-@admin.register(Run)
-class RunAdmin(ReadOnly):
-    list_display = ("number", "task", "site", "status", "message")
-    list_filter = ("status", "site", "task")
-    list_select_related = ("task",)
-    search_fields = ("number",)
+def perform(window: Window, request: HttpRequest, rows: QuerySet[Any]) -> TemplateResponse | None:
+    """Show what the chosen action would touch; do it once exactly that was shown and confirmed."""
+    given, name = request.POST, request.POST["action"]
+    mover = as_manager(request.user.get_username(), datetime.now(UTC))
+    looks: dict[str, Look] = {}
+    error = ""
+    try:
+        looks = _looks(name, rows, given, mover)
+        lines = [line for head, look in looks.items() for line in (head, *look.lines)]
+        shown = hashlib.sha256("\n".join((name, *lines)).encode()).hexdigest()
+        if given.get("shown") == shown:
+            done = sum(look.perform(mover) for look in looks.values())
+            window.message_user(request, f"{name}: {done} done")
+            return None
+        error = "What would be touched has changed: look again." if "shown" in given else ""
+    except (BadPick, NotAllowed, ValueError) as problem:
+        lines, shown, error = [], "", str(problem)
+    context = {
+        **admin.site.each_context(request),
+        "title": OFFERED[rows.model][name],
+        "corrects": name in ACTIONS and ACTIONS[name].corrects,
+        "lines": lines[:LINES_SHOWN],
+        "more": max(0, len(lines) - LINES_SHOWN),
+        **{"name": name, "shown": shown, "error": error, "given": given, "kind": rows.model._meta.model_name},
+        "selected": given.getlist(admin.helpers.ACTION_CHECKBOX_NAME),
+    }
+    return TemplateResponse(request, "prodsys_core/act.html", context)
 
 
-@admin.register(Job)
-class JobAdmin(ReadOnly):
-    list_display = ("file", "task", "run", "chunk", "n_events")
-    list_filter = ("task",)
-    list_select_related = ("task", "run", "run__task")
-    search_fields = ("file",)
+def _looks(name: str, rows: QuerySet[Any], given: Mapping[str, str], mover: Mover) -> dict[str, Look]:
+    """What the action would touch, by task. Raises BadPick, or ValueError for a number that is none."""
+    if rows.model is models.Task:
+        word, _, status = name.partition(" ")
+        return {
+            f"task {task.name}, {task.status}": look_set(task, status, mover)
+            if word == "set"
+            else look_resend(task, status)
+            for task in rows
+        }
+    by_task: dict[models.Task, list[Any]] = {}
+    for row in rows.select_related("task"):
+        by_task.setdefault(row.task, []).append(row.number if rows.model is models.Run else row.file)
+    kind = "runs" if rows.model is models.Run else "files"
+    events, home = given.get("events") or None, given.get("home") or None
+    values = {"why": given.get("why", ""), "events": int(events) if events else None, "home": home}
+    return {
+        f"task {task.name}, {task.status}": look_act(name, task, Pick(**{kind: tuple(named)}, **values))
+        for task, named in by_task.items()
+    }
 
 
-@admin.register(Step)
-class StepAdmin(ReadOnly):
-    list_display = (
-        "work",
-        "kind",
-        "status",
-        "attempt",
-        "charged",
-        "uncharged",
-        "panda_id",
-        "next_try_at",
-        "message",
-    )
-    list_filter = ("kind", "status", "task")
-    search_fields = ("work", "panda_id")
-
-
-@admin.register(PandaAttempt)
-class PandaAttemptAdmin(ReadOnly):
-    list_display = ("job_name", "number", "panda_id", "batch_id", "made_at")
-    search_fields = ("job_name", "panda_id")
-
-
-@admin.register(AttemptEnd)
-class AttemptEndAdmin(ReadOnly):
-    list_display = ("attempt_id", "status", "charge", "reason", "message", "n_events", "node", "ended_at")
-    list_filter = ("status", "charge", "reason")
-
-
-@admin.register(SendBatch)
-class SendBatchAdmin(ReadOnly):
-    list_display = ("number", "panda_queue", "status", "n_jobs", "made_at", "message")
-    list_filter = ("status", "panda_queue")
-
-
-@admin.register(MergeGroup)
-class MergeGroupAdmin(ReadOnly):
-    list_display = ("plan_id", "product", "piece")
-    list_filter = ("product",)
-
-
-@admin.register(GroupCheck)
-class GroupCheckAdmin(ReadOnly):
-    list_display = ("group_id", "unit", "expected", "in_chunks", "in_merged", "agrees", "checked_at")
-    list_filter = ("agrees", "unit")
-
-
-@admin.register(Transfer)
-class TransferAdmin(ReadOnly):
-    list_display = ("target", "size", "adler32", "asked_at", "confirmed_at")
-    search_fields = ("target",)
-
-
-@admin.register(Transition)
-class TransitionAdmin(ReadOnly):
-    list_display = ("at", "subject", "subject_id", "old", "new", "role", "who", "reason")
-    list_filter = ("subject", "new", "role")
-    search_fields = ("subject_id",)
+STEP = "work kind status attempt charged uncharged panda_id next_try_at message"
+END = "attempt_id status charge reason message n_events node ended_at"
+TABLES: tuple[tuple[type, str, str, str], ...] = (  # columns, filters, what is searched
+    (models.Task, "name type sites production status files_skipped message", "status type", "name soft"),
+    (models.Run, "number task site status message", "status site task", "number"),
+    (models.Job, "file task run chunk n_events undelivered", "task", "file"),
+    (models.Step, STEP, "kind status task", "work panda_id"),
+    (models.PandaAttempt, "job_name number panda_id batch_id made_at", "", "job_name panda_id"),
+    (models.AttemptEnd, END, "status charge reason", ""),
+    (models.SendBatch, "number panda_queue status n_jobs made_at message", "status panda_queue", ""),
+    (models.MergeGroup, "plan_id product piece", "product", ""),
+    (models.GroupCheck, "group_id unit expected in_chunks in_merged agrees checked_at", "agrees unit", ""),
+    (models.Transfer, "target size adler32 asked_at confirmed_at", "", "target"),
+    (models.Transition, "at subject subject_id old new role who reason", "subject new role", "subject_id"),
+)
+for model, columns, filters, searched in TABLES:
+    options = {
+        "list_display": columns.split(),
+        "list_filter": filters.split(),
+        "search_fields": searched.split(),
+    }
+    admin.site.register(model, Window, list_select_related=model in (models.Run, models.Job), **options)

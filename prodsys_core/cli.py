@@ -55,76 +55,77 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_task_verbs(verbs)
-    jobs = verbs.add_parser("jobs", help="list the jobs of a task")
-    jobs.add_argument("name", metavar="NAME", help="name of the task")
-    jobs.add_argument("--json", action="store_true", help="a JSON list")
-    jobs.set_defaults(run=_jobs)
-    runs = verbs.add_parser("runs", help="list the runs of a task with merges, cross-check and tape")
-    runs.add_argument("name", metavar="NAME", help="name of the task")
-    runs.add_argument("--json", action="store_true", help="a JSON list")
-    runs.set_defaults(run=_runs)
+    _verb(verbs, "jobs", _jobs, "list the jobs of a task", NAME, JSON)
+    _verb(verbs, "runs", _runs, "list the runs of a task with merges, cross-check and tape", NAME, JSON)
     _add_act_verb(verbs)
-    delivery = verbs.add_parser("delivery", help="hold jobs whose raw files are not as a delivery list says")
-    delivery.add_argument("name", metavar="NAME", help="name of the task")
-    delivery.add_argument("list", metavar="LIST", help="file with lines PATH SIZE [ADLER32]")
-    delivery.add_argument("--sizes-only", action="store_true", help="do not read files to compare checksums")
-    delivery.add_argument(
-        "--yes", action="store_true", help="do it; without it the differences are only shown"
+    _verb(
+        verbs,
+        "delivery",
+        _delivery,
+        "hold jobs whose raw files are not as a delivery list says",
+        NAME,
+        _argument("list", metavar="LIST", help="file with lines PATH SIZE [ADLER32]"),
+        _argument("--sizes-only", action="store_true", help="do not read files to compare checksums"),
+        YES,
     )
-    delivery.set_defaults(run=_delivery)
-    tick = verbs.add_parser("tick", help="do everything that is due")
+    tick = _verb(verbs, "tick", _tick, "do everything that is due")
     how = tick.add_mutually_exclusive_group()
-    how.add_argument(
-        "--loop", type=_seconds, metavar="SECONDS", help="again every so many seconds, until SIGTERM"
-    )
+    text = "again every so many seconds, until SIGTERM"
+    how.add_argument("--loop", type=_seconds, metavar="SECONDS", help=text)
     how.add_argument("--once", action="store_true", help="one tick (default)")
-    tick.set_defaults(run=_tick)
-    serve = verbs.add_parser("serve", help="web pages on loopback: Django's admin, read-only")
-    serve.add_argument("--port", type=_port, help="instead of the configured one; 0: any free one")
-    serve.set_defaults(run=_serve)
+    port = _argument("--port", type=_port, help="instead of the configured one; 0: any free one")
+    _verb(verbs, "serve", _serve, "web pages on loopback: Django's admin", port)
+    return parser
+
+
+def _argument(*names: str, **options: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    return names, options
+
+
+NAME = _argument("name", metavar="NAME", help="name of the task")
+JSON = _argument("--json", action="store_true", help="a JSON list")
+YES = _argument("--yes", action="store_true", help="do it; without it only what it would touch is shown")
+
+
+def _verb(verbs: Any, name: str, run: Callable[[Any], int], text: str, *arguments: Any) -> Any:
+    parser = verbs.add_parser(name, help=text)
+    for names, options in arguments:
+        parser.add_argument(*names, **options)
+    parser.set_defaults(run=run)
     return parser
 
 
 def _add_task_verbs(verbs: Any) -> None:
     task = verbs.add_parser("task", help="create, list and set tasks")
     actions = task.add_subparsers(metavar="ACTION", required=True)
-    create = actions.add_parser("create", help="store a draft from a YAML file")
-    create.add_argument("file", type=Path, metavar="FILE.yaml")
-    create.set_defaults(run=_task_create)
-    listing = actions.add_parser("list", help="tasks with their counts")
-    listing.add_argument("names", nargs="*", metavar="NAME", help="only these tasks")
-    listing.add_argument("--json", action="store_true", help="a JSON list")
-    listing.set_defaults(run=_task_list)
-    setting = actions.add_parser("set", help="set a task's status, as its manager")
-    setting.add_argument("name", metavar="NAME")
-    setting.add_argument(
-        "status", metavar="STATUS", help="ready, send, paused, archive, ... (one word in quotes)"
-    )
-    setting.add_argument("--yes", action="store_true", help="do it although something was shown first")
-    setting.set_defaults(run=_task_set)
-    resend = actions.add_parser("resend", help="one more attempt for jobs and merges that wait for a person")
-    resend.add_argument("name", metavar="NAME")
-    resend.add_argument("status", choices=("failed", "manual check is needed"), help="which of them")
-    resend.add_argument("--yes", action="store_true", help="do it; without it they are only listed")
-    resend.set_defaults(run=_task_resend)
+    file = _argument("file", type=Path, metavar="FILE.yaml")
+    _verb(actions, "create", _task_create, "store a draft from a YAML file", file)
+    names = _argument("names", nargs="*", metavar="NAME", help="only these tasks")
+    _verb(actions, "list", _task_list, "tasks with their counts", names, JSON)
+    status = _argument("status", metavar="STATUS", help="ready, send, paused, ... (one word in quotes)")
+    _verb(actions, "set", _task_set, "set a task's status, as its manager", NAME, status, YES)
+    which = _argument("status", choices=("failed", "manual check is needed"), help="which of them")
+    text = "one more attempt for jobs and merges that wait for a person"
+    _verb(actions, "resend", _task_resend, text, NAME, which, YES)
 
 
 def _add_act_verb(verbs: Any) -> None:
-    act = verbs.add_parser(
-        "act", help="what a manager does to some of a task's jobs and runs; --list names it all"
+    repeated = {"action": "append", "default": []}
+    _verb(
+        verbs,
+        "act",
+        _act,
+        "what a manager does to some of a task's jobs and runs; --list names it all",
+        _argument("action", metavar="ACTION", nargs="?", help="see --list"),
+        _argument("name", metavar="NAME", nargs="?", help="name of the task"),
+        _argument("--list", action="store_true", help="all actions"),
+        _argument("--run", dest="runs", type=int, metavar="N", help="a run; again for more", **repeated),
+        _argument("--file", metavar="FILE", help="a raw file; again for more", **repeated),
+        _argument("--events", type=int, metavar="N", help="correct: number of events"),
+        _argument("--home", metavar="DIR/", help="correct: where the raw files lie"),
+        _argument("--why", default="", metavar="TEXT", help="kept with the change, at most 40 characters"),
+        YES,
     )
-    act.add_argument("action", metavar="ACTION", nargs="?", help="see --list")
-    act.add_argument("name", metavar="NAME", nargs="?", help="name of the task")
-    act.add_argument("--list", action="store_true", help="all actions")
-    act.add_argument(
-        "--run", dest="runs", type=int, action="append", default=[], metavar="N", help="a run; again for more"
-    )
-    act.add_argument("--file", action="append", default=[], metavar="FILE", help="a raw file; again for more")
-    act.add_argument("--events", type=int, metavar="N", help="correct: number of events")
-    act.add_argument("--home", metavar="DIR/", help="correct: where the raw files lie")
-    act.add_argument("--why", default="", metavar="TEXT", help="kept with the change, at most 40 characters")
-    act.add_argument("--yes", action="store_true", help="do it; without it only what it would touch is shown")
-    act.set_defaults(run=_act)
 
 
 def _seconds(text: str) -> float:

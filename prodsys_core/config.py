@@ -104,18 +104,14 @@ class Panda(Section):
 
     url: Url
     timeout_s: float = Field(default=120.0, gt=0, le=3600)  # the server stores a job in 15 to 110 ms
-    submit_chunk: int = Field(
-        default=200, ge=1, le=5000
-    )  # jobs a call; the server cuts at 5000 without a word
+    submit_chunk: int = Field(default=200, ge=1, le=5000)  # jobs a call; the server cuts at 5000, silently
     status_chunk: int = Field(default=300, ge=1, le=450)  # ids in a URL; Apache takes 8190 bytes
     record_chunk: int = Field(default=1000, ge=1, le=5500)  # full records a call; the server cuts at 5500
     settle_s: float = Field(default=900.0, ge=0, le=86400)  # an unchanged list this much later is final
     status_every_s: float = Field(default=60.0, ge=0, le=86400)  # between two looks at the same jobs
     active_max: int = Field(default=10_000, ge=1, le=1_000_000)  # our jobs in one PanDA queue
     queue_days: float = Field(default=2.0, gt=0, le=30)  # days of a queue's own pace that may wait in it
-    waiting_min: int = Field(
-        default=2_000, ge=1, le=1_000_000
-    )  # may wait in a queue that has ended nothing yet
+    waiting_min: int = Field(default=2_000, ge=1, le=1_000_000)  # may wait in a queue that is new
     batch_numbers: BatchNumbers = BatchNumbers()
     prod_source_label: Name = "prod_test"
     vo: Name = "vo.compass.cern.ch"
@@ -134,9 +130,7 @@ class Tape(Section):
 
     kind: Literal["directory", "dropbox"]
     root: AbsolutePath
-    again_after_s: float = Field(
-        3600.0, gt=0
-    )  # a transfer that is not seen at all by then is asked for again
+    again_after_s: float = Field(3600.0, gt=0)  # a transfer not seen at all by then is asked for again
 
 
 def _commands(commands: dict[str, str]) -> dict[str, str]:
@@ -212,9 +206,7 @@ class Config(Section):
     sites: Annotated[list[Site], Field(min_length=1)]
     retry: Retry = Retry()
     web: Web = Web()
-    lease_s: float = Field(
-        default=120.0, ge=1, le=3600
-    )  # a tick that shows no life for so long is taken over
+    lease_s: float = Field(default=120.0, ge=1, le=3600)  # a tick silent for so long is taken over
 
     @model_validator(mode="after")
     def _sites_differ(self) -> Self:

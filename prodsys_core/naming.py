@@ -6,7 +6,7 @@ Names of intermediate files carry the attempt, so a late attempt can never touch
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
 
@@ -26,7 +26,7 @@ class ProductNames:
     step: str
     transformation: str
     unit: str
-    placeholder_size: int | None
+    placeholder_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,9 @@ class ProductTable:
     chunk_log: str
     merged_log: str
     packed_log: str
-    types: Mapping[str, tuple[str, ...]]
+    types: Mapping[str, Sequence[str]]
     priorities: Mapping[str, int]
     tape: Mapping[str, str]
-
-    def of_step(self, kind: str) -> ProductNames:
-        """The product that a merge step makes."""
-        return next(names for names in self.products.values() if names.step == kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,16 @@ def _load(name: str) -> Any:
     return yaml.safe_load(resources.files("prodsys_core").joinpath("data", name).read_text(encoding="utf-8"))
 
 
+def _kinds(words: str | list[str]) -> StepKind | tuple[StepKind, ...]:
+    return StepKind(words) if isinstance(words, str) else tuple(map(StepKind, words))
+
+
 @cache
 def chains() -> Mapping[str, tuple[ChainLink, ...]]:
     """Kinds of work by task type."""
     return {
         task_type: tuple(
-            ChainLink(
-                StepKind(link["kind"]),
-                link["of"],
-                tuple(StepKind(need) for need in link.get("needs", ())),
-                link.get("asked", False),
-            )
+            ChainLink(**link | {name: _kinds(link[name]) for name in ("kind", "needs") if name in link})
             for link in links
         )
         for task_type, links in _load("chains.yaml").items()
@@ -39,26 +38,8 @@ def chains() -> Mapping[str, tuple[ChainLink, ...]]:
 def products() -> ProductTable:
     """Names, places, priorities."""
     raw = _load("products.yaml")
-    names = {
-        product: ProductNames(
-            product,
-            item["chunk"]["lfn"],
-            item["chunk"]["place"],
-            item["merged"]["lfn"],
-            item["merged"]["place"],
-            item["merged"]["final"],
-            item["step"],
-            item["transformation"],
-            item["unit"],
-            item.get("placeholder_size"),
-        )
-        for product, item in raw["products"].items()
-    }
-    log = raw["log"]
-    types = {task_type: tuple(written) for task_type, written in raw["types"].items()}
-    return ProductTable(
-        names, log["place"], log["chunk"], log["merged"], log["packed"], types, raw["priorities"], raw["tape"]
-    )
+    names = {product: ProductNames(product, **item) for product, item in raw.pop("products").items()}
+    return ProductTable(names, **raw)
 
 
 @cache

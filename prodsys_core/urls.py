@@ -1,4 +1,4 @@
-"""Addresses of the web pages: Django's admin, read-only on statuses."""
+"""Addresses of the web pages: Django's admin."""
 
 from django.contrib import admin
 from django.urls import path

@@ -54,7 +54,8 @@ Rows = Sequence[Step] | Sequence[Run]
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`find` what can be touched, of all that was named or of the whole task; `named`: something must be named."""
+    """`find` what can be touched, of all that was named or of the whole task; `named`: something must be named.
+    `unfinished`: finished chunks only by their files' names. `corrects`: values of jobs. `of_runs`: takes no files."""
 
     text: str
     find: Callable[[Task], QuerySet[Step] | QuerySet[Run]]
@@ -62,6 +63,7 @@ class Action:
     named: bool = True
     unfinished: bool = False
     corrects: bool = False
+    of_runs: bool = False
 
 
 def pick_rows(action: Action, task: Task, pick: Pick) -> list[Step] | list[Run]:
@@ -72,7 +74,7 @@ def pick_rows(action: Action, task: Task, pick: Pick) -> list[Step] | list[Run]:
         raise BadPick(f"--why: expected at most {WHY_LENGTH} printable characters")
     _check_values(action, pick)
     found = action.find(task)
-    if found.model is Run:
+    if action.of_runs:
         if pick.files:
             raise BadPick("this action takes runs (--run), not files")
         rows = list(found.filter(number__in=pick.runs) if pick.runs else found)
@@ -251,15 +253,18 @@ ACTIONS: dict[str, Action] = {
         "a suspicious run is good: its counts differ for a reason that is known",
         _runs(RunStatus.SUSPICIOUS),
         _with_crosscheck(RunStatus.CHECKED, StepStatus.FINISHED, "accepted"),
+        of_runs=True,
     ),
     "check-again": Action(
         "count the files of a suspicious run again",
         _runs(RunStatus.SUSPICIOUS),
         _with_crosscheck(RunStatus.MERGING, StepStatus.READY, "check-again"),
+        of_runs=True,
     ),
     "merge-again": Action(
         "merge a run again, before anything of it is on tape; then chunks can be left out",
         _runs(*MERGED),
         merge_again,
+        of_runs=True,
     ),
 }

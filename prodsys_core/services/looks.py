@@ -23,10 +23,10 @@ from prodsys_core.lifecycle import (
     TaskStatus,
     check_edge,
 )
-from prodsys_core.models import MESSAGE_LENGTH, Job, Step, Task, Transition
+from prodsys_core.models import MESSAGE_LENGTH, Job, Step, Task
 from prodsys_core.ports import Stored, Unavailable
 from prodsys_core.services.actions import ACTIONS, BadPick, Pick, pick_rows, row_line
-from prodsys_core.services.moves import Mover
+from prodsys_core.services.moves import Mover, record
 from prodsys_core.services.tasks import (
     read_source,
     read_source_file,
@@ -141,18 +141,10 @@ def _hold_back(changed: Mapping[Job, str], mover: Mover) -> int:
         for job, text in changed.items():
             job.undelivered = text
         Job.objects.bulk_update(changed, ["undelivered"], batch_size=300)
-        Transition.objects.bulk_create(
-            Transition(
-                subject="step",
-                subject_id=step.pk,
-                old=step.status,
-                new=step.status,
-                role=mover.role,
-                who=mover.who[:150],
-                reason="not-delivered" if text else "delivered",
-                at=mover.now,
-            )
-            for job, text in changed.items()
-            for step in job.steps.all()
-        )
+        groups: dict[tuple[str, str], list[int]] = {}
+        for job, text in changed.items():
+            (step,) = job.steps.all()
+            groups.setdefault((step.status, "not-delivered" if text else "delivered"), []).append(step.pk)
+        for (status, reason), ids in groups.items():
+            record(mover, "step", ids, status, status, reason)
     return len(changed)

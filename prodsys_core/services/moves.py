@@ -68,21 +68,17 @@ def move(
             if not rows:
                 continue
             expected.filter(pk__in=rows).update(**values)
-            Transition.objects.bulk_create(
-                Transition(
-                    subject=subject,
-                    subject_id=pk,
-                    old=old,
-                    new=new,
-                    role=mover.role,
-                    who=mover.who[:150],
-                    reason=reason[:REASON_LENGTH],
-                    at=mover.now,
-                )
-                for pk in rows
-            )
+            record(mover, subject, rows, old, new, reason)
         moved.extend(rows)
     return moved
+
+
+def record(mover: Mover, subject: str, ids: Iterable[int], old: str, new: str, reason: str = "") -> None:
+    """One Transition row each."""
+    who = {"role": mover.role, "who": mover.who[:150], "reason": reason[:REASON_LENGTH], "at": mover.now}
+    Transition.objects.bulk_create(
+        Transition(subject=subject, subject_id=pk, old=old, new=new, **who) for pk in ids
+    )
 
 
 def move_each(

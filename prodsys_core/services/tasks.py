@@ -21,10 +21,10 @@ from prodsys_core.catalogue import (
 )
 from prodsys_core.config import Config
 from prodsys_core.lifecycle import PANDA_KINDS, Role, StepKind, StepStatus, TaskStatus, waiting_status
-from prodsys_core.models import MESSAGE_LENGTH, Job, MergeLimit, Run, Step, Task, Transition
+from prodsys_core.models import MESSAGE_LENGTH, Job, MergeLimit, Run, Step, Task
 from prodsys_core.naming import work_key
 from prodsys_core.plan import backoff_s
-from prodsys_core.services.moves import Mover, move, move_each, note
+from prodsys_core.services.moves import Mover, move, move_each, note, record
 from prodsys_core.taskfile import TaskFile
 
 log = logging.getLogger(__name__)
@@ -85,15 +85,7 @@ def _store(file: TaskFile, mover: Mover) -> Task:
             MergeLimit(task=task, product="dump", bytes_max=merge.dump_bytes, files_max=merge.dump_files),
         ]
     )
-    Transition.objects.create(
-        subject="task",
-        subject_id=task.pk,
-        old="",
-        new=task.status,
-        role=mover.role,
-        who=mover.who,
-        at=mover.now,
-    )
+    record(mover, "task", [task.pk], "", task.status)
     return task
 
 
