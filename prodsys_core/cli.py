@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _with_database(lambda: _django(words))
         options = _parser().parse_args(words)
         _set_up(options.verbose)
-        return int(options.run(options))
+        return _with_database(lambda: int(options.run(options)))
     except BadFile as error:
         return _complain(*error.problems, code=USAGE)
     except BrokenPipeError:  # the reader of our output has gone: `prodsys jobs NAME | head`
@@ -197,47 +197,35 @@ def _task_create(options: argparse.Namespace) -> int:
     from prodsys_core.yamlfile import load_yaml
 
     file = load_yaml(options.file, TaskFile)
-
-    def create() -> int:
-        try:
-            task = task_create(_config(), file, as_manager(getpass.getuser(), _now()))
-        except CannotCreate as error:
-            return _complain(f"{options.file}: {error}", code=FAILED)
-        print(f"task {task.name} created, status {task.status}")
-        return OK
-
-    return _with_database(create)
+    try:
+        task = task_create(_config(), file, as_manager(getpass.getuser(), _now()))
+    except CannotCreate as error:
+        return _complain(f"{options.file}: {error}", code=FAILED)
+    print(f"task {task.name} created, status {task.status}")
+    return OK
 
 
 def _task_list(options: argparse.Namespace) -> int:
     from prodsys_core.selectors import task_rows
 
-    def show() -> int:
-        rows = task_rows(options.names)
-        missing = set(options.names) - {row["name"] for row in rows}
-        if options.json:
-            print(json.dumps(rows, indent=1))
-        else:
-            for row in rows:
-                jobs = ", ".join(f"{n} {status}" for status, n in sorted(row["jobs"].items())) or "none"
-                why = f"  ({row['message']})" if row["message"] else ""
-                print(f"{row['name']}\t{row['status']}\tjobs: {jobs}{why}")
-        return (
-            _complain(*(f"no task named {name}" for name in sorted(missing)), code=FAILED) if missing else OK
-        )
-
-    return _with_database(show)
+    rows = task_rows(options.names)
+    missing = sorted(set(options.names) - {row["name"] for row in rows})
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        for row in rows:
+            jobs = ", ".join(f"{n} {status}" for status, n in sorted(row["jobs"].items())) or "none"
+            why = f"  ({row['message']})" if row["message"] else ""
+            print(f"{row['name']}\t{row['status']}\tjobs: {jobs}{why}")
+    return _complain(*(f"no task named {name}" for name in missing), code=FAILED) if missing else OK
 
 
 def _on_task(options: argparse.Namespace, call: Callable[[Any], int]) -> int:
     """Run `call` with the task that was named."""
     from prodsys_core.models import Task
 
-    def found() -> int:
-        task = Task.objects.filter(name=options.name).first()
-        return _complain(f"no task named {options.name}", code=FAILED) if task is None else call(task)
-
-    return _with_database(found)
+    task = Task.objects.filter(name=options.name).first()
+    return _complain(f"no task named {options.name}", code=FAILED) if task is None else call(task)
 
 
 def _look(options: argparse.Namespace, look: Callable[[Any], Any], left: int = OK) -> int:
@@ -338,16 +326,11 @@ def _tick(options: argparse.Namespace) -> int:
         run_loop(config, sink, options.loop, stop, _now, load_config)
         return OK
 
-    def once() -> int:
-        report = tick(config, sink, _now(), _now)
-        if report.held_by:
-            return _complain(f"another tick runs: {report.held_by}", code=FAILED)
-        for name, count in report.counts.items():
-            if count:
-                print(f"{name}: {count}")
-        return FAILED if report.failed else OK
-
-    return _with_database(once)
+    report = tick(config, sink, _now(), _now)
+    if report.held_by:
+        return _complain(f"another tick runs: {report.held_by}", code=FAILED)
+    print("".join(f"{name}: {count}\n" for name, count in report.counts.items() if count), end="")
+    return FAILED if report.failed else OK
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -38,22 +38,16 @@ def task_rows(names: Iterable[str] = ()) -> list[dict[str, Any]]:
 
 def _task_row(task: Task) -> dict[str, Any]:
     return {
-        "name": task.name,
-        "type": task.type,
+        **_columns(task, "name type production status reason message files_skipped"),
         "sites": task.site_names,
-        "production": task.production,
-        "status": task.status,
         "status_at": task.status_at.isoformat(),
-        "reason": task.reason,
-        "message": task.message,
-        "files_skipped": task.files_skipped,
-        "jobs": {},
-        "runs": {},
-        "steps": {},
-        "attempts": {"all": 0, "reconstruct": 0},
-        "attempts_charged": 0,
-        "attempts_uncharged": 0,
+        **{"jobs": {}, "runs": {}, "steps": {}, "attempts": {"all": 0, "reconstruct": 0}},
+        **{"attempts_charged": 0, "attempts_uncharged": 0},
     }
+
+
+def _columns(row: Any, names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names.split()}
 
 
 def _add_counts(rows: dict[int, dict[str, Any]], query: Any, column: str, key: str) -> None:
@@ -65,55 +59,29 @@ def _add_counts(rows: dict[int, dict[str, Any]], query: Any, column: str, key: s
 def job_rows(task: Task) -> list[dict[str, Any]]:
     """Jobs of a task in the order of run and chunk; the status is that of the reconstruct step."""
     steps = Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT).select_related("job", "run")
-    return [
-        {
-            "file": step.job.file,
-            "run": step.run.number,
-            "chunk": step.job.chunk,
-            "events": step.job.n_events,
-            **_step_columns(step),
-            **({"reason": "not-delivered", "message": step.job.undelivered} if step.job.undelivered else {}),
-        }
-        for step in steps.order_by("run__number", "job__chunk")
-    ]
+    rows = []
+    for step in steps.order_by("run__number", "job__chunk"):
+        job = step.job
+        row = {"file": job.file, "run": step.run.number, "chunk": job.chunk, "events": job.n_events}
+        held = {"reason": "not-delivered", "message": job.undelivered} if job.undelivered else {}
+        rows.append(row | _step_columns(step) | held)
+    return rows
 
 
 def run_rows(task: Task) -> list[dict[str, Any]]:
     """Runs of a task with their steps, merged files, cross-check counts and transfers."""
-    rows = {
-        run.pk: {
-            "run": run.number,
-            "site": run.site,
-            "status": run.status,
-            "reason": run.reason,
-            "message": run.message,
-            "steps": [],
-            "counts": [],
-            "tape": [],
-        }
-        for run in Run.objects.filter(task=task).order_by("number")
-    }
+    rows: dict[int, dict[str, Any]] = {}
+    for run in Run.objects.filter(task=task).order_by("number"):
+        lists: dict[str, Any] = {"steps": [], "counts": [], "tape": []}
+        rows[run.pk] = {"run": run.number, **_columns(run, "site status reason message"), **lists}
     steps = Step.objects.filter(task=task).exclude(kind=StepKind.RECONSTRUCT).select_related("group")
     for step in steps.order_by("pk"):
-        name = {"product": step.group.product, "piece": step.group.piece} if step.group else {}
-        panda = (
-            _step_columns(step)
-            if step.kind in PANDA_KINDS
-            else {"status": step.status, "reason": step.reason}
-        )
-        rows[step.run_id]["steps"].append({"kind": step.kind, **name, **panda})
+        name = _columns(step.group, "product piece") if step.group else {}
+        columns = _step_columns(step) if step.kind in PANDA_KINDS else _columns(step, "status reason")
+        rows[step.run_id]["steps"].append({"kind": step.kind, **name, **columns})
     for count in GroupCheck.objects.filter(step__task=task).select_related("group", "step").order_by("pk"):
-        rows[count.step.run_id]["counts"].append(
-            {
-                "product": count.group.product,
-                "piece": count.group.piece,
-                "unit": count.unit,
-                "expected": count.expected,
-                "in_chunks": count.in_chunks,
-                "in_merged": count.in_merged,
-                "agrees": count.agrees,
-            }
-        )
+        counted = _columns(count, "unit expected in_chunks in_merged agrees")
+        rows[count.step.run_id]["counts"].append(_columns(count.group, "product piece") | counted)
     for row in Transfer.objects.filter(step__task=task).select_related("step").order_by("pk"):
         confirmed = row.confirmed_at.isoformat() if row.confirmed_at else None
         rows[row.step.run_id]["tape"].append(
@@ -123,13 +91,6 @@ def run_rows(task: Task) -> list[dict[str, Any]]:
 
 
 def _step_columns(step: Step) -> dict[str, Any]:
-    return {
-        "status": step.status,
-        "attempt": step.attempt,
-        "charged": step.charged,
-        "uncharged": step.uncharged,
-        "panda_id": step.panda_id,
-        "reason": step.reason,
-        "message": step.message,
-        "next_try_at": step.next_try_at.isoformat() if step.next_try_at else None,
-    }
+    next_try_at = step.next_try_at.isoformat() if step.next_try_at else None
+    columns = _columns(step, "status attempt charged uncharged panda_id reason message")
+    return columns | {"next_try_at": next_try_at}

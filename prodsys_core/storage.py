@@ -11,8 +11,9 @@ import re
 import secrets
 import tarfile
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from prodsys_core.config import Tape
 from prodsys_core.ports import (
@@ -27,6 +28,7 @@ from prodsys_core.ports import (
     UnderWay,
 )
 
+Seen = TypeVar("Seen")
 BLOCK = 1 << 20
 RECEIPT_MAX = 4096
 """Bytes of a receipt that are read; a tape system's receipt is one short line."""
@@ -55,17 +57,15 @@ class SiteFilesystem:
 
     def size(self, path: str) -> int | NotThere | Unavailable:
         """Size in bytes."""
-        try:
-            return below(self._root, path).stat().st_size
-        except FileNotFoundError:
-            return NotThere()
-        except OSError as error:
-            return Unavailable(f"{path}: {error.strerror}")
+        return self._look(path, lambda full: full.stat().st_size)
 
     def checksum(self, path: str) -> Stored | NotThere | Unavailable:
         """Size and adler32, read from the file."""
+        return self._look(path, read_checksum)
+
+    def _look(self, path: str, look: Callable[[Path], Seen]) -> Seen | NotThere | Unavailable:
         try:
-            return read_checksum(below(self._root, path))
+            return look(below(self._root, path))
         except FileNotFoundError:
             return NotThere()
         except OSError as error:

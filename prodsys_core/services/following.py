@@ -187,20 +187,10 @@ def _end_row(item: Followed, record: Description, verdict: Ended, mover: Mover) 
 def _log_ends(ends: Sequence[tuple[Followed, Description, Ended]]) -> None:
     for item, _, verdict in ends:
         if verdict.status != StepStatus.FINISHED:
-            again = (
-                "no further attempt" if verdict.retry_in_s is None else f"again in {verdict.retry_in_s:g} s"
-            )
-            log.warning(
-                "%s (PanDA %d): %s, %s, %s: %s %s, %s",
-                item.expected.job_name,
-                item.panda_id,
-                verdict.status,
-                verdict.charge,
-                verdict.reason,
-                verdict.text,
-                verdict.diag,
-                again,
-            )
+            wait_s = verdict.retry_in_s
+            again = "no further attempt" if wait_s is None else f"again in {wait_s:g} s"
+            why = f"{verdict.status}, {verdict.charge}, {verdict.reason}: {verdict.text} {verdict.diag}"
+            log.warning("%s (PanDA %d): %s, %s", item.expected.job_name, item.panda_id, why, again)
 
 
 def jobs_cancel(config: Config, sink: JobSink, mover: Mover) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from prodsys_core import tables
@@ -23,6 +24,9 @@ from prodsys_core.naming import (
     render_merge_parameters,
 )
 from prodsys_core.ports import PandaJob
+
+_NAMED = attrgetter(*"pk production type year files_home_prefix path soft prodslt phastver template".split())
+"""In the order of TaskNames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +52,7 @@ def run_site(config: Config, run: Run, task: Task) -> Site | None:
 
 def task_names(task: Task) -> TaskNames:
     """The task's fields that go into names."""
-    return TaskNames(
-        task.pk,
-        task.production,
-        task.type,
-        task.year,
-        task.files_home_prefix,
-        task.path,
-        task.soft,
-        task.prodslt,
-        task.phastver,
-        task.template,
-    )
+    return TaskNames(*_NAMED(task))
 
 
 def chunk_names(step: Step) -> ChunkNames:
@@ -137,13 +130,7 @@ def _prepare_merge(site: Site, step: Step, attempt: int) -> dict[str, Any]:
     n_events = _sum_events(step) if piece.product == "mdst" else None
     lfns = step_outputs(step, attempt)
     parameters = render_merge_parameters(
-        names,
-        lfns,
-        piece.product,
-        input_list_path(site, step),
-        site.commands[step.kind],
-        step.work,
-        n_events,
+        names, lfns, piece.product, input_list_path(site, step), site.commands[step.kind], step.work, n_events
     )
     return {
         "job_name": merge_job_name(table, names, piece, step.pk, attempt),

@@ -19,13 +19,7 @@ from prodsys_core.config import Config, Site
 from prodsys_core.crosscheck import count_units
 from prodsys_core.lifecycle import MERGES, RunStatus, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import AttemptEnd, GroupCheck, MergeGroup, MergeInput, PandaAttempt, Step, Transfer
-from prodsys_core.naming import (
-    chunk_path,
-    final_name,
-    merged_path,
-    packed_log_name,
-    tape_path,
-)
+from prodsys_core.naming import chunk_path, final_name, merged_path, packed_log_name, tape_path
 from prodsys_core.plan import GroupCount, backoff_s, crosscheck_problems
 from prodsys_core.ports import Accepted, Broken, NotThere, Refused, Stored, Unavailable, UnderWay
 from prodsys_core.services.jobs import input_list_path, piece_names, run_site, step_outputs, task_names
@@ -107,19 +101,10 @@ def crosscheck(config: Config, site: Site, step: Step, mover: Mover) -> bool:
     problems = crosscheck_problems(count for _, count in counted)
     with transaction.atomic():
         GroupCheck.objects.filter(step=step).delete()
-        GroupCheck.objects.bulk_create(
-            GroupCheck(
-                step=step,
-                group=group,
-                unit=count.unit,
-                expected=count.expected,
-                in_chunks=count.in_chunks,
-                in_merged=count.in_merged,
-                agrees=count.agrees,
-                checked_at=mover.now,
-            )
-            for group, count in counted
-        )
+        columns = ("unit", "expected", "in_chunks", "in_merged", "agrees")
+        for group, count in counted:
+            values = {name: getattr(count, name) for name in columns}
+            GroupCheck.objects.create(step=step, group=group, checked_at=mover.now, **values)
         if problems:
             text = "; ".join(problems)
             _hold(step, "counts-differ", text, mover)

@@ -309,13 +309,8 @@ def _record_answer(
         _close(batch, "unknown", f"answer names {len(ids)} of {len(open_attempts)} jobs")
     else:
         _close(batch, "answered", "")
-    log.info(
-        "batch %d: %d jobs sent to %s, %d without an answer",
-        batch.number,
-        len(found),
-        batch.panda_queue,
-        missing,
-    )
+    text = "batch %d: %d jobs sent to %s, %d without an answer"
+    log.info(text, batch.number, len(found), batch.panda_queue, missing)
     return len(found)
 
 
