@@ -10,6 +10,7 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import X509, Oidc, Panda
+from prodsys_core.pickles import parse_pickled_answer, render_pickle
 from prodsys_core.ports import Broken, Description, Failure, PandaJob, Refused, Submitted, Unavailable
 from prodsys_core.settings.build import read_secret
 from prodsys_core.wire import (
@@ -19,6 +20,7 @@ from prodsys_core.wire import (
     parse_ids,
     parse_statuses,
     parse_submitted,
+    positional,
     render_jobs,
 )
 
@@ -28,7 +30,8 @@ CONNECT_S = 10.0
 
 
 class HttpJobSink:
-    """JobSink over v1. Not for several threads at once. `session`: what carries the requests."""
+    """JobSink over v1, where configured with submission by pickles. Not for several threads at once. `session`: what
+    carries the requests."""
 
     def __init__(self, panda: Panda, session: requests.Session | None = None) -> None:
         self._panda = panda
@@ -43,7 +46,15 @@ class HttpJobSink:
 
     def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
         """One call; the caller has cut the jobs to `submit_chunk`."""
-        return _then(self._post("job/submit", {"jobs": render_jobs(jobs)}), parse_submitted)
+        if self._panda.legacy_package is None:
+            return _then(self._post("job/submit", {"jobs": render_jobs(jobs)}), parse_submitted)
+        text = render_pickle([positional(job) for job in jobs], self._panda.legacy_package)
+        answer = self._request(
+            "POST", "server/panda/submitJobs", data={"jobs": text}, headers={"Accept": "*/*"}
+        )
+        if isinstance(answer, Unavailable):
+            return answer
+        return parse_pickled_answer(answer.status_code, answer.content)
 
     def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
         """Ids of the jobs that carry this jediTaskID."""
@@ -86,22 +97,28 @@ class HttpJobSink:
         return self._call("POST", call, json=body)
 
     def _call(self, method: str, call: str, **arguments: Any) -> Any | Failure:
+        answer = self._request(method, f"api/v1/{call}", **arguments)
+        return answer if isinstance(answer, Unavailable) else parse_envelope(answer.status_code, answer.text)
+
+    def _request(self, method: str, path: str, **arguments: Any) -> requests.Response | Unavailable:
         """One request, never repeated by itself: a repeated submission would be a second one."""
-        try:
-            answer = self._session.request(
+        more = self._credentials()
+        headers = {**more.pop("headers", {}), **arguments.pop("headers", {})}
+        wait = (CONNECT_S, self._panda.timeout_s)
+        try:  # the whole body is read in here, too
+            return self._session.request(
                 method,
-                f"{self._panda.url}/api/v1/{call}",
-                timeout=(CONNECT_S, self._panda.timeout_s),
+                f"{self._panda.url}/{path}",
+                timeout=wait,
                 allow_redirects=False,
+                headers=headers,
                 **arguments,
-                **self._credentials(),
+                **more,
             )
-            text = answer.text
         except requests.RequestException as error:
             if _never_connected(error):
                 return Unavailable(f"no connection to {self._panda.url}", reached=False)
-            return Unavailable(f"{call}: {type(error).__name__}: {error}"[:300])
-        return parse_envelope(answer.status_code, text)
+            return Unavailable(f"{path}: {type(error).__name__}: {error}"[:300])
 
     def _credentials(self) -> dict[str, Any]:
         match self._panda.credentials:

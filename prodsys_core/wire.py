@@ -64,10 +64,11 @@ DIAG_MAX = 400
 
 def render_jobs(jobs: Sequence[PandaJob]) -> str:
     """The JSON text of `job/submit`'s argument."""
-    return json.dumps([_positional(job) for job in jobs])
+    return json.dumps([positional(job) for job in jobs])
 
 
-def _positional(job: PandaJob) -> list[Any]:
+def positional(job: PandaJob) -> list[Any]:
+    """A job as every server reads it, its files at the end."""
     block = f"panda.destDB.{uuid.uuid5(_BLOCKS, job.job_name)}"
     fields: dict[str, Any] = {
         "jobDefinitionID": 0,
@@ -109,19 +110,19 @@ def _positional_file(file: OutputFile, block: str) -> list[Any]:
 def parse_envelope(status: int, text: str) -> Any | Unavailable | Refused | Broken:
     """`data` of a v1 answer, or the failure it stands for."""
     if status in (401, 403):
-        return Refused(f"HTTP {status}: {_excerpt(text, 200)}")
+        return Refused(f"HTTP {status}: {excerpt(text, 200)}")
     if status != 200:
-        return Unavailable(f"HTTP {status}: {_excerpt(text, 200)}")
+        return Unavailable(f"HTTP {status}: {excerpt(text, 200)}")
     try:
         answer = json.loads(text)
         success, message = answer["success"], str(answer.get("message") or "")
     except (ValueError, TypeError, KeyError, AttributeError):
-        return Broken("not the JSON of a PanDA answer", _excerpt(text, 500))
+        return Broken("not the JSON of a PanDA answer", excerpt(text, 500))
     if success is True:
         return answer.get("data")
     if any(words in message for words in REFUSALS):
-        return Refused(_excerpt(message, 300))
-    return Unavailable(_excerpt(message, 300) or "success is false without a message")
+        return Refused(excerpt(message, 300))
+    return Unavailable(excerpt(message, 300) or "success is false without a message")
 
 
 def parse_submitted(answer: Any) -> tuple[Submitted, ...] | Broken:
@@ -129,7 +130,7 @@ def parse_submitted(answer: Any) -> tuple[Submitted, ...] | Broken:
     try:
         return tuple(Submitted(str(item[2]), _panda_id(item[0])) for item in _list(answer))
     except (TypeError, ValueError, IndexError, KeyError):
-        return Broken("not a list of [PandaID, jobDefinitionID, jobName]", _excerpt(repr(answer), 500))
+        return Broken("not a list of [PandaID, jobDefinitionID, jobName]", excerpt(repr(answer), 500))
 
 
 def parse_ids(answer: Any) -> tuple[int, ...] | Broken:
@@ -137,7 +138,7 @@ def parse_ids(answer: Any) -> tuple[int, ...] | Broken:
     try:
         return tuple(sorted({_integer(item) for item in _list(answer)}))
     except (TypeError, ValueError):
-        return Broken("not a list of PanDA ids", _excerpt(repr(answer), 500))
+        return Broken("not a list of PanDA ids", excerpt(repr(answer), 500))
 
 
 def parse_statuses(ids: Sequence[int], answer: Any) -> dict[int, str] | Broken:
@@ -145,16 +146,16 @@ def parse_statuses(ids: Sequence[int], answer: Any) -> dict[int, str] | Broken:
     try:
         items = _list(answer)
         if len(items) != len(ids):
-            return Broken(f"asked for {len(ids)} statuses, got {len(items)}", _excerpt(repr(answer), 500))
+            return Broken(f"asked for {len(ids)} statuses, got {len(items)}", excerpt(repr(answer), 500))
         return {panda_id: str(item["status"]) for panda_id, item in zip(ids, items, strict=True)}
     except (TypeError, ValueError, KeyError):
-        return Broken("not a list of statuses", _excerpt(repr(answer), 500))
+        return Broken("not a list of statuses", excerpt(repr(answer), 500))
 
 
 def parse_descriptions(answer: Any) -> dict[int, Description] | Broken:
     """Answer of `job/get_description_incl_archive`. Items that are null or make no sense are left out: unknown."""
     if not isinstance(answer, list):
-        return Broken("not a list of job records", _excerpt(repr(answer), 500))
+        return Broken("not a list of job records", excerpt(repr(answer), 500))
     seen = (_description(item) for item in answer if isinstance(item, dict))
     return {record.panda_id: record for record in seen if record is not None}
 
@@ -162,7 +163,7 @@ def parse_descriptions(answer: Any) -> dict[int, Description] | Broken:
 def parse_cancelled(ids: Sequence[int], answer: Any) -> dict[int, bool] | Broken:
     """Answer of `job/kill`: one boolean per id."""
     if not isinstance(answer, list) or len(answer) != len(ids):
-        return Broken(f"asked to end {len(ids)} jobs, answer does not fit", _excerpt(repr(answer), 500))
+        return Broken(f"asked to end {len(ids)} jobs, answer does not fit", excerpt(repr(answer), 500))
     return {panda_id: item is True for panda_id, item in zip(ids, answer, strict=True)}
 
 
@@ -178,12 +179,12 @@ def _description(item: Mapping[str, Any]) -> Description | None:
             None if item.get("nEvents") in (None, UNSET) else _integer(item["nEvents"]),
             {name: code for name, code in codes.items() if code},
             {
-                name: _excerpt(str(item[name]), DIAG_MAX)
+                name: excerpt(str(item[name]), DIAG_MAX)
                 for name in diags
                 if item.get(name) not in (None, "", UNSET)
             },
             tuple(_file(file) for file in item.get("Files") or ()),
-            _excerpt(str(item.get("modificationHost") or ""), 128),
+            excerpt(str(item.get("modificationHost") or ""), 128),
         )
     except (TypeError, ValueError, KeyError, AttributeError):
         return None
@@ -229,6 +230,6 @@ def _list(answer: Any) -> list[Any]:
     return answer
 
 
-def _excerpt(text: str, length: int) -> str:
+def excerpt(text: str, length: int) -> str:
     """First characters, control characters escaped: the text of a server goes to logs and pages."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:length])

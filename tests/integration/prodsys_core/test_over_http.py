@@ -12,15 +12,17 @@ import requests
 
 from prodsys_core.models import AttemptEnd, PandaAttempt, Run, SendBatch
 from prodsys_core.panda import HttpJobSink
+from prodsys_core.ports import OutputFile, PandaJob, Refused
 
 START_S = 20
 
 
 @pytest.fixture
-def server(tmp_path):
-    """Address of a server whose own daemons work at once."""
+def server(tmp_path, request):
+    """Address of a server whose own daemons work at once; its flavour may be the fixture's parameter."""
     ready, times = tmp_path / "ready.json", tmp_path / "times.json"
-    times.write_text(json.dumps({"activate_s": 0, "adder_s": 0}))
+    flavour = getattr(request, "param", "both")
+    times.write_text(json.dumps({"activate_s": 0, "adder_s": 0, "flavour": flavour}))
     process = subprocess.Popen(
         [sys.executable, "-m", "simulators.panda.http", "--ready", str(ready), "--config", str(times)]
     )
@@ -198,3 +200,47 @@ def test_cancelled_task_over_http(wired):
     wired.pilot.report(job, "failed", pilot_error_code=1144)
     wired.tick()
     assert {step.status for step in wired.steps()} == {"cancelled"}
+
+
+@pytest.mark.parametrize("server", ["both", "0.8.1"], indirect=True)
+@pytest.mark.parametrize("package", ["taskbuffer", "pandaserver.taskbuffer"])
+def test_pickled_jobs_go_the_whole_way_as_others_do(wired, package):
+    wired.panda = HttpJobSink(wired.config.panda.model_copy(update={"legacy_package": package}))
+    wired.sent_task({274495: [300, 200]})
+    assert [attempt.panda_id is None for attempt in PandaAttempt.objects.all()] == [False, False]
+    jobs = wired.pilot.take("LONG")
+    for job in jobs:
+        wired.pilot.finish(job)
+    wired.tick()
+    merges = wired.pilot.take("SHORT")
+    assert len(merges) == 3
+    for job in merges:
+        wired.pilot.finish(job)
+    for _ in range(3):
+        wired.tick()
+    assert wired.task().status == "done"
+
+
+def test_a_lost_answer_to_pickled_jobs_is_found_again(wired):
+    wired.panda = HttpJobSink(wired.config.panda.model_copy(update={"legacy_package": "taskbuffer"}))
+    wired.pilot.fault(name="lose-next-answer", count=1, path="submitJobs")
+    wired.sent_task({274495: [300, 200]})
+    assert SendBatch.objects.get().status == "unknown"
+    wired.tick()
+    assert SendBatch.objects.get().status == "settled"
+    assert len(wired.pilot.take("LONG")) == 2
+
+
+@pytest.mark.parametrize("server", ["2018"], indirect=True)
+def test_the_server_of_2018_takes_pickled_jobs_and_gives_their_ids(server, rig):
+    panda = rig.config.panda.model_copy(update={"url": server, "legacy_package": "taskbuffer"})
+    job = PandaJob("n-1", 900_000_000, "LONG", "mass production", "A=b x", (OutputFile("m"),), 1, 5, 2000, 7)
+    (stored,) = HttpJobSink(panda).submit([job])
+    assert (stored.job_name, stored.panda_id > 0) == ("n-1", True)
+
+
+@pytest.mark.parametrize("server", ["1.0.4"], indirect=True)
+def test_a_server_without_legacy_calls_refuses_pickled_jobs(server, rig):
+    panda = rig.config.panda.model_copy(update={"url": server, "legacy_package": "taskbuffer"})
+    job = PandaJob("n-1", 900_000_000, "LONG", "mass production", "A=b x", (OutputFile("m"),), 1, 5, 2000, 7)
+    assert isinstance(HttpJobSink(panda).submit([job]), Refused)
