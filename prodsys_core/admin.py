@@ -111,6 +111,7 @@ TABLES: tuple[tuple[type, str, str, str], ...] = (  # columns, filters, what is 
     (models.Step, STEP, "kind status task", "work panda_id"),
     (models.PandaAttempt, "job_name number panda_id batch_id made_at", "", "job_name panda_id"),
     (models.AttemptEnd, END, "status charge reason", ""),
+    (models.Lease, "name owner until ticked_at last_tick", "", ""),
     (models.SendBatch, "number panda_queue status n_jobs made_at message", "status panda_queue", ""),
     (models.MergeGroup, "plan_id product piece", "product", ""),
     (models.GroupCheck, "group_id unit expected in_chunks in_merged agrees checked_at", "agrees unit", ""),

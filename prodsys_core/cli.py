@@ -55,8 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_task_verbs(verbs)
-    _verb(verbs, "jobs", _jobs, "list the jobs of a task", NAME, JSON)
-    _verb(verbs, "runs", _runs, "list the runs of a task with merges, cross-check and tape", NAME, JSON)
+    jobs = _verb(verbs, "jobs", _rows, "list the jobs of a task", NAME, JSON)
+    jobs.set_defaults(rows="job_rows", columns="file events status attempt panda_id reason message")
+    runs = _verb(
+        verbs, "runs", _rows, "list the runs of a task with merges, cross-check and tape", NAME, JSON
+    )
+    runs.set_defaults(rows="run_rows", columns="run site status reason message")
     _add_act_verb(verbs)
     _verb(
         verbs,
@@ -283,30 +287,17 @@ def _delivery(options: argparse.Namespace) -> int:
     return _look(options, lambda task: look_delivery(task, options.list, options.sizes_only))
 
 
-def _jobs(options: argparse.Namespace) -> int:
-    from prodsys_core.selectors import job_rows
+def _rows(options: argparse.Namespace) -> int:
+    from prodsys_core import selectors
 
-    return _show_rows(
-        options, job_rows, ("file", "events", "status", "attempt", "panda_id", "reason", "message")
-    )
-
-
-def _runs(options: argparse.Namespace) -> int:
-    from prodsys_core.selectors import run_rows
-
-    return _show_rows(options, run_rows, ("run", "site", "status", "reason", "message"))
-
-
-def _show_rows(
-    options: argparse.Namespace, load: Callable[[Any], list[dict[str, Any]]], columns: Sequence[str]
-) -> int:
     def show(task: Any) -> int:
-        rows = load(task)
+        rows = getattr(selectors, options.rows)(task)
         if options.json:
             print(json.dumps(rows, indent=1))
         else:
             for row in rows:
-                print("\t".join("" if row[name] is None else str(row[name]) for name in columns).rstrip("\t"))
+                words = ("" if row[name] is None else str(row[name]) for name in options.columns.split())
+                print("\t".join(words).rstrip("\t"))
         return OK
 
     return _on_task(options, show)

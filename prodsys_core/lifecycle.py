@@ -162,6 +162,7 @@ WATCHED = (_T.SEND, _T.RUNNING, _T.PAUSED, _T.CANCELLED)
 """Tasks whose PanDA jobs are followed: PanDA's jobs of a paused task run on, those of a cancelled one are ended."""
 
 IN_PANDA = (_P.SENT, _P.RUNNING)
+NOT_IN_PANDA = (_P.DEFINED, _P.STAGED, _P.READY, _P.FAILED, _P.MANUAL_CHECK)
 WAITING = {StepKind.RECONSTRUCT: _P.STAGED}
 """Status of a step that may be sent; `ready` where not named."""
 

@@ -267,12 +267,14 @@ class Transition(models.Model):
 
 
 class Lease(models.Model):
-    """Who runs the tick. `fence` grows with every new owner."""
+    """Who runs the tick, when it was last done and what it did. `fence` grows with every new owner."""
 
     name = models.CharField(max_length=30, unique=True)
     owner = models.CharField(max_length=200)
     fence = models.BigIntegerField()
     until = models.DateTimeField()
+    ticked_at = models.DateTimeField(null=True)
+    last_tick = models.CharField(max_length=MESSAGE_LENGTH, blank=True, default="")
 
 
 class LastLook(models.Model):

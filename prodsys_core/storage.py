@@ -144,12 +144,7 @@ class DirectoryTape:
 
     def confirm(self, target: str) -> Stored | UnderWay | NotThere | Failure:
         """Read the copy."""
-        try:
-            return read_checksum(below(self._root, target))
-        except FileNotFoundError:
-            return NotThere()
-        except OSError as error:
-            return Unavailable(f"{target}: {error.strerror}")
+        return SiteFilesystem(self._root).checksum(target)
 
 
 class DropboxTape:

@@ -62,6 +62,8 @@ def tick(
         except Exception:
             log.exception("%s failed", name)
             failed.append(name)
+    did = [f"{name} failed" for name in failed] + [f"{name}: {n}" for name, n in counts.items() if n]
+    lease.note_tick(owner, now, ", ".join(did))
     return TickReport(counts, tuple(failed))
 
 

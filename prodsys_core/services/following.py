@@ -14,7 +14,7 @@ from django.db.models import F, Q
 from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config
-from prodsys_core.lifecycle import IN_PANDA, WATCHED, StepStatus, TaskStatus, waiting_status
+from prodsys_core.lifecycle import IN_PANDA, NOT_IN_PANDA, WATCHED, StepStatus, TaskStatus, waiting_status
 from prodsys_core.models import AttemptEnd, LastLook, PandaAttempt, Step
 from prodsys_core.ports import Broken, Description, JobSink, Refused, Unavailable, describe
 from prodsys_core.services.moves import Mover, move, note
@@ -199,13 +199,7 @@ def jobs_cancel(config: Config, sink: JobSink, mover: Mover) -> int:
 
     Their steps follow when PanDA's record says that the job is over. Returns the requests made.
     """
-    for old in (
-        StepStatus.DEFINED,
-        StepStatus.STAGED,
-        StepStatus.READY,
-        StepStatus.FAILED,
-        StepStatus.MANUAL_CHECK,
-    ):
+    for old in NOT_IN_PANDA:
         ids = Step.objects.filter(task__status=TaskStatus.CANCELLED, status=old).values_list("pk", flat=True)
         move(mover, "step", list(ids), old, StepStatus.CANCELLED, reason="task-cancelled")
     unwanted = Q(step__task__status=TaskStatus.CANCELLED, step__status__in=IN_PANDA)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from django.db import IntegrityError, transaction
 
-from prodsys_core.models import Lease
+from prodsys_core.models import MESSAGE_LENGTH, Lease
 
 NAME = "tick"
 
@@ -74,6 +74,11 @@ def make_hold(owner: str, lease_s: float, clock: Callable[[], datetime]) -> Call
             renewed_at = now
 
     return hold
+
+
+def note_tick(owner: str, now: datetime, text: str) -> None:
+    """What the owner's tick has done."""
+    Lease.objects.filter(name=NAME, owner=owner).update(ticked_at=now, last_tick=text[:MESSAGE_LENGTH])
 
 
 def release_lease(owner: str, now: datetime) -> None:

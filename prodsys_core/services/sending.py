@@ -134,9 +134,7 @@ def _homes(config: Config, steps: Iterable[Step], room: Mapping[str, int], mover
             homes[step.run_id] = site.name
             left[panda_queue(site, step.kind)] -= 1
     runs = []
-    for run_id, (step, *others) in sorted(
-        homeless.items(), key=lambda item: (-priority(item[1][0]), item[0])
-    ):
+    for run_id, (step, *others) in sorted(homeless.items(), key=lambda one: (-priority(one[1][0]), one[0])):
         sites = config.open_sites(step.task.site_names, step.task.type, mover.now)
         choices = tuple((site.name, panda_queue(site, step.kind)) for site in sites)
         runs.append(Homeless(run_id, 1 + len(others), choices))
@@ -171,10 +169,9 @@ def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:
     counts = {
         queue: Counter[str]() for site in config.sites for queue in (site.panda_queue, site.merge_queue)
     }
-    steps = Step.objects.filter(status__in=IN_PANDA, kind__in=PANDA_KINDS).values_list(
-        "batch__panda_queue", "status"
-    )
-    for queue, status, n in steps.annotate(n=Count("pk")).order_by():
+    steps = Step.objects.filter(status__in=IN_PANDA, kind__in=PANDA_KINDS)
+    rows = steps.values_list("batch__panda_queue", "status")
+    for queue, status, n in rows.annotate(n=Count("pk")).order_by():
         counts.setdefault(queue, Counter())[status] += n
     since = mover.now - timedelta(days=config.panda.queue_days)
     ends = AttemptEnd.objects.filter(ended_at__gte=since, status="finished")
@@ -246,14 +243,11 @@ def _write_lists(site: Site, plan: BatchPlan, mover: Mover) -> None:
 
 def _next_number(config: Config) -> int:
     numbers = config.panda.batch_numbers
-    used = SendBatch.objects.filter(number__range=(numbers.first, numbers.last)).aggregate(n=Max("number"))[
-        "n"
-    ]
+    ours = SendBatch.objects.filter(number__range=(numbers.first, numbers.last))
+    used = ours.aggregate(n=Max("number"))["n"]
     number = numbers.first if used is None else used + 1
     if number > numbers.last:
-        raise NumbersUsedUp(
-            f"panda.batch_numbers: {numbers.first} to {numbers.last} are used up; reserve more"
-        )
+        raise NumbersUsedUp(f"panda.batch_numbers: {numbers.first} to {numbers.last} are used up")
     return number
 
 
@@ -295,14 +289,10 @@ def _record_answer(
             log.warning("batch %d: answer lost (%s); looking for its jobs", batch.number, describe(answer))
             _close(batch, "unknown", describe(answer))
             return 0
-    ids = {item.job_name: item.panda_id for item in answer}
-    found = {
-        name: panda_id for name, panda_id in ids.items() if panda_id is not None and name in open_attempts
-    }
+    ids = {item.job_name: item.panda_id for item in answer if item.job_name in open_attempts}
+    found = {name: panda_id for name, panda_id in ids.items() if panda_id is not None}
     store_ids(open_attempts, found)
-    denied = [
-        open_attempts[name] for name, panda_id in ids.items() if panda_id is None and name in open_attempts
-    ]
+    denied = [open_attempts[name] for name in ids.keys() - found.keys()]
     take_back(denied, "not-stored", "PanDA says that it has not stored this job", mover)
     missing = len(open_attempts.keys() - ids.keys())
     if missing:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from prodsys_core.models import Lease, SendBatch
+from prodsys_core.services import sending
 from prodsys_core.services.lease import take_lease
 from prodsys_core.tick import tick
 
@@ -43,3 +44,19 @@ def test_tick_that_lost_its_lease_sends_nothing_more(rig):
     assert report.held_by == OTHER
     assert len(rig.panda.jobs) == 1
     assert SendBatch.objects.count() == 1
+
+
+def test_the_lease_tells_when_the_last_tick_was_and_what_it_did(rig, monkeypatch):
+    rig.create({274495: [300]})
+    rig.set("ready")
+    rig.tick()
+    lease = Lease.objects.get()
+    assert (lease.ticked_at, lease.last_tick) == (rig.now, "generated: 1")
+
+    def broken(*_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(sending, "steps_stage", broken)
+    tick(rig.config, rig.panda, rig.now + timedelta(seconds=30))
+    lease = Lease.objects.get()
+    assert (lease.ticked_at, lease.last_tick) == (rig.now + timedelta(seconds=30), "staged failed")
