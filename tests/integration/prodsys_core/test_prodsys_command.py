@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -175,3 +176,31 @@ def test_help_needs_no_configuration(place):
 def test_migrations_are_committed(place):
     result = prodsys(place, "makemigrations", "--check", "--dry-run")
     assert result.returncode == 0, result.stdout
+
+
+def insert(database, table, **values):
+    """A row with nothing but what must be there."""
+    for _, name, _, needed, _, key in database.execute(f"PRAGMA table_info({table})").fetchall():
+        if needed and not key:
+            values.setdefault(name, "2026-11-26 00:00:00" if name.endswith("_at") else "")
+    names = ", ".join(values)
+    database.execute(
+        f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", (*values.values(),)
+    )
+
+
+def test_runs_of_an_older_database_are_at_the_site_of_their_task(place, tmp_path):
+    config = yaml.safe_load((place / "prodsys.yaml").read_text())
+    config["database"]["path"] = str(tmp_path / "old.sqlite")
+    (tmp_path / "prodsys.yaml").write_text(yaml.safe_dump(config))
+    assert prodsys(tmp_path, "migrate", "prodsys", "0002", "-v0").returncode == 0
+    with sqlite3.connect(tmp_path / "old.sqlite") as database:
+        for task, site in ((1, "DEMO"), (2, "OTHER")):
+            insert(database, "prodsys_task", id=task, name=f"t{task}", site=site, status="running")
+            insert(database, "prodsys_run", id=task, task_id=task, number=274495, status="open")
+    database.close()
+    assert prodsys(tmp_path, "migrate", "-v0").returncode == 0
+    (run,) = json.loads(prodsys(tmp_path, "runs", "t2", "--json").stdout)
+    assert (run["run"], run["site"]) == (274495, "OTHER")
+    (task,) = json.loads(prodsys(tmp_path, "task", "list", "t1", "--json").stdout)
+    assert task["sites"] == ["DEMO"]
