@@ -18,9 +18,13 @@ from enum import StrEnum
 from typing import Any, NewType, Protocol
 
 PandaId = NewType("PandaId", int)
+# A PanDA job among those of all servers, each of which counts from 1: multijob.jobkeys
+JobKey = NewType("JobKey", int)
 BatchId = NewType("BatchId", str)
 BundleId = NewType("BundleId", str)
 Ticket = NewType("Ticket", int)
+# No server is near it: a key has room for the server's number above it.
+PANDA_ID_MAX = 2**48 - 1
 
 
 # --- failures -----------------------------------------------------------------------------------------------
@@ -431,13 +435,13 @@ class InputSeen:
 class InputsSeen:
     """One look at the inputs of several jobs."""
 
-    jobs: Mapping[PandaId, InputSeen]
+    jobs: Mapping[JobKey, InputSeen]
 
 
 class Inputs(Protocol):
     """Input files of jobs, as the edge sees them."""
 
-    def look(self, paths: Mapping[PandaId, Sequence[str]]) -> InputsSeen: ...
+    def look(self, paths: Mapping[JobKey, Sequence[str]]) -> InputsSeen: ...
 
 
 # --- space left -----------------------------------------------------------------------------------------------

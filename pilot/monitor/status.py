@@ -102,7 +102,7 @@ def _queue(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Lim
 
 def _orders_held(state: State, memory: Memory) -> dict[str, int]:
     """By queue: jobs that were ordered to end together with many others, and wait for `pilot confirm-kill`."""
-    queues = (state.jobs[panda_id].queue for panda_id in memory.kills_held if panda_id in state.jobs)
+    queues = (state.jobs[key].queue for key in memory.kills_held if key in state.jobs)
     return dict(sorted(Counter(queues).items()))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pilot.ports import BatchId, BundleFiles, BundleId, PandaId, Update
+from pilot.ports import BatchId, BundleFiles, BundleId, JobKey, PandaId, Update
 
 
 class Barrier(StrEnum):
@@ -304,7 +304,7 @@ class LookAtInputs:
     """Look at the inputs of jobs in the pool of a queue."""
 
     queue: str
-    paths: Mapping[PandaId, tuple[str, ...]]
+    paths: Mapping[JobKey, tuple[str, ...]]
     barrier = Barrier.NOTHING
 
     @property
@@ -339,14 +339,14 @@ class LookAtAllocation:
 class LinkOutputs:
     """Give the outputs of an orphan a second link under the names that its new PandaID declares."""
 
-    panda_id: PandaId
+    job: JobKey
     pairs: tuple[tuple[str, str], ...]
 
     barrier = Barrier.EVENTS
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return ("link", self.panda_id)
+        return ("link", self.job)
 
 
 @dataclass(frozen=True, slots=True)

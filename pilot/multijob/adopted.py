@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pilot.multijob.events import AdoptedJob, BundleAdopted
+from pilot.multijob.jobkeys import number_of
 from pilot.multijob.keptjob import short_work
+from pilot.multijob.knownjobs import add_job, drop_job, keep_small, key_of, move_job, name_server
 from pilot.multijob.model import (
     Bundle,
     BundleState,
@@ -13,18 +15,22 @@ from pilot.multijob.model import (
     Round,
     RoundState,
     State,
-    add_job,
-    drop_job,
-    keep_small,
-    move_job,
 )
 from pilot.multijob.taskrecord import known_task
-from pilot.ports import PandaId
+from pilot.ports import JobKey
 
 
 def adopt(state: State, event: BundleAdopted) -> None:
     """The bundle as its manifest has it; each of its jobs goes to the bundle that had it last."""
-    bundle = Bundle(event.bundle_id, event.queue, event.at, event.nodes, event.walltime_s, BundleState.OPEN)
+    name_server(state, event.server)
+    # Jobs that are known without their server's name are themselves, not others.
+    servers = {item.job.panda_id: item.server for item in event.jobs}
+    keys = tuple(
+        tuple(key_of(state, servers.get(panda_id, event.server), panda_id) for panda_id in node)
+        for node in event.nodes
+    )
+    bundle = Bundle(event.bundle_id, event.queue, event.at, keys, event.walltime_s, BundleState.OPEN)
+    bundle.servers = tuple(sorted({number_of(key) for key in bundle.job_keys}))
     bundle.adopted, bundle.weak = True, event.weak
     for number in range(1, event.rounds + 1):
         void = number < event.rounds
@@ -33,23 +39,24 @@ def adopt(state: State, event: BundleAdopted) -> None:
     state.bundles[event.bundle_id] = bundle
     totals = state.totals.setdefault(event.queue, QueueTotals())
     totals.bundles += 1
-    index_of = {panda_id: index for index, node in enumerate(event.nodes) for panda_id in node}
+    index_of = {key: index for index, node in enumerate(keys) for key in node}
     for item in event.jobs:
-        panda_id = item.job.panda_id
-        record = state.jobs.get(panda_id)
+        server = name_server(state, item.server)
+        key = key_of(state, server, item.job.panda_id)
+        record = state.jobs.get(key)
         if record is None:
             task = known_task(state, item.task, event.queue)
             work = short_work(item.work)
-            record = JobRecord(item.job, event.queue, event.at, work=work, task=task)
+            record = JobRecord(key, server, item.job, event.queue, event.at, work=work, task=task)
             add_job(state, record)
-            remember(state, panda_id, work)
+            remember(state, key, work)
             totals.fetched += 1
         elif not _is_later(state, record, item):
             continue
-        state.pools.get(record.queue, {}).pop(panda_id, None)
-        state.bound.pop(panda_id, None)
+        state.pools.get(record.queue, {}).pop(key, None)
+        state.bound.pop(key, None)
         move_job(state, record, JobState.BUNDLED)
-        record.bundle_id, record.node_index = event.bundle_id, index_of[panda_id]
+        record.bundle_id, record.node_index = event.bundle_id, index_of[key]
         keep_small(state, record)
         record.turns, record.orphaned = item.turn, record.orphaned or item.orphaned
 
@@ -60,22 +67,22 @@ def _is_later(state: State, record: JobRecord, item: AdoptedJob) -> bool:
         return item.turn >= record.turns
     if record.state is JobState.BUNDLED and item.turn == record.turns and record.bundle_id in state.bundles:
         # Two bundles had it in the same turn, so two copies of the journal were in use: it never goes back from here.
-        state.bundles[record.bundle_id].recalled.add(item.job.panda_id)
+        state.bundles[record.bundle_id].recalled.add(record.key)
     return record.state is JobState.BUNDLED and item.turn > record.turns
 
 
-def remember(state: State, panda_id: PandaId, work: bytes | None) -> None:
+def remember(state: State, key: JobKey, work: bytes | None) -> None:
     """The first one that may deliver this work; another one only once that is forgotten."""
-    if work is not None and state.works.get(work) in (None, panda_id):
-        state.works[work] = panda_id
+    if work is not None and state.works.get(work) in (None, key):
+        state.works[work] = key
 
 
-def forget(state: State, panda_id: PandaId) -> None:
+def forget(state: State, key: JobKey) -> None:
     """Nothing of this job stays, wherever it is."""
-    record = drop_job(state, panda_id)
-    state.pools.get(record.queue, {}).pop(panda_id, None)
-    state.bound.pop(panda_id, None)
+    record = drop_job(state, key)
+    state.pools.get(record.queue, {}).pop(key, None)
+    state.bound.pop(key, None)
     if record.bundle_id in state.bundles:
-        state.bundles[record.bundle_id].recalled.discard(panda_id)
-    if record.work is not None and state.works.get(record.work) == panda_id:
+        state.bundles[record.bundle_id].recalled.discard(key)
+    if record.work is not None and state.works.get(record.work) == key:
         del state.works[record.work]

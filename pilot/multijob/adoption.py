@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
 from pilot.multijob.actions import Action, AdoptBundle, FindBundles
 from pilot.multijob.events import AdoptedJob, BundleAdopted, Event, JobFoundOver
+from pilot.multijob.jobkeys import panda_id_of
+from pilot.multijob.knownjobs import find_key, key_of
 from pilot.multijob.memory import Memory, Unknown
 from pilot.multijob.model import Bundle, JobState, Limits, QueueSpec, State
 from pilot.multijob.salvage import task_of, work_of
 from pilot.ports import (
     GONE,
+    PANDA_ID_MAX,
     BundleId,
     BundlesFound,
     DirectorySeen,
     Failure,
     Job,
+    JobKey,
     PandaId,
     Refused,
     ServerStatus,
@@ -43,7 +47,9 @@ ALIVE = frozenset({"activated", "sent", "starting", "running", "holding", "trans
 # --- directories ------------------------------------------------------------------------------------------------
 
 
-def decide_adoption(state: State, memory: Memory, utc: str, now_s: float) -> Iterator[Event | Action]:
+def decide_adoption(
+    state: State, memory: Memory, utc: str, now_s: float, limits: Limits
+) -> Iterator[Event | Action]:
     """List the directories, read those that are unknown, adopt them once the servers have told of all their jobs."""
     due = not memory.found_all or (bool(memory.set_aside) and now_s >= memory.find_again_s)
     if due and not memory.waiting(("find",), now_s):
@@ -54,8 +60,9 @@ def decide_adoption(state: State, memory: Memory, utc: str, now_s: float) -> Ite
     for bundle_id, unknown in memory.unknown.items():
         found = unknown.found
         if found is not None:
-            asked = {i.job.panda_id: found.queue for i in found.jobs if i.job.panda_id not in memory.told}
-            memory.to_ask.update(asked)
+            ids = ((found.queue, item.job.panda_id) for item in found.jobs)
+            asked = [item for item in ids if item not in memory.told]
+            memory.to_ask.update(dict.fromkeys(asked))
             ready = ready and not asked
             continue
         ready = False
@@ -65,26 +72,28 @@ def decide_adoption(state: State, memory: Memory, utc: str, now_s: float) -> Ite
     if ready:
         for bundle_id, unknown in list(memory.unknown.items()):
             assert unknown.found is not None
-            yield from _adopted(state, memory, unknown.found, utc)
+            yield from _adopted(state, memory, unknown.found, utc, limits)
             _decided(memory, bundle_id)
     if not memory.unknown:
         memory.told.clear()
 
 
-def _adopted(state: State, memory: Memory, found: BundleAdopted, utc: str) -> Iterator[Event]:
+def _adopted(state: State, memory: Memory, found: BundleAdopted, utc: str, limits: Limits) -> Iterator[Event]:
     """What the server has finished needs no verdict any more; what it has given up runs on here as an orphan."""
     jobs = []
     for item in found.jobs:
         panda_id = item.job.panda_id
-        record, status = state.jobs.get(panda_id), memory.told[panda_id]
+        record = state.jobs.get(find_key(state, found.server, panda_id, limits))
+        status = memory.told[found.queue, panda_id]
         if record is None or record.state not in (JobState.STARTED, JobState.JUDGED):
             if status != "finished":
                 wanted = status in ALIVE or status in ("cancelled", "closed")
-                jobs.append(replace(item, orphaned=not wanted))
+                server = found.server if record is None else record.server
+                jobs.append(replace(item, orphaned=not wanted, server=server))
             elif record is not None:
-                yield JobFoundOver(utc, panda_id, f"the server says {status}")
-    memory.untold.update(item.job.panda_id for item in jobs)
+                yield JobFoundOver(utc, panda_id, f"the server says {status}", record.server)
     yield replace(found, at=utc, jobs=tuple(jobs))
+    memory.untold.update(key_of(state, item.server, item.job.panda_id) for item in jobs)
 
 
 def _decided(memory: Memory, bundle_id: BundleId) -> None:
@@ -174,6 +183,7 @@ def parse_found(seen: DirectorySeen, limits: Limits) -> BundleAdopted | str:
             max(1, seen.rounds),
             tuple(item for node in jobs for item in node),
             raw.get("fencing") == "weak",
+            queue.server,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BadJobText) as error:
         return f"manifest.json cannot be understood: {error!r:.150}"
@@ -182,8 +192,11 @@ def parse_found(seen: DirectorySeen, limits: Limits) -> BundleAdopted | str:
 def _job(raw: Mapping[str, Any], panda_queue: str, queue: QueueSpec, limits: Limits) -> AdoptedJob:
     """The job as it was fetched, from what the agents are told of it."""
     words = [f"{name}={value}" for name, value in raw["environment"].items()]
+    panda_id = PandaId(int(raw["panda_id"]))
+    if not 0 < panda_id <= PANDA_ID_MAX:
+        raise ValueError(f"PandaID {panda_id} is out of range")
     job = Job(
-        PandaId(int(raw["panda_id"])),
+        panda_id,
         int(raw["attempt_nr"]),
         str(panda_queue),
         str(raw["job_name"]),
@@ -193,7 +206,8 @@ def _job(raw: Mapping[str, Any], panda_queue: str, queue: QueueSpec, limits: Lim
         None if raw["log"] is None else str(raw["log"]["lfn"]),
     )
     parse_job_text(job.job_pars)
-    return AdoptedJob(job, int(raw["turn"]), work_of(job, queue.server), task_of(job, queue.name, limits))
+    work, task = work_of(job, queue.server), task_of(job, queue.name, limits)
+    return AdoptedJob(job, int(raw["turn"]), work, task, server=queue.server)
 
 
 # --- known bundles and jobs ---------------------------------------------------------------------------------------
@@ -213,15 +227,16 @@ def forgotten_round(memory: Memory, bundle: Bundle, number: int) -> bool | None:
 
 def is_whole(state: State, bundle: Bundle) -> bool:
     """Whether every job of the manifest is still this bundle's: else a further round would run what is elsewhere."""
-    records = (state.jobs.get(panda_id) for panda_id in bundle.job_ids)
+    records = (state.jobs.get(key) for key in bundle.job_keys)
     return all(record is not None and record.bundle_id == bundle.bundle_id for record in records)
 
 
 def ask_first(memory: Memory, bundle: Bundle) -> bool:
     """Ask the server about jobs of this bundle of which it has told nothing in this run. Whether there are any."""
-    if memory.untold.isdisjoint(bundle.job_ids):
+    if memory.untold.isdisjoint(bundle.job_keys):
         return False
-    memory.to_ask.update((i, bundle.queue) for i in bundle.job_ids if i in memory.untold)
+    untold = (key for key in bundle.job_keys if key in memory.untold)
+    memory.to_ask.update(dict.fromkeys((bundle.queue, panda_id_of(key)) for key in untold))
     return True
 
 
@@ -230,24 +245,27 @@ def held_pool(state: State, memory: Memory, queue: str) -> str | None:
     reason = memory.undecided()
     if reason is not None or not memory.untold:
         return reason
-    untold = [panda_id for panda_id in state.pools.get(queue, {}) if panda_id in memory.untold]
-    memory.to_ask.update(dict.fromkeys(untold, queue))
+    untold = [(queue, panda_id_of(key)) for key in state.pools.get(queue, {}) if key in memory.untold]
+    memory.to_ask.update(dict.fromkeys(untold))
     return f"the server is being asked about {len(untold)} jobs of the pool" if untold else None
 
 
-def recognise_told(state: State, memory: Memory, item: ServerStatus, utc: str) -> Iterator[Event]:
-    """The server's word about a job of the replayed journal, or of a directory that was found."""
-    memory.to_ask.pop(item.panda_id, None)
-    if memory.unknown:
-        memory.told[item.panda_id] = item.status
-    record = state.jobs.get(item.panda_id)
+def recognise_told(
+    state: State, memory: Memory, key: JobKey, queues: Sequence[str], item: ServerStatus, utc: str
+) -> Iterator[Event]:
+    """The word of the server of `queues` about a job of the replayed journal, or of a directory that was found."""
+    for queue in queues:
+        memory.to_ask.pop((queue, item.panda_id), None)
+        if memory.unknown:
+            memory.told[queue, item.panda_id] = item.status
+    record = state.jobs.get(key)
     bundle = state.bundles.get(record.bundle_id) if record is not None and record.bundle_id else None
     idle = bundle is not None and (bundle.between_rounds or bundle.bundle_id in memory.gone)
-    if record is None or item.panda_id not in memory.untold:
-        memory.untold.discard(item.panda_id)
+    if record is None or key not in memory.untold:
+        memory.untold.discard(key)
         return
     pooled = record.state is JobState.POOLED and memory.undecided() is None
     if pooled or (idle and record.state in (JobState.BUNDLED, JobState.STARTED)):
-        memory.untold.discard(item.panda_id)
+        memory.untold.discard(key)
         if item.status not in ALIVE:
-            yield JobFoundOver(utc, item.panda_id, f"the server says {item.status[:40]}")
+            yield JobFoundOver(utc, item.panda_id, f"the server says {item.status[:40]}", record.server)

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from pilot.ports import PandaId
+from pilot.ports import JobKey
 
 # A look with its report and its answer takes 30 us. What is more waits for the next tick: after a start, all jobs do.
 LOOKS_AT_ONCE = 512
@@ -21,41 +21,41 @@ LOOKS_AT_ONCE = 512
 class Agenda:
     """`changed`: to be looked at next, in this order. `seconds[n]`: to be looked at from second n on."""
 
-    changed: dict[PandaId, None] = field(default_factory=dict)
-    seconds: dict[int, list[PandaId]] = field(default_factory=dict)
+    changed: dict[JobKey, None] = field(default_factory=dict)
+    seconds: dict[int, list[JobKey]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
     # what the times were reckoned with: where it changes, all are looked at
     rules: Hashable = None
     # jobs of each queue whose server may not have heard of them in this run; longer than it need be, never shorter
-    unheard: dict[str, dict[PandaId, None]] = field(default_factory=dict)
+    unheard: dict[str, dict[JobKey, None]] = field(default_factory=dict)
 
-    def note(self, panda_id: PandaId) -> None:
+    def note(self, key: JobKey) -> None:
         """Look at this job in the next tick."""
-        self.changed[panda_id] = None
+        self.changed[key] = None
 
-    def note_new(self, queue: str, panda_id: PandaId) -> None:
+    def note_new(self, queue: str, key: JobKey) -> None:
         """A job that its server has heard nothing of yet."""
-        self.changed[panda_id] = None
-        self.unheard.setdefault(queue, {})[panda_id] = None
+        self.changed[key] = None
+        self.unheard.setdefault(queue, {})[key] = None
 
-    def note_at(self, panda_id: PandaId, due_s: float) -> None:
+    def note_at(self, key: JobKey, due_s: float) -> None:
         """Look at this job once `due_s` has come."""
         second = int(due_s // 1)
         if second not in self.seconds:
             self.seconds[second] = []
             heapq.heappush(self.order, second)
-        self.seconds[second].append(panda_id)
+        self.seconds[second].append(key)
 
-    def rules_are(self, rules: Hashable, jobs: Iterable[tuple[str, PandaId]]) -> None:
+    def rules_are(self, rules: Hashable, jobs: Iterable[tuple[str, JobKey]]) -> None:
         """Look at all jobs, by queue, where the rules are not those of the last tick."""
         if rules == self.rules:
             return
         self.rules = rules
         self.seconds, self.order = {}, []
-        for queue, panda_id in jobs:
-            self.note_new(queue, panda_id)
+        for queue, key in jobs:
+            self.note_new(queue, key)
 
-    def take(self, now_s: float) -> tuple[PandaId, ...]:
+    def take(self, now_s: float) -> tuple[JobKey, ...]:
         """The jobs to look at now, each once; they are no longer on the agenda."""
         while self.order and self.order[0] <= now_s:
             self.changed.update(dict.fromkeys(self.seconds.pop(heapq.heappop(self.order))))
@@ -63,19 +63,19 @@ class Agenda:
             taken, self.changed = tuple(self.changed), {}
             return taken
         taken = tuple(islice(self.changed, LOOKS_AT_ONCE))
-        for panda_id in taken:
-            del self.changed[panda_id]
+        for key in taken:
+            del self.changed[key]
         return taken
 
-    def unheard_of(self, queue: str) -> Iterator[PandaId]:
+    def unheard_of(self, queue: str) -> Iterator[JobKey]:
         """Jobs of this queue that its server may not have heard of, oldest first."""
         return iter(self.unheard.get(queue, ()))
 
-    def heard(self, queue: str, panda_id: PandaId) -> None:
+    def heard(self, queue: str, key: JobKey) -> None:
         """The server has accepted a report of this job, or nothing will be reported of it."""
         waiting = self.unheard.get(queue)
         if waiting is not None:
-            waiting.pop(panda_id, None)
+            waiting.pop(key, None)
             if not waiting:
                 # An emptied dictionary keeps the room of all that was in it.
                 del self.unheard[queue]

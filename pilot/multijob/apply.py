@@ -6,7 +6,7 @@ raises `ImpossibleEvent` with the story: that is a bug or a damaged journal, nev
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from sys import intern
 from typing import assert_never
 
@@ -48,7 +48,9 @@ from pilot.multijob.events import (
     TaskResumed,
     TaskStopped,
 )
+from pilot.multijob.jobkeys import UNNAMED, number_of, panda_id_of
 from pilot.multijob.keptjob import short_work
+from pilot.multijob.knownjobs import add_job, keep_small, key_of, move_job, name_server, retire
 from pilot.multijob.model import (
     Bundle,
     BundleState,
@@ -59,14 +61,10 @@ from pilot.multijob.model import (
     Round,
     RoundState,
     State,
-    add_job,
-    keep_small,
-    move_job,
-    retire,
 )
 from pilot.multijob.nodehours import count_use
 from pilot.multijob.taskrecord import begin_try, break_or_mend, known_task, learn
-from pilot.ports import BundleId, JobStatus, PandaId
+from pilot.ports import BundleId, JobKey, JobStatus, PandaId
 
 
 class ImpossibleEvent(Exception):
@@ -112,8 +110,8 @@ def apply(state: State, event: Event) -> State:
             retire(state, state.bundles[event.bundle_id])
             # Its own jobs, and those that followed one of them.
             kept = [i for i, r in state.jobs.items() if r.kept and r.bundle_id == event.bundle_id]
-            for panda_id in kept:
-                forget(state, panda_id)
+            for key in kept:
+                forget(state, key)
         case (
             RoundIntended()
             | BatchJobAccepted()
@@ -132,7 +130,7 @@ def apply(state: State, event: Event) -> State:
             | NodeJournalDamaged()
             | JobGivenBack()
         ):
-            _apply_bundle(_bundle(state, event.bundle_id, event), event)
+            _apply_bundle(state, _bundle(state, event.bundle_id, event), event)
         case BundleClosed():
             _close(state, _bundle(state, event.bundle_id, event), event)
         case PauseOrdered():
@@ -162,8 +160,8 @@ def _bundle(state: State, bundle_id: BundleId, event: Event) -> Bundle:
     return bundle
 
 
-def _record_of(state: State, panda_id: PandaId, event: Event) -> JobRecord:
-    record = state.jobs.get(panda_id)
+def _record_of(state: State, server: str, panda_id: PandaId, event: Event) -> JobRecord:
+    record = state.jobs.get(key_of(state, server, panda_id))
     if record is None:
         raise ImpossibleEvent(event, "no such job")
     return record
@@ -175,21 +173,22 @@ def _totals(state: State, queue: str) -> QueueTotals:
 
 def _plan(state: State, event: BundlePlanned) -> None:
     _expect(event, event.bundle_id not in state.bundles, "bundle exists")
-    # The numbers themselves, not others that are equal: one object for each job.
-    own = {panda_id: record.panda_id for panda_id, record in _records(state, event)}
-    nodes = tuple(tuple(own.get(panda_id, panda_id) for panda_id in node) for node in event.nodes)
-    bundle = Bundle(event.bundle_id, event.queue, event.at, nodes, event.walltime_s, weak=event.weak)
     pool = state.pools.get(event.queue, {})
-    for index, node in enumerate(event.nodes):
-        for panda_id in node:
-            _expect(event, panda_id in pool, f"job {panda_id} is not in the pool")
-            del pool[panda_id]
-            record = state.jobs[panda_id]
+    nodes = tuple(
+        tuple(_pooled(state, pool, panda_id, event).key for panda_id in node) for node in event.nodes
+    )
+    bundle = Bundle(event.bundle_id, event.queue, event.at, nodes, event.walltime_s, weak=event.weak)
+    bundle.servers = tuple(sorted({number_of(key) for key in bundle.job_keys}))
+    for index, node in enumerate(nodes):
+        for key in node:
+            _expect(event, key in pool, f"job {panda_id_of(key)} stands twice in it")
+            del pool[key]
+            record = state.jobs[key]
             move_job(state, record, JobState.BUNDLED)
             record.bundle_id, record.node_index = event.bundle_id, index
             record.turns += 1
             keep_small(state, record)
-    _go_along(state, frozenset(bundle.job_ids))
+    _go_along(state, frozenset(bundle.job_keys))
     state.bundles[event.bundle_id] = bundle
     if event.canary is not None:
         begin_try(state.tasks[event.canary], event.bundle_id)
@@ -198,43 +197,49 @@ def _plan(state: State, event: BundlePlanned) -> None:
         state.deficits[queue] = round(state.deficits.get(queue, 0.0) + credit, 3)
 
 
-def _records(state: State, event: BundlePlanned) -> Iterator[tuple[PandaId, JobRecord]]:
-    """The records of its jobs, as far as there are any."""
-    for node in event.nodes:
-        for panda_id in node:
-            record = state.jobs.get(panda_id)
-            if record is not None:
-                yield panda_id, record
+def _pooled(state: State, pool: Collection[JobKey], panda_id: PandaId, event: BundlePlanned) -> JobRecord:
+    """The job of the pool with this number: of the server named, else one without a server's name."""
+    for server in (event.server, UNNAMED):
+        key = key_of(state, server, panda_id)
+        if key in pool:
+            return state.jobs[key]
+    raise ImpossibleEvent(event, f"job {panda_id} is not in the pool")
 
 
-def _go_along(state: State, moved: Collection[PandaId]) -> None:
+def _go_along(state: State, moved: Collection[JobKey]) -> None:
     """What follows one of these jobs is where that one is now."""
-    for panda_id, leading in state.bound.items():
+    for key, leading in state.bound.items():
         if leading in moved:
             place = state.jobs[leading]
-            record = state.jobs[panda_id]
+            record = state.jobs[key]
             record.bundle_id, record.node_index = place.bundle_id, place.node_index
 
 
 def _fetch(state: State, event: JobFetched) -> None:
-    panda_id = event.job.panda_id
-    _expect(event, panda_id not in state.jobs, "job is known")
+    server = name_server(state, event.server)
+    key = key_of(state, server, event.job.panda_id)
+    _expect(event, key not in state.jobs, "job is known")
     task = known_task(state, event.task, event.queue)
     work = short_work(event.work)
-    add_job(state, JobRecord(event.job, intern(event.queue), intern(event.at), work=work, task=task))
-    remember(state, panda_id, work)
-    state.pools.setdefault(event.queue, {})[panda_id] = None
+    add_job(
+        state, JobRecord(key, server, event.job, intern(event.queue), intern(event.at), work=work, task=task)
+    )
+    remember(state, key, work)
+    state.pools.setdefault(event.queue, {})[key] = None
     _totals(state, event.queue).fetched += 1
 
 
 def _recall(state: State, event: JobRecalled) -> None:
-    panda_id, bundle = event.job.panda_id, _bundle(state, event.bundle_id, event)
-    _expect(event, panda_id not in state.jobs, "job is known")
-    _expect(event, panda_id in bundle.job_ids, "the bundle never had it")
-    index = next(number for number, node in enumerate(bundle.nodes) if panda_id in node)
-    record = JobRecord(event.job, event.queue, event.at, JobState.BUNDLED, event.bundle_id, index)
+    bundle, server = _bundle(state, event.bundle_id, event), name_server(state, event.server)
+    key = key_of(state, server, event.job.panda_id)
+    _expect(event, key not in state.jobs, "job is known")
+    _expect(event, key in bundle.job_keys, "the bundle never had it")
+    index = next(number for number, node in enumerate(bundle.nodes) if key in node)
+    record = JobRecord(
+        key, server, event.job, event.queue, event.at, JobState.BUNDLED, event.bundle_id, index
+    )
     add_job(state, record)
-    bundle.recalled.add(panda_id)
+    bundle.recalled.add(key)
     bundle.offsets.clear()
     _totals(state, event.queue).fetched += 1
 
@@ -242,29 +247,29 @@ def _recall(state: State, event: JobRecalled) -> None:
 def _bind(state: State, record: JobRecord, event: JobBound | JobUnbound) -> None:
     pool = state.pools.setdefault(record.queue, {})
     if isinstance(event, JobBound):
-        leading = _record_of(state, event.to, event)
+        leading = _record_of(state, event.to_server, event.to, event)
         _expect(event, record.state is JobState.POOLED, f"job is {record.state}")
-        pool.pop(event.panda_id, None)
+        pool.pop(record.key, None)
         move_job(state, record, JobState.BOUND)
-        state.bound[event.panda_id] = event.to
+        state.bound[record.key] = leading.key
         record.bundle_id, record.node_index = leading.bundle_id, leading.node_index
         return
     _expect(event, record.state is JobState.BOUND, f"job is {record.state}")
-    del state.bound[event.panda_id]
-    pool[event.panda_id] = None
+    del state.bound[record.key]
+    pool[record.key] = None
     move_job(state, record, JobState.POOLED)
     record.bundle_id = record.node_index = None
     if record.work is not None:
-        state.works[record.work] = event.panda_id
+        state.works[record.work] = record.key
 
 
 def _judge(state: State, record: JobRecord, event: JobJudged) -> None:
     _expect(event, record.state is not JobState.JUDGED, "job has a verdict")
-    state.pools.get(record.queue, {}).pop(event.panda_id, None)
-    if state.bound.pop(event.panda_id, None) is None:
+    state.pools.get(record.queue, {}).pop(record.key, None)
+    if state.bound.pop(record.key, None) is None:
         learn(state, record, event.verdict)
     if record.bundle_id in state.bundles:
-        state.bundles[record.bundle_id].recalled.discard(event.panda_id)
+        state.bundles[record.bundle_id].recalled.discard(record.key)
     move_job(state, record, JobState.JUDGED)
     record.judged_at = event.at
     record.verdict, record.outcome = event.verdict, event.outcome
@@ -299,7 +304,7 @@ def _apply_job(
     if isinstance(event, JobRecalled):
         _recall(state, event)
         return
-    record = _record_of(state, event.panda_id, event)
+    record = _record_of(state, event.server, event.panda_id, event)
     match event:
         case JobStarted():
             _expect(event, record.state is JobState.BUNDLED, f"job is {record.state}")
@@ -314,8 +319,8 @@ def _apply_job(
             _expect(event, record.state is JobState.BUNDLED, f"job is {record.state}")
             move_job(state, record, JobState.POOLED)
             record.bundle_id = record.node_index = None
-            state.pools.setdefault(record.queue, {})[event.panda_id] = None
-            _go_along(state, (event.panda_id,))
+            state.pools.setdefault(record.queue, {})[record.key] = None
+            _go_along(state, (record.key,))
             _totals(state, record.queue).returned += 1
         case KillOrdered():
             record.kill_ordered = True
@@ -330,10 +335,10 @@ def _apply_job(
             _bind(state, record, event)
         case JobFoundOver():
             _expect(event, record.state is not JobState.JUDGED, "job has a verdict")
-            forget(state, event.panda_id)
+            forget(state, record.key)
         case FinalAccepted():
             _expect(event, record.state is JobState.JUDGED, f"job is {record.state}")
-            forget(state, event.panda_id)
+            forget(state, record.key)
         case _:
             assert_never(event)
 
@@ -397,6 +402,7 @@ def _close(state: State, bundle: Bundle, event: BundleClosed) -> None:
 
 
 def _apply_bundle(
+    state: State,
     bundle: Bundle,
     event: BundlePrepared
     | BundleCancelled
@@ -418,6 +424,6 @@ def _apply_bundle(
         case NodeJournalDamaged():
             bundle.unreadable.setdefault(event.node_index, event.reason)
         case JobGivenBack():
-            bundle.given_back[event.panda_id] = event.reason
+            bundle.given_back[key_of(state, event.server, event.panda_id)] = event.reason
         case _:
             assert_never(event)

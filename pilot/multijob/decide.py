@@ -32,7 +32,7 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, BundleState, Limits, Round, RoundState, State
 from pilot.multijob.recognise import Now
 from pilot.multijob.script import bundle_dir, plan_files, render_script
-from pilot.ports import BatchState, PandaId
+from pilot.ports import BatchState, JobKey
 
 # How soon a settled bundle is looked at again: cheap for thousands of them, early enough for a retention in hours.
 RETIRE_AGAIN_S, RETIRE_AGAIN_MAX_S = 60.0, 3600.0
@@ -255,8 +255,8 @@ def _orders(state: State, memory: Memory, bundle: Bundle, now: Now) -> Iterator[
         return
     ordered = [
         record
-        for panda_id in bundle.job_ids
-        if (record := state.jobs.get(panda_id)) is not None
+        for key in bundle.job_keys
+        if (record := state.jobs.get(key)) is not None
         and record.kill_ordered
         and record.bundle_id == bundle.bundle_id
     ]
@@ -287,10 +287,10 @@ def silence(state: State, memory: Memory, bundle: Bundle, current: Round, limits
     return f"node {', '.join(str(index) for index in nodes[:8])} silent for {limits.silent_s:.0f} s, no other has work"
 
 
-def _open(state: State, bundle: Bundle, panda_id: PandaId) -> bool:
-    record = state.jobs.get(panda_id)
+def _open(state: State, bundle: Bundle, key: JobKey) -> bool:
+    record = state.jobs.get(key)
     here = record is not None and record.bundle_id == bundle.bundle_id and record.verdict is None
-    return here and panda_id not in bundle.given_back
+    return here and key not in bundle.given_back
 
 
 def _cancelling(memory: Memory, bundle: Bundle, current: Round, now: Now, limits: Limits) -> Iterator[Action]:
@@ -329,11 +329,11 @@ def _retire(state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limi
     if is_gone(memory, bundle, now, limits):
         left_s = 0.0
     open_reports = any(
-        (record := state.jobs.get(panda_id)) is not None
+        (record := state.jobs.get(key)) is not None
         and record.bundle_id == bundle.bundle_id
         and not record.kept
-        for panda_id in bundle.job_ids
-    ) or any(state.jobs[panda_id].bundle_id == bundle.bundle_id for panda_id in state.bound)
+        for key in bundle.job_keys
+    ) or any(state.jobs[key].bundle_id == bundle.bundle_id for key in state.bound)
     if left_s > 0 or open_reports:
         # A wall clock that steps delays a removal by so long at most.
         memory.retire_s[bundle.bundle_id] = now.mono_s + min(max(left_s, RETIRE_AGAIN_S), RETIRE_AGAIN_MAX_S)

@@ -1,12 +1,14 @@
 """Events: facts in the past tense. They go to the journal and are the only input of `apply`.
 
-Every event names the UTC time `at` (ISO text, for people and for waits that survive a restart).
+Every event names the UTC time `at` (ISO text, for people and for waits that survive a restart). An event of a job
+names its server as well: a PandaID is one of its server only. "" stands in journals of before servers were named.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pilot.multijob.jobkeys import UNNAMED
 from pilot.multijob.model import Outcome, Verdict
 from pilot.ports import BatchId, BundleId, Claim, Job, PandaId
 
@@ -23,13 +25,15 @@ class JobFetched:
     job: Job
     work: str | None = None
     task: str | None = None
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
 class BundlePlanned:
     """Jobs left the pool for a bundle. `credits`: by how much the deficits of queues changed that wanted this turn.
 
-    `canary`: the task that it tries, all its jobs are of that one. `weak`: it has weak fencing.
+    `canary`: the task that it tries, all its jobs are of that one. `weak`: it has weak fencing. `server`: whose jobs
+    they are, but for those of the pool that have no server's name.
     """
 
     at: str
@@ -40,6 +44,7 @@ class BundlePlanned:
     credits: tuple[tuple[str, float], ...] = ()
     canary: str | None = None
     weak: bool = False
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +181,7 @@ class JobStarted:
     attempt_nr: int
     bundle_id: BundleId
     node_index: int
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +200,7 @@ class JobGivenBack:
     bundle_id: BundleId
     panda_id: PandaId
     reason: str
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +212,7 @@ class JobJudged:
     attempt_nr: int
     verdict: Verdict
     outcome: Outcome
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +222,7 @@ class JobReturned:
     at: str
     panda_id: PandaId
     reason: str
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +232,7 @@ class KillOrdered:
     at: str
     panda_id: PandaId
     confirmed: bool = False
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +242,7 @@ class JobOrphaned:
     at: str
     panda_id: PandaId
     reason: str
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +251,7 @@ class JobKept:
 
     at: str
     panda_id: PandaId
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +261,8 @@ class JobBound:
     at: str
     panda_id: PandaId
     to: PandaId
+    server: str = UNNAMED
+    to_server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +272,7 @@ class JobUnbound:
     at: str
     panda_id: PandaId
     reason: str
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,13 +331,14 @@ class JobRecalled:
     queue: str
     job: Job
     bundle_id: BundleId
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
 class AdoptedJob:
     """A job of a directory that was found. `turn`: so many bundles had it then, this one included.
 
-    `orphaned`: the server has given it up, or has had its end.
+    `orphaned`: the server has given it up, or has had its end. `server` "": it is known without its server's name.
     """
 
     job: Job
@@ -330,6 +346,7 @@ class AdoptedJob:
     work: str | None = None
     task: str | None = None
     orphaned: bool = False
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +364,7 @@ class BundleAdopted:
     rounds: int
     jobs: tuple[AdoptedJob, ...]
     weak: bool = False
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +374,7 @@ class JobFoundOver:
     at: str
     panda_id: PandaId
     reason: str
+    server: str = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +384,7 @@ class FinalAccepted:
     at: str
     panda_id: PandaId
     attempt_nr: int
+    server: str = UNNAMED
 
 
 Event = (

@@ -13,7 +13,7 @@ from typing import Any
 from pilot.multijob.evidence import on_disk
 from pilot.multijob.node.files import Steps
 from pilot.multijob.operations import Inspect
-from pilot.ports import InputSeen, InputsSeen, PandaId
+from pilot.ports import InputSeen, InputsSeen, JobKey
 
 # A definite no of the filesystem; every other error says nothing about the file.
 DEFINITE: Mapping[int, str] = {
@@ -35,15 +35,15 @@ class FileInputs:
 
     run: Callable[[Steps[Any]], Any] = on_disk
 
-    def look(self, paths: Mapping[PandaId, Sequence[str]]) -> InputsSeen:
+    def look(self, paths: Mapping[JobKey, Sequence[str]]) -> InputsSeen:
         """Sizes of all inputs of each job, or the first trouble."""
         seen: InputsSeen = self.run(self._look(paths))
         return seen
 
-    def _look(self, paths: Mapping[PandaId, Sequence[str]]) -> Steps[InputsSeen]:
+    def _look(self, paths: Mapping[JobKey, Sequence[str]]) -> Steps[InputsSeen]:
         found = {}
-        for panda_id, names in paths.items():
-            found[panda_id] = yield from self._job(names)
+        for key, names in paths.items():
+            found[key] = yield from self._job(names)
         return InputsSeen(found)
 
     def _job(self, names: Sequence[str]) -> Steps[InputSeen]:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
 from pilot.multijob.actions import LookAtInputs
-from pilot.multijob.events import Event, JobJudged
+from pilot.multijob.events import Event
 from pilot.multijob.memory import InputLook, Memory
-from pilot.multijob.model import JobState, Limits, Outcome, State
-from pilot.multijob.verdict import failed
-from pilot.ports import InputSeen, InputsSeen, PandaId
+from pilot.multijob.model import JobState, Limits, State
+from pilot.multijob.verdict import failed, judged
+from pilot.ports import InputSeen, InputsSeen, JobKey
 
 # One look of the lane: enough for a bundle in a few looks, little enough to answer within seconds.
 JOBS_AT_ONCE, PATHS_AT_ONCE = 128, 1024
@@ -30,9 +30,9 @@ def inputs_of(job_pars: str) -> tuple[str, ...]:
         return ()
 
 
-def held_by_inputs(memory: Memory, panda_id: PandaId) -> str | None:
+def held_by_inputs(memory: Memory, key: JobKey) -> str | None:
     """Why the inputs of a job in the pool keep it from a bundle, None if they do not."""
-    look = memory.inputs.get(panda_id)
+    look = memory.inputs.get(key)
     if look is None:
         return "their inputs have not been looked at yet"
     if look.good:
@@ -51,14 +51,14 @@ def decide_looks(
 ) -> Iterator[LookAtInputs]:
     """Look at the inputs of jobs in the pool of this queue, the oldest first."""
     busy = memory.waiting(("inputs", queue), now_s)
-    paths: dict[PandaId, tuple[str, ...]] = {}
+    paths: dict[JobKey, tuple[str, ...]] = {}
     count = read = 0
-    for panda_id in state.pools.get(queue, {}):
-        look = memory.inputs.get(panda_id)
+    for key in state.pools.get(queue, {}):
+        look = memory.inputs.get(key)
         if look is None and read < READ_AT_ONCE:
             read += 1
-            names = inputs_of(state.jobs[panda_id].job.job_pars)
-            look = memory.inputs[panda_id] = (
+            names = inputs_of(state.jobs[key].job.job_pars)
+            look = memory.inputs[key] = (
                 InputLook(names, now_s, good=True) if not names else InputLook(names, now_s)
             )
         if look is None or look.good or busy or now_s < look.at_s + again_s(limits):
@@ -66,7 +66,7 @@ def decide_looks(
         if paths and (len(paths) >= JOBS_AT_ONCE or count + len(look.paths) > PATHS_AT_ONCE):
             busy = True
             continue
-        paths[panda_id] = look.paths
+        paths[key] = look.paths
         count += len(look.paths)
     if paths:
         yield LookAtInputs(queue, paths)
@@ -81,18 +81,18 @@ def recognise_inputs(
     state: State, memory: Memory, seen: InputsSeen, asked_s: float, utc: str, limits: Limits
 ) -> Iterator[Event]:
     """Events of one look. `asked_s`: when it was asked for."""
-    for panda_id, found in seen.jobs.items():
-        record = state.jobs.get(panda_id)
+    for key, found in seen.jobs.items():
+        record = state.jobs.get(key)
         if record is None or record.state is not JobState.POOLED:
-            memory.inputs.pop(panda_id, None)
+            memory.inputs.pop(key, None)
             continue
-        look = memory.inputs.get(panda_id)
+        look = memory.inputs.get(key)
         if look is None:
             continue
         reason = _note(look, found, asked_s, limits)
         if reason is not None:
             verdict = failed(limits.experiment.codes["input-missing"], reason)
-            yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
+            yield judged(record, verdict, utc)
 
 
 def _note(look: InputLook, found: InputSeen, asked_s: float, limits: Limits) -> str | None:

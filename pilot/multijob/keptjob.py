@@ -19,9 +19,8 @@ BASE_MAX = 4096 - 262
 
 
 class KeptJob(NamedTuple):
-    """A job whose text is deflated; `base` is shared by those of one task."""
+    """A job whose text is deflated, without its PandaID; `base` is shared by those of one task."""
 
-    panda_id: PandaId
     attempt_nr: int
     base: bytes
     text: bytes
@@ -35,18 +34,18 @@ def render_base(job: Job) -> bytes:
 def keep(job: Job, base: bytes) -> KeptJob:
     """The small form of a job."""
     deflate = zlib.compressobj(6, zlib.DEFLATED, WINDOW_BITS, MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, base)
-    return KeptJob(job.panda_id, job.attempt_nr, base, deflate.compress(_text(job)) + deflate.flush())
+    return KeptJob(job.attempt_nr, base, deflate.compress(_text(job)) + deflate.flush())
 
 
-def unfold(kept: KeptJob) -> Job:
-    """The job as it was."""
+def unfold(kept: KeptJob, panda_id: PandaId) -> Job:
+    """The job as it was: the one with this PandaID."""
     inflate = zlib.decompressobj(WINDOW_BITS, kept.base)
     texts, outputs, rest = json.loads(inflate.decompress(kept.text) + inflate.flush())
     queue, name, kind, parameters = texts
     log_lfn, priority, label, walltime_s, cores = rest
     files = tuple(outputs), log_lfn
     return Job(
-        kept.panda_id,
+        panda_id,
         kept.attempt_nr,
         queue,
         name,

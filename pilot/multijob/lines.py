@@ -19,9 +19,10 @@ from pilot.multijob.events import (
     NodeJournalDamaged,
     RoundWon,
 )
+from pilot.multijob.jobkeys import make_key
 from pilot.multijob.memory import Memory
-from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limits, Outcome, State
-from pilot.multijob.verdict import failed, judge
+from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limits, State
+from pilot.multijob.verdict import failed, judge, judged
 from pilot.ports import Claim, EvidenceSeen, Job, JournalLine, PandaId
 
 
@@ -130,18 +131,20 @@ def _line(
                 record = _record(state, bundle, line.body["panda_id"], line.body["attempt_nr"])
                 if record is not None and record.state is JobState.BUNDLED:
                     node = record.node_index or 0
-                    yield JobStarted(utc, record.panda_id, record.attempt_nr, bundle.bundle_id, node)
+                    yield JobStarted(
+                        utc, record.panda_id, record.attempt_nr, bundle.bundle_id, node, record.server
+                    )
             case "job_ended":
                 record = _record(state, bundle, line.body["panda_id"], line.body["attempt_nr"])
                 if record is not None and record.state in (JobState.BUNDLED, JobState.STARTED):
-                    yield _judged(record.job, line.body, utc, limits)
+                    yield _judged(record, line.body, utc, limits)
             case "given_back":
                 for panda_id, attempt_nr in line.body["jobs"]:
                     record = _record(state, bundle, panda_id, attempt_nr)
-                    again = record is not None and record.panda_id in bundle.given_back
+                    again = record is not None and record.key in bundle.given_back
                     if record is not None and record.state is JobState.BUNDLED and not again:
                         reason = str(line.body.get("reason"))[:200]
-                        yield JobGivenBack(bundle.bundle_id, record.panda_id, reason)
+                        yield JobGivenBack(bundle.bundle_id, record.panda_id, reason, record.server)
             case "caldb_failed":
                 reason = f"{line.file}: {str(line.body.get('reason'))[:200]}"
                 memory.raise_alarm(f"caldb-{bundle.bundle_id}", reason, now_s)
@@ -153,15 +156,18 @@ def _line(
 
 def _record(state: State, bundle: Bundle, panda_id: Any, attempt_nr: Any) -> JobRecord | None:
     """The record if the line speaks of this attempt in this bundle; other lines are late ones and are ignored."""
-    record = state.jobs.get(PandaId(int(panda_id)))
-    if record is None or record.bundle_id != bundle.bundle_id or record.attempt_nr != attempt_nr:
-        return None
-    return record
+    for number in bundle.servers:
+        record = state.jobs.get(make_key(number, PandaId(int(panda_id))))
+        here = record is not None and record.bundle_id == bundle.bundle_id
+        if record is not None and here and record.attempt_nr == attempt_nr:
+            return record
+    return None
 
 
-def _judged(job: Job, facts: Mapping[str, Any], utc: str, limits: Limits) -> JobJudged:
+def _judged(record: JobRecord, facts: Mapping[str, Any], utc: str, limits: Limits) -> JobJudged:
+    job = record.job
     verdict, outcome = judge(job, expected_events(job), facts, limits.experiment)
-    return JobJudged(utc, job.panda_id, job.attempt_nr, verdict, outcome)
+    return judged(record, verdict, utc, outcome)
 
 
 def expected_events(job: Job) -> int | None:
@@ -174,9 +180,9 @@ def expected_events(job: Job) -> int | None:
 
 def _recalled(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterator[Event]:
     """Evidence of a settled bundle was read again for jobs handed out again: what it does not tell is lost."""
-    for panda_id in sorted(bundle.recalled):
+    for key in sorted(bundle.recalled):
         verdict = failed(limits.experiment.codes["lost"], f"handed out again; in bundle {bundle.bundle_id}")
-        yield JobJudged(utc, panda_id, state.jobs[panda_id].attempt_nr, verdict, Outcome())
+        yield judged(state.jobs[key], verdict, utc)
 
 
 def settle(
@@ -187,39 +193,40 @@ def settle(
 
     Where a node's journal has a part that cannot be read, no start line means nothing: lost, uncharged.
     """
-    for panda_id in bundle.job_ids:
-        record = state.jobs.get(panda_id)
+    for key in bundle.job_keys:
+        record = state.jobs.get(key)
         if record is None or record.bundle_id != bundle.bundle_id:
             continue
         if record.state is JobState.STARTED:
             code = "time-limit" if over_walltime or _was_over_walltime(bundle) else "lost"
             verdict = failed(limits.experiment.codes[code], f"bundle {bundle.bundle_id}")
-            yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
+            yield judged(record, verdict, utc)
         elif record.state is JobState.BUNDLED:
-            if record.orphaned or panda_id in bundle.recalled:
+            if record.orphaned or key in bundle.recalled:
                 # Its PandaID is no use any more, or it was handed out a second time: it never goes back.
                 verdict = failed(limits.experiment.codes["lost"], "not started")
-                yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
+                yield judged(record, verdict, utc)
             elif record.kill_ordered:
                 verdict = failed(limits.experiment.codes["killed"], "before it started")
-                yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
-            elif record.node_index in bundle.unreadable and panda_id not in bundle.given_back:
+                yield judged(record, verdict, utc)
+            elif record.node_index in bundle.unreadable and key not in bundle.given_back:
                 # It may have run: not started must be certain.
                 verdict = failed(limits.experiment.codes["lost"], bundle.unreadable[record.node_index])
-                yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
+                yield judged(record, verdict, utc)
             else:
-                yield JobReturned(utc, panda_id, bundle.given_back.get(panda_id, "not started"))
+                reason = bundle.given_back.get(key, "not started")
+                yield JobReturned(utc, record.panda_id, reason, record.server)
     yield BundleSettled(utc, bundle.bundle_id)
 
 
 def settle_gone(state: State, bundle: Bundle, utc: str, limits: Limits) -> Iterator[Event]:
     """The bundle's directory is not there any more: nobody can tell what became of its jobs."""
-    for panda_id in bundle.job_ids:
-        record = state.jobs.get(panda_id)
+    for key in bundle.job_keys:
+        record = state.jobs.get(key)
         here = record is not None and record.bundle_id == bundle.bundle_id
         if record is not None and here and record.state in (JobState.BUNDLED, JobState.STARTED):
             verdict = failed(limits.experiment.codes["lost"], f"no directory of bundle {bundle.bundle_id}")
-            yield JobJudged(utc, panda_id, record.attempt_nr, verdict, Outcome())
+            yield judged(record, verdict, utc)
     if bundle.state is not BundleState.SETTLED:
         yield BundleSettled(utc, bundle.bundle_id)
 

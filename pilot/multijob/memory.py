@@ -15,7 +15,17 @@ from pilot.multijob.actions import Action
 from pilot.multijob.agenda import Agenda
 from pilot.multijob.events import BundleAdopted
 from pilot.multijob.model import BundleState, State
-from pilot.ports import BatchId, BatchJobSeen, BundleId, Claim, Credential, JobStatus, PandaId, SpaceSeen
+from pilot.ports import (
+    BatchId,
+    BatchJobSeen,
+    BundleId,
+    Claim,
+    Credential,
+    JobKey,
+    JobStatus,
+    PandaId,
+    SpaceSeen,
+)
 
 # One bundle without a start happens (a deleted batch job); three in a row are a site that does not work.
 FRUITLESS_ALARM = 3
@@ -132,7 +142,7 @@ class Memory:
     allocation: tuple[float, str] | None = None
     allocation_asked_s: float = float("-inf")
     # jobs in pools, until they leave them
-    inputs: dict[PandaId, InputLook] = field(default_factory=dict)
+    inputs: dict[JobKey, InputLook] = field(default_factory=dict)
     # what an older copy of the journal may have forgotten (`inherit`). Whether all directories were listed, when again
     # (set aside ones may be mended), those without a decision, and those that nobody can read: set aside
     found_all: bool = True
@@ -143,20 +153,21 @@ class Memory:
     inherited: set[BundleId] = field(default_factory=set)
     scripts_found: dict[BundleId, frozenset[int]] = field(default_factory=dict)
     # jobs of the replayed journal of which the server has told nothing yet, those to ask for, what it told
-    untold: set[PandaId] = field(default_factory=set)
-    to_ask: dict[PandaId, str] = field(default_factory=dict)
-    told: dict[PandaId, str] = field(default_factory=dict)
+    untold: set[JobKey] = field(default_factory=set)
+    # (by queue and PandaID: the state may not know them)
+    to_ask: dict[tuple[str, PandaId], None] = field(default_factory=dict)
+    told: dict[tuple[str, PandaId], str] = field(default_factory=dict)
     # directories that were not there: how often in a row, since when
     gone: dict[BundleId, tuple[int, float]] = field(default_factory=dict)
     # reporting and fetching; `fetched`: the commit that makes a job's fetch durable, until it is
-    fetched: dict[PandaId, int] = field(default_factory=dict)
-    reported: dict[PandaId, Reported] = field(default_factory=dict)
+    fetched: dict[JobKey, int] = field(default_factory=dict)
+    reported: dict[JobKey, Reported] = field(default_factory=dict)
     agenda: Agenda = field(default_factory=Agenda)
-    questioned: dict[PandaId, str] = field(default_factory=dict)
-    compared: dict[PandaId, str] = field(default_factory=dict)
+    questioned: dict[JobKey, str] = field(default_factory=dict)
+    compared: dict[JobKey, str] = field(default_factory=dict)
     compared_s: dict[str, float] = field(default_factory=dict)
     # jobs ordered to end that wait for a person; and when how many orders were obeyed without one
-    kills_held: set[PandaId] = field(default_factory=set)
+    kills_held: set[JobKey] = field(default_factory=set)
     orders_obeyed: deque[tuple[float, int]] = field(default_factory=deque)
     delays: dict[tuple[Any, ...], Delay] = field(default_factory=dict)
     # bundles in a row that started no job, by queue, and when the last one was settled
@@ -205,11 +216,11 @@ class Memory:
         """Forget the failures of this key."""
         self.delays.pop(key, None)
 
-    def may_be_reported(self, panda_id: PandaId) -> bool:
+    def may_be_reported(self, key: JobKey) -> bool:
         """Whether a restart would know this job: nothing is said of it before that."""
-        if self.fetched and self.fetched.get(panda_id, 0) > self.durable:
+        if self.fetched and self.fetched.get(key, 0) > self.durable:
             return False
-        self.fetched.pop(panda_id, None)
+        self.fetched.pop(key, None)
         return True
 
     def claim_was_read(self, key: RoundKey, claim: Claim, now_s: float) -> None:

@@ -14,8 +14,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from pilot.experiments.words import Experiment
-from pilot.multijob.keptjob import KeptJob, keep, render_base, unfold
-from pilot.ports import BatchId, BatchRequest, BundleId, Claim, FileReport, Job, JobStatus, PandaId
+from pilot.multijob.jobkeys import panda_id_of
+from pilot.multijob.keptjob import KeptJob, unfold
+from pilot.ports import BatchId, BatchRequest, BundleId, Claim, FileReport, Job, JobKey, JobStatus, PandaId
 from pilot.windows import Window
 
 
@@ -32,10 +33,6 @@ class JobState(StrEnum):
     BUNDLED = "bundled"
     STARTED = "started"
     JUDGED = "judged"
-
-
-# Retired bundles whose jobs are remembered: a month of 300 bundles a day, 37 MiB where each had 512 jobs.
-RETIRED_BUNDLES = 9216
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +64,12 @@ NO_OUTCOME = Outcome()
 class JobRecord:
     """One PanDA job between its fetch and the acceptance of its final report.
 
+    `server`: the one that handed it out, "" where an old journal did not say.
     `held`: the job, in its small form from its first bundle on; `job` makes it whole. `work`: stands for its key.
     """
 
+    key: JobKey
+    server: str
     held: Job | KeptJob
     queue: str
     fetched_at: str
@@ -91,11 +91,11 @@ class JobRecord:
     @property
     def job(self) -> Job:
         """The job as it was fetched."""
-        return unfold(self.held) if isinstance(self.held, KeptJob) else self.held
+        return unfold(self.held, self.panda_id) if isinstance(self.held, KeptJob) else self.held
 
     @property
     def panda_id(self) -> PandaId:
-        return self.held.panda_id
+        return panda_id_of(self.key)
 
     @property
     def attempt_nr(self) -> int:
@@ -168,13 +168,13 @@ class Bundle:
     bundle_id: BundleId
     queue: str
     planned_at: str
-    nodes: tuple[tuple[PandaId, ...], ...]
+    nodes: tuple[tuple[JobKey, ...], ...]
     walltime_s: int
     state: BundleState = BundleState.PLANNED
     rounds: dict[int, Round] = field(default_factory=dict)
     offsets: dict[str, int] = field(default_factory=dict)
     cancel_reason: str | None = None
-    given_back: dict[PandaId, str] = field(default_factory=dict)
+    given_back: dict[JobKey, str] = field(default_factory=dict)
     # nodes whose journal cannot be read whole: what is not in it is unknown, not absent
     unreadable: dict[int, str] = field(default_factory=dict)
     settled_at: str | None = None
@@ -183,11 +183,13 @@ class Bundle:
     # jobs that were seen to start here
     started: int = 0
     # jobs that the server handed out again: judged by evidence that is read once more
-    recalled: set[PandaId] = field(default_factory=set)
+    recalled: set[JobKey] = field(default_factory=set)
     # its directory was found, and the journal did not know it: it gets no further round
     adopted: bool = False
     # its manifest says so: its gates and the pilot mark, wait and look, and make no claim (DESIGN 3)
     weak: bool = False
+    # numbers of the servers of its jobs: one, and that of jobs without a server's name after an old journal
+    servers: tuple[int, ...] = (0,)
 
     @property
     def between_rounds(self) -> bool:
@@ -206,9 +208,9 @@ class Bundle:
         return next((reason for reason in refused if reason is not None), None)
 
     @property
-    def job_ids(self) -> tuple[PandaId, ...]:
+    def job_keys(self) -> tuple[JobKey, ...]:
         """Every job of the bundle."""
-        return tuple(panda_id for node in self.nodes for panda_id in node)
+        return tuple(key for node in self.nodes for key in node)
 
 
 @dataclass(slots=True)
@@ -265,21 +267,23 @@ class QueueHold:
 
 
 class Retired(NamedTuple):
-    """What is remembered of a bundle whose directory is gone. `ids`: its PandaIDs in rising order."""
+    """What is remembered of a bundle whose directory is gone. `keys`: of its jobs, in rising order."""
 
     queue: str
-    ids: array[int]
+    keys: array[int]
 
 
 @dataclass(slots=True)
 class State:
     """All that one daemon knows. `pools[queue]` keeps the order of arrival, `holds[queue]` what a person ordered."""
 
-    jobs: dict[PandaId, JobRecord] = field(default_factory=dict)
+    # names of servers; the place of each is its number in the keys of its jobs
+    servers: list[str] = field(default_factory=list)
+    jobs: dict[JobKey, JobRecord] = field(default_factory=dict)
     # how many jobs of each queue are in each state: counted along, there may be 150,000
     counts: dict[tuple[str, JobState], int] = field(default_factory=dict)
     bundles: dict[BundleId, Bundle] = field(default_factory=dict)
-    pools: dict[str, dict[PandaId, None]] = field(default_factory=dict)
+    pools: dict[str, dict[JobKey, None]] = field(default_factory=dict)
     totals: dict[str, QueueTotals] = field(default_factory=dict)
     holds: dict[str, QueueHold] = field(default_factory=dict)
     uses: dict[str, NodeUse] = field(default_factory=dict)
@@ -287,54 +291,13 @@ class State:
     deficits: dict[str, float] = field(default_factory=dict)
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
     # the job that delivers a work, by what stands for its key: the first one that is known
-    works: dict[bytes, PandaId] = field(default_factory=dict)
+    works: dict[bytes, JobKey] = field(default_factory=dict)
     # what the jobs at work of each task, or of each queue, are kept against
     bases: dict[str, bytes] = field(default_factory=dict)
     # jobs that follow another one
-    bound: dict[PandaId, PandaId] = field(default_factory=dict)
+    bound: dict[JobKey, JobKey] = field(default_factory=dict)
     # jobs of the bundles retired last: a restored server may hand them out when nothing tells any more how they ended
     retired: dict[BundleId, Retired] = field(default_factory=dict)
-
-
-def retire(state: State, bundle: Bundle) -> None:
-    """Its directory is gone; that it has had its jobs is remembered, 8 bytes each."""
-    del state.bundles[bundle.bundle_id]
-    state.retired[bundle.bundle_id] = Retired(bundle.queue, array("q", sorted(bundle.job_ids)))
-    while len(state.retired) > RETIRED_BUNDLES:
-        del state.retired[next(iter(state.retired))]
-
-
-def add_job(state: State, record: JobRecord) -> None:
-    """One more job."""
-    state.jobs[record.panda_id] = record
-    _count(state, record, 1)
-
-
-def move_job(state: State, record: JobRecord, to: JobState) -> None:
-    """A job that the state knows is in another state from now on."""
-    _count(state, record, -1)
-    record.state = to
-    _count(state, record, 1)
-
-
-def keep_small(state: State, record: JobRecord) -> None:
-    """Its text is hardly looked at from now on."""
-    if isinstance(record.held, Job):
-        base = state.bases.setdefault(record.task or record.queue, b"") or render_base(record.held)
-        state.bases[record.task or record.queue] = base
-        record.held = keep(record.held, base)
-
-
-def drop_job(state: State, panda_id: PandaId) -> JobRecord:
-    """One job less; returns what was known of it."""
-    record = state.jobs.pop(panda_id)
-    _count(state, record, -1)
-    return record
-
-
-def _count(state: State, record: JobRecord, by: int) -> None:
-    key = (record.queue, record.state)
-    state.counts[key] = state.counts.get(key, 0) + by
 
 
 # --- what the decisions are given: plain values made from the config ---------------------------------------------

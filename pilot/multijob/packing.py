@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pilot.multijob.model import QueueSpec, WalltimePolicy
-from pilot.ports import PandaId
+from pilot.ports import JobKey
 
 # Of a node's memory: the calibration server with a full query cache (figure caldb.pss_mib); agent, warden and keeper
 # take 15 MiB each, and what they pack of logs lies there, too.
@@ -20,7 +20,7 @@ AGENT_MIB = 128
 class Sized:
     """A job with its predicted run time."""
 
-    panda_id: PandaId
+    job: JobKey
     predicted_s: float
 
 
@@ -48,7 +48,7 @@ def pack(jobs: Sequence[Sized], queue: QueueSpec) -> Packing:
     """Spread at most `queue.bundle_jobs` jobs over as few nodes as hold them (at least one job is given)."""
     per_node = queue.slots * queue.jobs_per_slot
     count = min(queue.nodes, math.ceil(len(jobs) / per_node))
-    longest_first = sorted(jobs, key=lambda job: (-job.predicted_s, job.panda_id))
+    longest_first = sorted(jobs, key=lambda job: (-job.predicted_s, job.job))
     heap = [(0.0, index) for index in range(count)]
     nodes: list[list[Sized]] = [[] for _ in range(count)]
     for job in longest_first:

@@ -64,6 +64,7 @@ from pilot.multijob.events import (
     SubmitRefused,
 )
 from pilot.multijob.inputs import recognise_inputs
+from pilot.multijob.knownjobs import find_key
 from pilot.multijob.lines import recognise_evidence
 from pilot.multijob.listing import recognise_listing
 from pilot.multijob.memory import Memory
@@ -125,7 +126,7 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
         case ReportJobs():
             yield from recognise_acks(state, memory, action, outcome, now.utc, now.mono_s, limits)
         case AskStatus():
-            yield from recognise_statuses(state, memory, outcome, now.utc, now.mono_s, limits)
+            yield from recognise_statuses(state, memory, action, outcome, now.utc, now.mono_s, limits)
         case FindBundles() | AdoptBundle():
             recognise_search(state, memory, outcome, now.mono_s, limits)
         case ListBatchJobs():
@@ -191,10 +192,12 @@ def _failure(
                     now.utc, action.bundle_id, action.number, f"{outcome.code}: {outcome.reason}"
                 )
         case LinkOutputs():
-            if isinstance(outcome, Refused) and action.panda_id in state.bound:
-                yield JobUnbound(now.utc, action.panda_id, f"{outcome.code}: {outcome.reason}")
+            if isinstance(outcome, Refused) and action.job in state.bound:
+                record = state.jobs[action.job]
+                reason = f"{outcome.code}: {outcome.reason}"
+                yield JobUnbound(now.utc, record.panda_id, reason, record.server)
         case ReportJobs():
-            retry_reports(memory, action, now.mono_s, limits)
+            retry_reports(state, memory, action, now.mono_s, limits)
         case CancelBatchJob():
             if isinstance(outcome, Refused):
                 reason = f"batch job {action.batch_id} cannot be ended: {outcome.reason}"
@@ -221,38 +224,45 @@ def _fetched(
         memory.failed(action.key, now.mono_s, limits.fetch_retry_s, limits.fetch_retry_max_s, "no jobs given")
     known = [item.panda_id for item in outcome.malformed if item.panda_id is not None]
     elsewhere = frozenset(queue.name for queue in limits.queues.values() if queue.server != action.server)
-    had = bundles_of(state, (*(job.panda_id for job in outcome.jobs), *known), elsewhere)
+    had = bundles_of(state, action.server, (*(job.panda_id for job in outcome.jobs), *known), elsewhere)
     others = (job.panda_id for job in outcome.jobs if job.panda_id not in had)
-    retired = retired_of(state, others, elsewhere)
+    retired = retired_of(state, action.server, others, elsewhere)
     for job in outcome.jobs:
-        if job.panda_id in state.jobs:
+        if _is_open(state, action.server, job.panda_id, limits):
             continue
-        bundle, reason = had.get(job.panda_id), unusable(job, limits)
-        if bundle is not None and reason is None:
-            yield JobRecalled(now.utc, action.queue, job, bundle.bundle_id)
+        before, reason = had.get(job.panda_id), unusable(job, limits)
+        if before is not None and reason is None:
+            bundle, name = before
+            yield JobRecalled(now.utc, action.queue, job, bundle.bundle_id, name)
             continue
         work = work_of(job, action.server)
         uncovered = uncovered_run(job, limits) if reason is None else None
         task = task_of(job, action.queue, limits) if reason is None and uncovered is None else None
-        yield JobFetched(now.utc, action.queue, job, work, task)
+        yield JobFetched(now.utc, action.queue, job, work, task, action.server)
         if reason is not None:
-            yield _set_aside(now, job, reason, limits)
+            yield _set_aside(now, job, action.server, reason, limits)
         elif job.panda_id in retired:
             reason = "handed out again after the retention of its bundle: it may have run"
-            yield _set_aside(now, job, reason, limits, "not-started")
+            yield _set_aside(now, job, action.server, reason, limits, "not-started")
         elif uncovered is not None:
-            yield _set_aside(now, job, uncovered, limits, "caldb-content")
+            yield _set_aside(now, job, action.server, uncovered, limits, "caldb-content")
         else:
-            yield from bind(state, job, work, now.utc)
+            yield from bind(state, job, action.server, work, now.utc)
     if not outcome.malformed:
         memory.clear_alarm("malformed-job")
     for item in outcome.malformed:
-        if item.panda_id is None or item.panda_id in state.jobs or item.panda_id in had:
+        identity = item.panda_id
+        if identity is None or identity in had or _is_open(state, action.server, identity, limits):
             memory.raise_alarm("malformed-job", item.reason, now.mono_s)
             continue
-        job = _stand_in(item, item.panda_id, action)
-        yield JobFetched(now.utc, action.queue, job)
-        yield _set_aside(now, job, item.reason, limits)
+        job = _stand_in(item, identity, action)
+        yield JobFetched(now.utc, action.queue, job, server=action.server)
+        yield _set_aside(now, job, action.server, item.reason, limits)
+
+
+def _is_open(state: State, server: str, panda_id: PandaId, limits: Limits) -> bool:
+    """Whether this job of this server is known: another server's number says nothing."""
+    return find_key(state, server, panda_id, limits) in state.jobs
 
 
 def unusable(job: Job, limits: Limits) -> str | None:
@@ -280,9 +290,11 @@ def uncovered_run(job: Job, limits: Limits) -> str | None:
     return f"run {run} is not among {runs[0]} to {runs[1]}, which snapshot {caldb['identity']!s:.60} covers"
 
 
-def _set_aside(now: Now, job: Job, reason: str, limits: Limits, code: str = "malformed-job") -> JobJudged:
+def _set_aside(
+    now: Now, job: Job, server: str, reason: str, limits: Limits, code: str = "malformed-job"
+) -> JobJudged:
     verdict = failed(limits.experiment.codes[code], reason)
-    return JobJudged(now.utc, job.panda_id, job.attempt_nr, verdict, Outcome())
+    return JobJudged(now.utc, job.panda_id, job.attempt_nr, verdict, Outcome(), server)
 
 
 def _stand_in(item: MalformedJob, panda_id: PandaId, action: FetchJobs) -> Job:

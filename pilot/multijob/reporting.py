@@ -26,10 +26,12 @@ from pilot.multijob.events import (
     JobUnbound,
     KillOrdered,
 )
+from pilot.multijob.jobkeys import panda_id_of
+from pilot.multijob.knownjobs import find_key, key_of
 from pilot.multijob.memory import Memory, Reported
-from pilot.multijob.model import JobRecord, JobState, Limits, Outcome, State
-from pilot.multijob.verdict import failed
-from pilot.ports import Ack, BatchId, JobStatus, PandaId, ServerStatus, Update
+from pilot.multijob.model import JobRecord, JobState, Limits, State
+from pilot.multijob.verdict import failed, judged
+from pilot.ports import Ack, BatchId, JobKey, JobStatus, PandaId, ServerStatus, Update
 
 STARTING_RANK, URGENT_RANK, FINAL_RANK, HEARTBEAT_RANK = 0, 1, 2, 3
 NOTHING_REPORTED = Reported()
@@ -52,75 +54,76 @@ def wanted_status(record: JobRecord, leading: JobRecord | None = None) -> JobSta
 
 def due_reports(state: State, memory: Memory, utc: str, now_s: float, limits: Limits) -> list[ReportJobs]:
     """Reports that are due, in chunks of one server and one rank, most urgent first."""
-    due: dict[tuple[int, str], list[Update]] = {}
+    due: dict[tuple[int, str], list[JobRecord]] = {}
     agenda = memory.agenda
     agenda.rules_are((limits.report, frozenset(limits.queues)), _by_queue(state))
-    for panda_id in state.bound:
+    for key in state.bound:
         # What it follows decides what is told of it.
-        agenda.note(panda_id)
-    for panda_id in agenda.take(now_s):
-        record = state.jobs.get(panda_id)
+        agenda.note(key)
+    for key in agenda.take(now_s):
+        record = state.jobs.get(key)
         if record is None:
             continue
-        known = memory.reported.get(panda_id)
-        rank = _rank(record, wanted_status(record, _leading(state, panda_id)), known, now_s, limits)
+        known = memory.reported.get(key)
+        rank = _rank(record, wanted_status(record, _leading(state, key)), known, now_s, limits)
         if rank is None:
             _look_again(memory, record, known, now_s, limits)
             continue
-        if not memory.may_be_reported(panda_id):
-            agenda.note(panda_id)
+        if not memory.may_be_reported(key):
+            agenda.note(key)
             continue
         server = limits.queues[record.queue].server
-        due.setdefault((rank, server), []).append(render_update(state, record, utc, limits))
+        due.setdefault((rank, server), []).append(record)
     actions = []
-    for (rank, server), updates in sorted(due.items(), key=lambda item: item[0]):
+    for (rank, server), records in sorted(due.items(), key=lambda item: item[0]):
         chunk = min(queue.chunk for queue in limits.queues.values() if queue.server == server)
-        for start in range(0, len(updates), chunk):
-            part = tuple(updates[start : start + chunk])
+        for start in range(0, len(records), chunk):
+            part = records[start : start + chunk]
             under_way: dict[Reported, Reported] = {}
-            for update in part:
-                known = memory.reported.get(update.panda_id, NOTHING_REPORTED)
-                memory.reported[update.panda_id] = under_way.setdefault(known, known._replace(under_way=True))
-            actions.append(ReportJobs(server, part, rank, rank == FINAL_RANK))
+            for record in part:
+                known = memory.reported.get(record.key, NOTHING_REPORTED)
+                memory.reported[record.key] = under_way.setdefault(known, known._replace(under_way=True))
+            updates = tuple(render_update(state, record, utc, limits) for record in part)
+            actions.append(ReportJobs(server, updates, rank, rank == FINAL_RANK))
     return actions
 
 
-def _by_queue(state: State) -> Iterator[tuple[str, PandaId]]:
-    return ((record.queue, panda_id) for panda_id, record in state.jobs.items())
+def _by_queue(state: State) -> Iterator[tuple[str, JobKey]]:
+    return ((record.queue, key) for key, record in state.jobs.items())
 
 
 def note_event(state: State, memory: Memory, event: Event) -> None:
     """Have the jobs looked at that this event, just applied, is about."""
     match event:
         case JobFetched() | JobRecalled():
-            memory.agenda.note_new(event.queue, event.job.panda_id)
+            memory.agenda.note_new(event.queue, key_of(state, event.server, event.job.panda_id))
         case BundleAdopted():
             for item in event.jobs:
-                record = state.jobs.get(item.job.panda_id)
+                record = state.jobs.get(key_of(state, item.server, item.job.panda_id))
                 if record is not None:
-                    memory.agenda.note_new(record.queue, item.job.panda_id)
+                    memory.agenda.note_new(record.queue, record.key)
         case (
             JobStarted() | JobJudged() | JobOrphaned() | JobUnbound() | JobBound() | JobReturned() | JobKept()
         ):
-            memory.agenda.note(event.panda_id)
+            memory.agenda.note(key_of(state, event.server, event.panda_id))
         case _:
             pass
 
 
-def first_unheard(state: State, memory: Memory, queue: str, utc: str, limits: Limits) -> PandaId | None:
+def first_unheard(state: State, memory: Memory, queue: str, utc: str, limits: Limits) -> JobKey | None:
     """A job of this queue that its server should have heard of for `unreported_hold_s`, None if there is none."""
     before = datetime.fromisoformat(utc) - timedelta(seconds=limits.unreported_hold_s)
     done, found = [], None
-    for panda_id in memory.agenda.unheard_of(queue):
-        record, known = state.jobs.get(panda_id), memory.reported.get(panda_id)
+    for key in memory.agenda.unheard_of(queue):
+        record, known = state.jobs.get(key), memory.reported.get(key)
         told = known is not None and known.status is not None
         if record is None or told or record.verdict is not None or record.orphaned:
-            done.append(panda_id)
+            done.append(key)
         elif datetime.fromisoformat(record.fetched_at) < before:
-            found = panda_id
+            found = key
             break
-    for panda_id in done:
-        memory.agenda.heard(queue, panda_id)
+    for key in done:
+        memory.agenda.heard(queue, key)
     return found
 
 
@@ -131,10 +134,10 @@ def _look_again(
     if known is None or known.under_way:
         return
     if now_s < known.retry_s:
-        memory.agenda.note_at(record.panda_id, known.retry_s)
+        memory.agenda.note_at(record.key, known.retry_s)
     elif record.state is not JobState.JUDGED and not record.orphaned and record.queue in limits.queues:
         next_s = min(limits.report.urgent_s, _period_s(record, limits))
-        memory.agenda.note_at(record.panda_id, known.accepted_s + next_s)
+        memory.agenda.note_at(record.key, known.accepted_s + next_s)
 
 
 def _period_s(record: JobRecord, limits: Limits) -> float:
@@ -142,8 +145,8 @@ def _period_s(record: JobRecord, limits: Limits) -> float:
     return limits.report.heartbeat_s - record.panda_id % max(1, int(limits.report.spread_s))
 
 
-def _leading(state: State, panda_id: PandaId) -> JobRecord | None:
-    return state.jobs.get(state.bound[panda_id]) if panda_id in state.bound else None
+def _leading(state: State, key: JobKey) -> JobRecord | None:
+    return state.jobs.get(state.bound[key]) if key in state.bound else None
 
 
 def _rank(
@@ -169,7 +172,7 @@ def _rank(
 def render_update(state: State, record: JobRecord, utc: str, limits: Limits) -> Update:
     """The report of one job as it stands. `utc`: now, which may be earlier than what was noted before the clock was
     set back."""
-    status = wanted_status(record, _leading(state, record.panda_id))
+    status = wanted_status(record, _leading(state, record.key))
     job, outcome, now = record.job, record.outcome, datetime.fromisoformat(utc)
     started = None if record.started_at is None else min(datetime.fromisoformat(record.started_at), now)
     update = Update(
@@ -226,33 +229,34 @@ def recognise_acks(
     answered = {(ack.panda_id, ack.attempt_nr): ack for ack in acks}
     accepted: dict[JobStatus, Reported] = {}
     for update in action.updates:
-        memory.agenda.note(update.panda_id)
+        key = find_key(state, action.server, update.panda_id, limits)
+        memory.agenda.note(key)
         ack = answered.get((update.panda_id, update.attempt_nr))
-        record = state.jobs.get(update.panda_id)
+        record = state.jobs.get(key)
         if record is None:
-            memory.reported.pop(update.panda_id, None)
+            memory.reported.pop(key, None)
         elif ack is None or not ack.accepted:
-            _retry(memory, update.panda_id, now_s, limits)
+            _retry(memory, key, now_s, limits)
         elif update.status in (JobStatus.FINISHED, JobStatus.FAILED):
-            memory.reported.pop(update.panda_id, None)
-            _not_held(memory, update.panda_id)
-            wanted = "tobekilled" in ack.command or update.panda_id in followed
+            memory.reported.pop(key, None)
+            _not_held(memory, key)
+            wanted = "tobekilled" in ack.command or key in followed
             # Kept for as long as its bundle is: what has none any more has no evidence either.
             here = record.work is not None and record.bundle_id in state.bundles
             if wanted and here and update.status is JobStatus.FINISHED:
-                yield JobKept(utc, update.panda_id)
+                yield JobKept(utc, update.panda_id, record.server)
             else:
-                yield FinalAccepted(utc, update.panda_id, update.attempt_nr)
+                yield FinalAccepted(utc, update.panda_id, update.attempt_nr, record.server)
         else:
             value = accepted.setdefault(update.status, Reported(update.status, now_s))
-            memory.reported[update.panda_id] = value
-            memory.agenda.heard(record.queue, update.panda_id)
+            memory.reported[key] = value
+            memory.agenda.heard(record.queue, key)
             if "tobekilled" not in ack.command:
-                _not_held(memory, update.panda_id)
+                _not_held(memory, key)
             elif not (record.kill_ordered or record.orphaned):
-                memory.questioned[update.panda_id] = record.queue
-                server = limits.queues[record.queue].server
-                if memory.compared.pop(update.panda_id, None) is not None and not memory.compared:
+                memory.questioned[key] = record.queue
+                server = action.server
+                if memory.compared.pop(key, None) is not None and not memory.compared:
                     # All that were to be compared have come with orders of their own: that says nothing of the others.
                     memory.compared_s.pop(server, None)
                 _compare(state, memory, server, now_s, limits)
@@ -264,92 +268,97 @@ def _compare(state: State, memory: Memory, server: str, now_s: float, limits: Li
     if now_s - memory.compared_s.get(server, -limits.listing_every_s) < limits.listing_every_s:
         return
     live = [
-        panda_id
-        for panda_id, record in state.jobs.items()
+        key
+        for key, record in state.jobs.items()
         if _may_be_ordered(record)
-        and panda_id not in memory.questioned
+        and key not in memory.questioned
         and record.queue in limits.queues
         and limits.queues[record.queue].server == server
     ]
     if live:
         memory.compared_s[server] = now_s
     every = -(-len(live) // limits.tobekilled_sample) or 1
-    memory.compared.update((panda_id, state.jobs[panda_id].queue) for panda_id in live[::every])
+    memory.compared.update((key, state.jobs[key].queue) for key in live[::every])
 
 
 def _may_be_ordered(record: JobRecord) -> bool:
     return not (record.state is JobState.JUDGED or record.kill_ordered or record.orphaned)
 
 
-def retry_reports(memory: Memory, action: ReportJobs, now_s: float, limits: Limits) -> None:
+def retry_reports(state: State, memory: Memory, action: ReportJobs, now_s: float, limits: Limits) -> None:
     """No update of this report was accepted: each is due again after a pause that grows."""
     for update in action.updates:
-        if update.panda_id in memory.reported:
-            memory.agenda.note(update.panda_id)
-            _retry(memory, update.panda_id, now_s, limits)
+        key = find_key(state, action.server, update.panda_id, limits)
+        if key in memory.reported:
+            memory.agenda.note(key)
+            _retry(memory, key, now_s, limits)
 
 
-def _retry(memory: Memory, panda_id: PandaId, now_s: float, limits: Limits) -> None:
+def _retry(memory: Memory, key: JobKey, now_s: float, limits: Limits) -> None:
     """Not accepted: again after a pause that grows."""
-    known = memory.reported.get(panda_id, NOTHING_REPORTED)
+    known = memory.reported.get(key, NOTHING_REPORTED)
     pause_s = limits.report.retry_s * 2.0 ** min(known.failures, 8)
     retry_s = now_s + min(pause_s, limits.report.retry_max_s)
-    memory.reported[panda_id] = known._replace(under_way=False, failures=known.failures + 1, retry_s=retry_s)
+    memory.reported[key] = known._replace(under_way=False, failures=known.failures + 1, retry_s=retry_s)
 
 
 def questions(memory: Memory, limits: Limits) -> list[AskStatus]:
     """Status questions by server: for jobs that it wants to see ended, those compared with them, and those that an
     old journal tells of."""
-    by_server: dict[str, list[PandaId]] = {}
-    for panda_id, queue in {**memory.questioned, **memory.compared, **memory.to_ask}.items():
+    by_server: dict[str, dict[PandaId, None]] = {}
+    marked = ((queue, panda_id_of(key)) for key, queue in {**memory.questioned, **memory.compared}.items())
+    for queue, panda_id in (*marked, *memory.to_ask):
         if queue in limits.queues:
-            by_server.setdefault(limits.queues[queue].server, []).append(panda_id)
-    return [AskStatus(server, tuple(ids[:400])) for server, ids in sorted(by_server.items())]
+            by_server.setdefault(limits.queues[queue].server, {})[panda_id] = None
+    return [AskStatus(server, tuple(ids)[:400]) for server, ids in sorted(by_server.items())]
 
 
 def recognise_statuses(
     state: State,
     memory: Memory,
+    action: AskStatus,
     statuses: tuple[ServerStatus, ...],
     utc: str,
     now_s: float,
     limits: Limits,
 ) -> Iterator[Event]:
     """What the server's status says about an order to end a job: a person's order, or given up by the server."""
-    for item in statuses:
-        if item.panda_id in memory.to_ask:
-            yield from recognise_told(state, memory, item, utc)
-    asked = [item for item in statuses if item.panda_id in memory.questioned]
-    compared = [item for item in statuses if memory.compared.pop(item.panda_id, None) is not None]
-    alike = {item.panda_id for item in compared if _person_asked(item) and _live(state, item.panda_id)}
-    orders = {item.panda_id for item in asked if _person_asked(item)} | alike
+    queues = [queue.name for queue in limits.queues.values() if queue.server == action.server]
+    told = [(find_key(state, action.server, item.panda_id, limits), item) for item in statuses]
+    for key, item in told:
+        if any((queue, item.panda_id) in memory.to_ask for queue in queues):
+            yield from recognise_told(state, memory, key, queues, item, utc)
+    asked = {key: item for key, item in told if key in memory.questioned}
+    compared = {key: item for key, item in told if memory.compared.pop(key, None) is not None}
+    alike = {key: item for key, item in compared.items() if _person_asked(item) and _live(state, key)}
+    orders = {key for key, item in asked.items() if _person_asked(item)} | alike.keys()
     share = len(alike) / len(compared) if len(alike) >= ALIKE_MIN else 0.0
     held = _hold_if_mass(state, memory, orders, share, now_s, limits)
-    for item in (*asked, *(item for item in compared if item.panda_id in alike)):
-        memory.questioned.pop(item.panda_id, None)
-        record = state.jobs.get(item.panda_id)
+    for key, item in (*asked.items(), *alike.items()):
+        memory.questioned.pop(key, None)
+        record = state.jobs.get(key)
         if record is None or record.state is JobState.JUDGED:
-            _not_held(memory, item.panda_id)
+            _not_held(memory, key)
         elif record.state is JobState.POOLED and memory.undecided():
             # It may be at work in a directory that is not read yet; the next heartbeat brings the order again.
-            _not_held(memory, item.panda_id)
-        elif item.panda_id not in orders:
-            _not_held(memory, item.panda_id)
-            yield JobOrphaned(utc, item.panda_id, f"server says {item.status[:40]}")
+            _not_held(memory, key)
+        elif key not in orders:
+            _not_held(memory, key)
+            yield JobOrphaned(utc, item.panda_id, f"server says {item.status[:40]}", record.server)
             if record.state is JobState.POOLED:
                 verdict = failed(limits.experiment.codes["lost"], "given up by the server while waiting")
-                yield JobJudged(utc, item.panda_id, record.attempt_nr, verdict, Outcome())
+                yield judged(record, verdict, utc)
         elif not held:
             yield from _obey(record, utc, limits, confirmed=False)
 
 
-def _live(state: State, panda_id: PandaId) -> bool:
-    record = state.jobs.get(panda_id)
+def _live(state: State, key: JobKey) -> bool:
+    record = state.jobs.get(key)
     return record is not None and _may_be_ordered(record)
 
 
 def _hold_if_mass(
-    state: State, memory: Memory, orders: set[PandaId], share: float, now_s: float, limits: Limits
+    state: State, memory: Memory, orders: set[JobKey], share: float, now_s: float, limits: Limits
 ) -> bool:
     """Whether these orders to end jobs wait for a person: too many within one cycle, or others wait already.
 
@@ -374,10 +383,10 @@ def _held_text(memory: Memory) -> str:
     return f"{len(memory.kills_held)} jobs ordered to end at once: none of them is ended without `pilot confirm-kill`"
 
 
-def _not_held(memory: Memory, panda_id: PandaId) -> None:
+def _not_held(memory: Memory, key: JobKey) -> None:
     """This job is not, or no longer, ordered to end; the alarm goes with the last one."""
-    if panda_id in memory.kills_held:
-        memory.kills_held.discard(panda_id)
+    if key in memory.kills_held:
+        memory.kills_held.discard(key)
         if not memory.kills_held:
             memory.clear_alarm("mass-kill")
         elif "mass-kill" in memory.alarms:
@@ -385,18 +394,18 @@ def _not_held(memory: Memory, panda_id: PandaId) -> None:
 
 
 def _obey(record: JobRecord, utc: str, limits: Limits, *, confirmed: bool) -> Iterator[Event]:
-    yield KillOrdered(utc, record.panda_id, confirmed)
+    yield KillOrdered(utc, record.panda_id, confirmed, record.server)
     if record.state is JobState.POOLED:
         verdict = failed(limits.experiment.codes["killed"], "before it entered a bundle")
-        yield JobJudged(utc, record.panda_id, record.attempt_nr, verdict, Outcome())
+        yield judged(record, verdict, utc)
 
 
 def confirm_kills(state: State, memory: Memory, utc: str, limits: Limits) -> Iterator[Event]:
     """A person confirmed the mass of orders: those held now are obeyed. What is ordered later is counted anew."""
     held, memory.kills_held = sorted(memory.kills_held), set()
     memory.clear_alarm("mass-kill")
-    for panda_id in held:
-        record = state.jobs.get(panda_id)
+    for key in held:
+        record = state.jobs.get(key)
         if record is not None and record.state is not JobState.JUDGED:
             yield from _obey(record, utc, limits, confirmed=True)
 

@@ -14,12 +14,14 @@ from dataclasses import replace
 from pilot.experiments.jobtext import BadJobText, parse_job_text
 from pilot.experiments.words import place_outputs
 from pilot.multijob.actions import Action, LinkOutputs
-from pilot.multijob.events import Event, JobBound, JobJudged, JobUnbound, KillOrdered
+from pilot.multijob.events import Event, JobBound, JobUnbound, KillOrdered
+from pilot.multijob.jobkeys import UNNAMED, panda_id_of
 from pilot.multijob.keptjob import short_work
+from pilot.multijob.knownjobs import key_of
 from pilot.multijob.memory import Memory
-from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limits, Outcome, State
-from pilot.multijob.verdict import failed, file_guid
-from pilot.ports import Job, JobStatus, PandaId
+from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limits, State
+from pilot.multijob.verdict import failed, file_guid, judged
+from pilot.ports import Job, JobKey, JobStatus, PandaId
 
 # A base that is longer shares the fate of those that begin alike.
 TASK_BASE_MAX = 300
@@ -47,13 +49,14 @@ def task_of(job: Job, queue: str, limits: Limits) -> str | None:
     return f"{queue}/{job.transformation}/{base[:TASK_BASE_MAX]}"
 
 
-def bind(state: State, job: Job, work: str | None, utc: str) -> Iterator[Event]:
-    """Bind a job that was just fetched to the one that delivers its work already."""
-    key = short_work(work)
-    leader = state.works.get(key) if key is not None else None
+def bind(state: State, job: Job, server: str, work: str | None, utc: str) -> Iterator[Event]:
+    """Bind a job that was just fetched from `server` to the one that delivers its work already."""
+    short = short_work(work)
+    leader = state.works.get(short) if short is not None else None
     leading = state.jobs.get(leader) if leader is not None else None
-    if leader is not None and leading is not None and leader != job.panda_id and _delivers(leading):
-        yield JobBound(utc, job.panda_id, leader)
+    own = key_of(state, server, job.panda_id)
+    if leading is not None and leading.key != own and _delivers(leading):
+        yield JobBound(utc, job.panda_id, leading.panda_id, server, leading.server)
 
 
 def _delivers(leading: JobRecord) -> bool:
@@ -66,37 +69,53 @@ def _delivers(leading: JobRecord) -> bool:
 
 
 def bundles_of(
-    state: State, panda_ids: Iterable[PandaId], elsewhere: Collection[str] = ()
-) -> dict[PandaId, Bundle]:
-    """The newest bundle in place that has had each job; jobs that are new here are not in it.
+    state: State, server: str, panda_ids: Iterable[PandaId], elsewhere: Collection[str] = ()
+) -> dict[PandaId, tuple[Bundle, str]]:
+    """The newest bundle in place that has had each job of this server, and the server's name as it knows it; jobs that
+    are new here are not in it.
 
-    One pass over all bundles for a whole fetch: there are hundreds of both. `elsewhere`: queues of other servers, whose
-    numbers are their own.
+    One pass over all bundles for a whole fetch: there are hundreds of both. `elsewhere`: queues of other servers, to
+    which jobs of them belong that no server's name is known of.
     """
-    wanted = {panda_id for panda_id in panda_ids if panda_id not in state.jobs}
-    found: dict[PandaId, Bundle] = {}
+    wanted = _wanted(state, server, panda_ids)
+    found: dict[PandaId, tuple[Bundle, str]] = {}
     for bundle in state.bundles.values() if wanted else ():
-        if bundle.state is not BundleState.PLANNED and bundle.queue not in elsewhere:
+        if bundle.state is not BundleState.PLANNED:
             for node in bundle.nodes:
-                found.update(dict.fromkeys(wanted.intersection(node), bundle))
+                for key in wanted.keys() & node:
+                    name, panda_id = wanted[key]
+                    if name == server or bundle.queue not in elsewhere:
+                        found[panda_id] = bundle, name
     return found
 
 
-def retired_of(state: State, panda_ids: Iterable[PandaId], elsewhere: Collection[str] = ()) -> set[int]:
-    """Those of these jobs that a bundle has had whose directory is removed after its retention.
+def retired_of(
+    state: State, server: str, panda_ids: Iterable[PandaId], elsewhere: Collection[str] = ()
+) -> set[PandaId]:
+    """Those of these jobs of this server that a bundle has had whose directory is removed after its retention.
 
     Numbers rise with time: those of a usual fetch are above all that is remembered, and nothing is searched.
     """
-    wanted = {int(panda_id) for panda_id in panda_ids if panda_id not in state.jobs}
-    found: set[int] = set()
+    wanted = _wanted(state, server, panda_ids)
+    found: set[PandaId] = set()
     if not wanted:
         return found
     low, high = min(wanted), max(wanted)
     for retired in state.retired.values():
-        ids = retired.ids
-        if ids and ids[0] <= high and ids[-1] >= low and retired.queue not in elsewhere:
-            found.update(wanted.intersection(ids))
+        keys = retired.keys
+        if keys and keys[0] <= high and keys[-1] >= low:
+            for key in wanted.keys() & keys:
+                name, panda_id = wanted[key]
+                if name == server or retired.queue not in elsewhere:
+                    found.add(panda_id)
     return found
+
+
+def _wanted(state: State, server: str, panda_ids: Iterable[PandaId]) -> dict[int, tuple[str, PandaId]]:
+    """Server's name and PandaID by every key under which bundles may have had these jobs; none of open ones."""
+    names = {server, UNNAMED} & set(state.servers)
+    wanted = {key_of(state, name, panda_id): (name, panda_id) for panda_id in panda_ids for name in names}
+    return {key: value for key, value in wanted.items() if key not in state.jobs}
 
 
 def decide_bound(
@@ -106,21 +125,21 @@ def decide_bound(
     if state.bound and memory.undecided() is not None:
         return
     codes = limits.experiment.codes
-    for panda_id, leader in list(state.bound.items()):
-        record, leading = state.jobs[panda_id], state.jobs.get(leader)
-        attempt = record.attempt_nr
+    for key, leader in list(state.bound.items()):
+        record, leading = state.jobs[key], state.jobs.get(leader)
+        panda_id, server = record.panda_id, record.server
         if record.kill_ordered:
             if leading is not None and leading.verdict is None and not leading.kill_ordered:
-                yield KillOrdered(utc, leader)
-            yield JobJudged(utc, panda_id, attempt, failed(codes["killed"], "while it followed"), Outcome())
+                yield KillOrdered(utc, leading.panda_id, server=leading.server)
+            yield judged(record, failed(codes["killed"], "while it followed"), utc)
         elif record.orphaned:
-            yield JobJudged(utc, panda_id, attempt, failed(codes["lost"], "given up again"), Outcome())
+            yield judged(record, failed(codes["lost"], "given up again"), utc)
         elif leading is None or not _delivers(leading):
-            yield JobUnbound(utc, panda_id, f"job {leader} came to nothing")
+            yield JobUnbound(utc, panda_id, f"job {panda_id_of(leader)} came to nothing", server)
         elif leading.verdict is not None:
-            action = LinkOutputs(panda_id, output_pairs(leading.job, record.job, limits))
+            action = LinkOutputs(key, output_pairs(leading.job, record.job, limits))
             if not action.pairs:
-                yield JobUnbound(utc, panda_id, f"job {leader} declared other outputs")
+                yield JobUnbound(utc, panda_id, f"job {leading.panda_id} declared other outputs", server)
             elif not memory.waiting(action.key, now_s):
                 yield action
 
@@ -144,8 +163,8 @@ def _places(job: Job, limits: Limits) -> tuple[str, ...]:
 
 def judged_by_link(state: State, action: LinkOutputs, utc: str) -> Iterator[Event]:
     """The links are there: the new job has finished, with the old one's facts under its own names and guids."""
-    record = state.jobs.get(action.panda_id)
-    leading = state.jobs.get(state.bound.get(action.panda_id, PandaId(0)))
+    record = state.jobs.get(action.job)
+    leading = state.jobs.get(state.bound.get(action.job, JobKey(0)))
     if record is None or leading is None or leading.verdict is None:
         return
     old = (*leading.job.outputs, leading.job.log_lfn)
@@ -157,4 +176,4 @@ def judged_by_link(state: State, action: LinkOutputs, utc: str) -> Iterator[Even
         if item.lfn in names
     )
     outcome = replace(leading.outcome, report=report)
-    yield JobJudged(utc, action.panda_id, record.attempt_nr, leading.verdict, outcome)
+    yield judged(record, leading.verdict, utc, outcome)

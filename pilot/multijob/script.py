@@ -16,14 +16,14 @@ from pilot.multijob.credential import bundle_rule, copy_path
 from pilot.multijob.listing import round_name
 from pilot.multijob.model import Bundle, JobRecord, Limits, State
 from pilot.multijob.runtime import predict_s
-from pilot.ports import BatchRequest, BundleFiles, PandaId
+from pilot.ports import BatchRequest, BundleFiles, JobKey
 
 SCHEMA = 1
 
 
 def plan_files(state: State, bundle: Bundle, limits: Limits) -> Callable[[], BundleFiles]:
     """What makes manifest and script from what is known now, whenever and wherever it is called."""
-    known = State(jobs={panda_id: copy(state.jobs[panda_id]) for panda_id in bundle.job_ids})
+    known = State(jobs={key: copy(state.jobs[key]) for key in bundle.job_keys})
     return partial(render_files, known, replace(bundle), limits)
 
 
@@ -61,10 +61,10 @@ def render_script(bundle: Bundle, number: int, limits: Limits) -> str:
 def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
     """What the agents need to know, as JSON text. Every job of the bundle has passed `unusable`."""
     queue, site = limits.queues[bundle.queue], limits.site
-    jobs = {panda_id: state.jobs[panda_id].job for panda_id in bundle.job_ids}
-    texts = {panda_id: parse_job_text(job.job_pars) for panda_id, job in jobs.items()}
-    ids = list(jobs)
-    predicted = dict(zip(ids, predict_s([texts[i].n_events for i in ids], queue.walltime), strict=True))
+    jobs = {key: state.jobs[key].job for key in bundle.job_keys}
+    texts = {key: parse_job_text(job.job_pars) for key, job in jobs.items()}
+    keys = list(jobs)
+    predicted = dict(zip(keys, predict_s([texts[i].n_events for i in keys], queue.walltime), strict=True))
     kinds = {job.transformation for job in jobs.values()}
     needs_caldb = any(limits.experiment.kinds[name].needs_caldb for name in kinds)
     manifest = {
@@ -142,9 +142,9 @@ def _place(place: OutputPlace) -> dict[str, str]:
     return {"lfn": place.lfn, "target": place.target}
 
 
-def events_of(state: State, panda_id: PandaId) -> int | None:
+def events_of(state: State, key: JobKey) -> int | None:
     """Expected events of a job in the pool (None: unknown)."""
-    return _events_of_text(state.jobs[panda_id].job.job_pars)
+    return _events_of_text(state.jobs[key].job.job_pars)
 
 
 # Pools are asked in every tick, and a text is split in 0.1 ms.

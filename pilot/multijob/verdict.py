@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pilot.experiments.words import Code, Experiment, Kind
-from pilot.multijob.model import Outcome, Verdict
+from pilot.multijob.events import JobJudged
+from pilot.multijob.model import NO_OUTCOME, JobRecord, Outcome, Verdict
 from pilot.ports import FileReport, Job, JobStatus
 
 # Why an agent ended a payload -> code name of the experiment.
@@ -138,6 +139,11 @@ def _integer(value: Any) -> int | None:
 
 def _real(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def judged(record: JobRecord, verdict: Verdict, utc: str, outcome: Outcome = NO_OUTCOME) -> JobJudged:
+    """The event that this job has its verdict."""
+    return JobJudged(utc, record.panda_id, record.attempt_nr, verdict, outcome, record.server)
 
 
 def file_guid(job: Job, lfn: str) -> str:

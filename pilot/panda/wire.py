@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pilot.ports import Fetched, Job, JobStatus, MalformedJob, PandaId, Update
+from pilot.ports import PANDA_ID_MAX, Fetched, Job, JobStatus, MalformedJob, PandaId, Update
 
 DIAG_MAX, NODE_MAX, METRICS_MAX, SUB_STATUS_MAX = 250, 128, 500, 80
 # Servers take a batch id for a number from two digits on.
@@ -36,8 +36,9 @@ def parse_job(item: Any, panda_queue: str) -> Job | MalformedJob:
     if not isinstance(item, Mapping):
         return MalformedJob(None, None, f"job is a {type(item).__name__}, expected an object")
     panda_id, attempt_nr = _integer(item.get("PandaID")), _integer(item.get("attemptNr"))
-    if panda_id is None or panda_id <= 0:
-        return MalformedJob(None, attempt_nr, f"PandaID {item.get('PandaID')!r:.60} is no positive integer")
+    if panda_id is None or not 0 < panda_id <= PANDA_ID_MAX:
+        reason = f"PandaID {item.get('PandaID')!r:.60} is no positive integer below 2**48"
+        return MalformedJob(None, attempt_nr, reason)
     identity = PandaId(panda_id)
     if attempt_nr is None or attempt_nr < 0:
         return MalformedJob(identity, None, f"attemptNr {item.get('attemptNr')!r:.60} is no integer")

@@ -182,10 +182,10 @@ def server_fails_at(state: State, memory: Memory, now: Now) -> str | None:
     """
     first_s: float | None = None
     utc = datetime.fromisoformat(now.utc)
-    for panda_id, record in state.jobs.items():
+    for key, record in state.jobs.items():
         if record.orphaned:
             continue
-        known = memory.reported.get(panda_id)
+        known = memory.reported.get(key)
         if known is not None and known.status is not None:
             left_s = known.accepted_s + LOST_HEARTBEAT_S - now.mono_s
         else:

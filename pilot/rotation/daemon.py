@@ -32,6 +32,7 @@ from pilot.multijob.apply import ImpossibleEvent, replay
 from pilot.multijob.codec import UnreadableEvent, decode
 from pilot.multijob.events import Event, JournalConsumed
 from pilot.multijob.evidence import FileEvidence
+from pilot.multijob.knownjobs import moved_queue
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import State
 from pilot.multijob.recognise import Now
@@ -135,6 +136,9 @@ class _Daemon:
             threading.Event().wait(2 * config.protocol.visible_s)
         store = FileStore(state_dir, lease.epoch)
         state = _replayed(store)
+        moved = moved_queue(state, limits)
+        if moved is not None:
+            raise StartError(moved)
         # What was replayed stays for hours: the collector need not walk through it again and again.
         gc.collect()
         gc.freeze()

@@ -12,13 +12,13 @@ from datetime import datetime
 from pilot.multijob.actions import Action, FetchJobs
 from pilot.multijob.adoption import held_pool
 from pilot.multijob.credential import outlives, unusable_credential
-from pilot.multijob.events import BundleCancelled, Event, JobJudged, QueueResumed
+from pilot.multijob.events import BundleCancelled, Event, QueueResumed
+from pilot.multijob.jobkeys import panda_id_of
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import (
     Bundle,
     BundleState,
     Limits,
-    Outcome,
     QueueSpec,
     QueueTotals,
     RoundState,
@@ -29,8 +29,8 @@ from pilot.multijob.recognise import Now
 from pilot.multijob.reporting import first_unheard
 from pilot.multijob.runtime import predict_s
 from pilot.multijob.script import events_of
-from pilot.multijob.verdict import failed
-from pilot.ports import PandaId
+from pilot.multijob.verdict import failed, judged
+from pilot.ports import JobKey
 from pilot.rotation.caps import capped as capped_queue
 from pilot.rotation.caps import held_by_caps
 from pilot.rotation.census import is_queued, live_bundles
@@ -82,7 +82,7 @@ def held_fetch(state: State, memory: Memory, queue: QueueSpec, now: Now, limits:
         return f"{waiting} bundles wait for qsub"
     unheard = first_unheard(state, memory, queue.name, now.utc, limits)
     if unheard is not None:
-        return f"job {unheard} has been unreported for {limits.unreported_hold_s:.0f} s"
+        return f"job {panda_id_of(unheard)} has been unreported for {limits.unreported_hold_s:.0f} s"
     return None
 
 
@@ -143,9 +143,8 @@ def decide_leftover(
         return
     if held_pool(state, memory, queue.name) is not None:
         return
-    for panda_id in list(state.pools.get(queue.name, {})):
-        verdict = failed(limits.experiment.codes["not-started"])
-        yield JobJudged(now.utc, panda_id, state.jobs[panda_id].attempt_nr, verdict, Outcome())
+    for key in list(state.pools.get(queue.name, {})):
+        yield judged(state.jobs[key], failed(limits.experiment.codes["not-started"]), now.utc)
 
 
 def decide_hold(state: State, queue: QueueSpec, now: Now) -> Iterator[Event]:
@@ -189,7 +188,7 @@ def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: 
     if not choice.jobs:
         return choice.reason()
     if len(choice.jobs) < queue.bundle_jobs and choice.canary is None:
-        waited_s = max(_age_s(state.jobs[panda_id].fetched_at, now) for panda_id in choice.jobs)
+        waited_s = max(_age_s(state.jobs[key].fetched_at, now) for key in choice.jobs)
         if waited_s < queue.fill_wait_s:
             few = f"{len(choice.jobs)} of {queue.bundle_jobs} jobs"
             waits = f"{few}, waiting {queue.fill_wait_s:.0f} s for a full bundle"
@@ -202,7 +201,7 @@ def held_plan(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: 
     return outlives(memory, queue.server, next_packing(state, queue, choice.jobs).walltime_s, now.utc, limits)
 
 
-def held_by_cap(state: State, queue: QueueSpec, jobs: Sequence[PandaId], now: Now) -> str | None:
+def held_by_cap(state: State, queue: QueueSpec, jobs: Sequence[JobKey], now: Now) -> str | None:
     """Why a bundle of these jobs of the pool would pass a cap of node-hours, None if it would not.
 
     Without jobs: why none could be made.
@@ -217,9 +216,9 @@ def held_by_cap(state: State, queue: QueueSpec, jobs: Sequence[PandaId], now: No
     return held_by_caps(state, queue, now.utc, len(jobs), packed)
 
 
-def next_packing(state: State, queue: QueueSpec, chosen: Sequence[PandaId]) -> Packing:
+def next_packing(state: State, queue: QueueSpec, chosen: Sequence[JobKey]) -> Packing:
     """The chosen jobs of the pool, packed for one bundle."""
-    predicted = predict_s([events_of(state, panda_id) for panda_id in chosen], queue.walltime)
+    predicted = predict_s([events_of(state, key) for key in chosen], queue.walltime)
     return pack([Sized(i, s) for i, s in zip(chosen, predicted, strict=True)], queue)
 
 

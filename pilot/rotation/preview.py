@@ -6,6 +6,7 @@ import json
 
 from pilot.multijob.apply import apply
 from pilot.multijob.events import BundlePlanned, JobFetched
+from pilot.multijob.jobkeys import panda_id_of
 from pilot.multijob.model import Limits, QueueSpec, State
 from pilot.multijob.recognise import Now
 from pilot.multijob.script import render_files
@@ -28,8 +29,8 @@ def preview(state: State, limits: Limits, queue: QueueSpec, now: Now) -> str:
     if not choice.jobs:
         return f"queue {queue.name}: no bundle can be made now: {choice.reason()}\n"
     packing = next_packing(state, queue, choice.jobs)
-    nodes = tuple(tuple(job.panda_id for job in node) for node in packing.nodes)
-    apply(state, BundlePlanned(now.utc, TAG, queue.name, nodes, packing.walltime_s))
+    nodes = tuple(tuple(panda_id_of(item.job) for item in node) for node in packing.nodes)
+    apply(state, BundlePlanned(now.utc, TAG, queue.name, nodes, packing.walltime_s, server=queue.server))
     files = render_files(state, state.bundles[TAG], limits)
     environment = json.loads(files.manifest)["environment"]
     work_s = sum(job.predicted_s for node in packing.nodes for job in node)
@@ -56,8 +57,8 @@ def preview(state: State, limits: Limits, queue: QueueSpec, now: Now) -> str:
 
 def _fill_with_examples(state: State, limits: Limits, queue: QueueSpec, now: Now) -> None:
     kind = next(iter(limits.experiment.kinds))
-    taken = max(state.jobs, default=0)
+    taken = max(map(panda_id_of, state.jobs), default=0)
     for number in range(taken + 1, taken + 1 + queue.bundle_jobs):
         text = f"PRODSYS_NEVENTS={EXAMPLE_EVENTS} true"
         job = Job(PandaId(number), 1, queue.panda_queue, f"example-{number}", kind, text, (), None)
-        apply(state, JobFetched(now.utc, queue.name, job))
+        apply(state, JobFetched(now.utc, queue.name, job, server=queue.server))

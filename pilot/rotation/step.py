@@ -21,6 +21,7 @@ from pilot.multijob.credential import looks_due
 from pilot.multijob.decide import cancel_batch_job, decide_bundle, kept_quiet
 from pilot.multijob.events import BundlePlanned, BundleSettled, Event, JobBound, JobFetched, JobJudged
 from pilot.multijob.inputs import decide_looks
+from pilot.multijob.knownjobs import key_of
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
@@ -73,12 +74,12 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
         memory.records.append(encode(event))
         memory.recorded += 1
         if isinstance(event, JobFetched):
-            memory.fetched[event.job.panda_id] = memory.recorded
+            memory.fetched[key_of(state, event.server, event.job.panda_id)] = memory.recorded
         elif isinstance(event, JobJudged | JobBound):
-            memory.inputs.pop(event.panda_id, None)
+            memory.inputs.pop(key_of(state, event.server, event.panda_id), None)
         elif isinstance(event, BundlePlanned):
-            for panda_id in state.bundles[event.bundle_id].job_ids:
-                memory.inputs.pop(panda_id, None)
+            for key in state.bundles[event.bundle_id].job_keys:
+                memory.inputs.pop(key, None)
             memory.next_start_s = view.now.mono_s + pause_after(event.bundle_id, limits)
         elif isinstance(event, BundleSettled):
             bundle = state.bundles[event.bundle_id]
@@ -119,7 +120,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
         if not memory.waiting(question.key, now.mono_s):
             yield question
     yield from _listing(memory, now, limits)
-    yield from decide_adoption(state, memory, now.utc, now.mono_s)
+    yield from decide_adoption(state, memory, now.utc, now.mono_s, limits)
     for bundle in list(state.bundles.values()):
         if kept_quiet(memory, bundle, now.mono_s):
             continue

@@ -19,7 +19,7 @@ from pilot.multijob.events import Event, TaskStopped
 from pilot.multijob.inputs import held_by_inputs
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, QueueSpec, State, TaskRecord
-from pilot.ports import PandaId
+from pilot.ports import JobKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Choice:
     reason; `waiting` of them for their task.
     """
 
-    jobs: tuple[PandaId, ...]
+    jobs: tuple[JobKey, ...]
     canary: str | None
     held: dict[str, int]
     waiting: int
@@ -47,27 +47,27 @@ def task_id(task: str) -> str:
 
 def choose_jobs(state: State, memory: Memory | None, queue: QueueSpec, utc: str, limits: Limits) -> Choice:
     """The jobs that the next bundle of this queue is made of. `memory` None: what was seen of inputs is not known."""
-    chosen: list[PandaId] = []
+    chosen: list[JobKey] = []
     held: dict[str, int] = {}
     canary: str | None = None
     known: dict[str | None, tuple[bool, str | None]] = {}
     most, waiting = queue.bundle_jobs, 0
-    for panda_id in state.pools.get(queue.name, {}):
-        task = state.jobs[panda_id].task
+    for key in state.pools.get(queue.name, {}):
+        task = state.jobs[key].task
         if task not in known:
             known[task] = standing(state, task, utc, limits)
         tries, reason = known[task]
         if reason is not None:
             waiting += 1
         elif memory is not None:
-            reason = held_by_inputs(memory, panda_id)
+            reason = held_by_inputs(memory, key)
         if reason is not None:
             held[reason] = held.get(reason, 0) + 1
         elif len(chosen) < most:
             if tries and not chosen:
                 canary, most = task, min(most, canary_jobs(queue, limits))
             if task == canary or (canary is None and not tries):
-                chosen.append(panda_id)
+                chosen.append(key)
     return Choice(tuple(chosen), canary, held, waiting)
 
 

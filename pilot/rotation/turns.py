@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from pilot.multijob.events import BundlePlanned
+from pilot.multijob.jobkeys import panda_id_of
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Limits, QueueSpec, State
 from pilot.multijob.recognise import Now
@@ -45,7 +46,7 @@ def decide_plans(
         left.remove(queue)
         choice = choose_jobs(state, memory, queue, now.utc, limits)
         packing = next_packing(state, queue, choice.jobs)
-        nodes = tuple(tuple(job.panda_id for job in node) for node in packing.nodes)
+        nodes = tuple(tuple(panda_id_of(item.job) for item in node) for node in packing.nodes)
         cost = len(nodes) * packing.walltime_s
         scarce = room is not None and room < len(ready)
         credits = render_credits(queue, ready, cost) if scarce else ()
@@ -58,6 +59,7 @@ def decide_plans(
             credits,
             choice.canary,
             limits.protocol.weak,
+            queue.server,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pilot.multijob.decide import held_submit
 from pilot.multijob.inputs import held_by_inputs
+from pilot.multijob.knownjobs import find_key, key_of
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import (
     Bundle,
@@ -16,20 +17,20 @@ from pilot.multijob.model import (
     State,
 )
 from pilot.multijob.recognise import Now
-from pilot.ports import BundleId, PandaId
+from pilot.ports import PANDA_ID_MAX, BundleId, PandaId
 from pilot.rotation.policy import held_fetch, held_plan
 from pilot.rotation.tasks import standing, task_id
 from pilot.rotation.turns import held_in_common
 
 
 def why(state: State, memory: Memory, subject: str, now: Now, limits: Limits) -> list[str]:
-    """Lines about one PanDA id, bundle id, batch id (or round name `<tag>.<k>`), queue, task; empty: unknown."""
+    """Lines about one PanDA id (of every server that has it, or of the one in `SERVER/ID`), bundle id, batch id (or
+    round name `<tag>.<k>`), queue, task; empty: unknown."""
     if subject in limits.queues:
         return _queue(state, memory, subject, now, limits)
-    if subject.isascii() and subject.isdigit():
-        record = state.jobs.get(PandaId(int(subject)))
-        if record is not None:
-            return _job(state, memory, record, now, limits)
+    jobs = _jobs(state, subject, limits)
+    if jobs:
+        return [line for record in jobs for line in _job(state, memory, record, now, limits)]
     for task, known in state.tasks.items():
         if subject == task_id(task):
             ends = f"{sum(known.recent)} of its last {len(known.recent)} jobs failed"
@@ -37,6 +38,19 @@ def why(state: State, memory: Memory, subject: str, now: Now, limits: Limits) ->
             return [f"task {subject} ({task[:200]!a}) waits for: {waits}; {ends}"]
     bundle = state.bundles.get(BundleId(subject.partition(".")[0])) or _of_batch_id(state, subject)
     return _bundle(memory, bundle, now, limits) if bundle is not None else []
+
+
+def _jobs(state: State, subject: str, limits: Limits) -> list[JobRecord]:
+    """The open jobs with this PanDA id, of one server or of all."""
+    server, _, number = subject.rpartition("/")
+    if not (number.isascii() and number.isdigit()) or int(number) > PANDA_ID_MAX:
+        return []
+    panda_id = PandaId(int(number))
+    if server:
+        keys = [find_key(state, server, panda_id, limits)]
+    else:
+        keys = [key_of(state, name, panda_id) for name in state.servers]
+    return [state.jobs[key] for key in keys if key in state.jobs]
 
 
 def _of_batch_id(state: State, subject: str) -> Bundle | None:
@@ -62,18 +76,20 @@ def _held(state: State, memory: Memory, queue: QueueSpec, now: Now, limits: Limi
 
 
 def _job(state: State, memory: Memory, record: JobRecord, now: Now, limits: Limits) -> list[str]:
-    panda_id = record.panda_id
-    head = f"job {panda_id}: {record.state.value}"
-    known = memory.reported.get(panda_id)
+    name = f"job {record.panda_id}"
+    if record.server and len(state.servers) > 1:
+        name += f" of {record.server}"
+    head = f"{name}: {record.state.value}"
+    known = memory.reported.get(record.key)
     match record.state:
         case JobState.POOLED:
             queue = limits.queues.get(record.queue)
             if queue is None:
                 lines = [f"{head}: its queue {record.queue} is not in the config"]
             else:
-                place = list(state.pools[record.queue]).index(panda_id) + 1
+                place = list(state.pools[record.queue]).index(record.key) + 1
                 reason = standing(state, record.task, now.utc, limits)[1]
-                reason = reason or held_by_inputs(memory, panda_id)
+                reason = reason or held_by_inputs(memory, record.key)
                 reason = reason or _held(state, memory, queue, now, limits) or "the next tick makes a bundle"
                 lines = [
                     f"{head}, number {place} in the pool of {record.queue}, waits for a bundle: {reason}"
@@ -87,17 +103,17 @@ def _job(state: State, memory: Memory, record: JobRecord, now: Now, limits: Limi
             text = f"{verdict.status.value} {verdict.code} ({verdict.reason})" if verdict is not None else ""
             lines = [f"{head}: {text}; waits until the server accepts its final report"]
     if record.orphaned:
-        lines.append(f"job {panda_id}: given up by the server; nothing is reported for it while it runs")
+        lines.append(f"{name}: given up by the server; nothing is reported for it while it runs")
     if record.kill_ordered:
-        lines.append(f"job {panda_id}: a person ordered its end")
-    if panda_id in memory.kills_held:
+        lines.append(f"{name}: a person ordered its end")
+    if record.key in memory.kills_held:
         lines.append(
-            f"job {panda_id}: its end was ordered together with many others: held until `pilot confirm-kill` (alarm "
+            f"{name}: its end was ordered together with many others: held until `pilot confirm-kill` (alarm "
             "mass-kill)"
         )
     if known is not None and known.failures:
         lines.append(
-            f"job {panda_id}: {known.failures} reports were not accepted, the next in "
+            f"{name}: {known.failures} reports were not accepted, the next in "
             f"{max(0.0, known.retry_s - now.mono_s):.0f} s"
         )
     return lines

@@ -15,6 +15,8 @@ from typing import get_args
 from pilot.multijob.actions import Action
 from pilot.multijob.apply import apply
 from pilot.multijob.events import ClaimSeen, Event, JobBound
+from pilot.multijob.jobkeys import UNNAMED
+from pilot.multijob.knownjobs import key_of
 from pilot.multijob.model import State
 from simulators.world.filefaults import Wrong
 from simulators.world.nodes import NodeFault
@@ -157,9 +159,9 @@ def _found(state: State, event: Event) -> Iterator[tuple[tuple[str, object], str
     panda_ids += [job.panda_id] if job is not None else []
     panda_ids += [event.panda_id] if hasattr(event, "panda_id") else []
     for panda_id in panda_ids:
-        record = state.jobs.get(panda_id)
+        record = state.jobs.get(key_of(state, getattr(event, "server", UNNAMED), panda_id))
         if record is not None:
-            yield ("job", panda_id), record.state
+            yield ("job", record.key), record.state
     bundle = state.bundles.get(getattr(event, "bundle_id", ""))  # type: ignore[arg-type]
     if bundle is not None:
         yield ("bundle", bundle.bundle_id), bundle.state

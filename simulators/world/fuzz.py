@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from pilot.multijob.jobkeys import panda_id_of
+from pilot.ports import JobKey
 from pilot.rotation.commands import Command
 from prodsys_core.lifecycle import StepStatus
 from simulators.panda.told import ORDER
@@ -142,10 +144,12 @@ def operator(seeded: Seeded) -> None:
             production.give_up(attempt)
 
 
-def _all_asked(seeded: Seeded, held: Iterable[int]) -> bool:
+def _all_asked(seeded: Seeded, held: Iterable[JobKey]) -> bool:
     """The operator has asked who gave the orders that are held: people gave all of them."""
     told = seeded.world.source.told()
-    return set(held) <= {item.panda_id for item in told if item.state == ORDER and item.user != "watcher"}
+    return {panda_id_of(key) for key in held} <= {
+        item.panda_id for item in told if item.state == ORDER and item.user != "watcher"
+    }
 
 
 def at_rest(seeded: Seeded) -> bool:

@@ -145,7 +145,7 @@ def test_a_waiting_job_that_a_person_ends_never_runs(dialect: str) -> None:
     daemon, bundle, _ = submitted(world)
     world.run(120.0)
     (pooled, *_) = daemon.state.pools["long"]
-    bundled = bundle.job_ids[0]
+    bundled = bundle.job_keys[0]
     model = world.wires[SERVERS[dialect]].model
     model.advance(world.now_s)
     for victim in (pooled, bundled):

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from pilot.ports import PandaId
 from simulators.panda.dispatch import HttpReply, HttpRequest
 from simulators.panda.job import FINAL
 from simulators.panda.rules import Wish
@@ -293,10 +292,9 @@ def mass_order(site: Site) -> Fault:
 def _held_by_us(site: Site, ordered: Iterable[int]) -> int:
     """How many of these jobs the pilot has, and has not judged yet; another pilot may have the others."""
     daemon = site.daemon()
-    records = {} if daemon is None else daemon.state.jobs
-    over = {run.panda_id for run in site.world.truth.payloads if run.end_s is not None}
-    held = (records.get(PandaId(panda_id)) for panda_id in ordered if panda_id not in over)
-    return sum(record is not None and record.verdict is None for record in held)
+    records = () if daemon is None else daemon.state.jobs.values()
+    left = set(ordered) - {run.panda_id for run in site.world.truth.payloads if run.end_s is not None}
+    return sum(record.panda_id in left and record.verdict is None for record in records)
 
 
 def server_restored(site: Site) -> Fault:

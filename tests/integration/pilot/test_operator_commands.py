@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 from pilot.control import ask_daemon
+from pilot.journal import FileStore
 from pilot.lease import process_start
+from pilot.multijob.codec import encode
+from pilot.multijob.events import JobFetched
+from pilot.ports import Job, PandaId
 
 CONFIG = """
 site: here
@@ -89,6 +93,20 @@ def reload_whole_or_not_at_all(config: Path) -> None:
     config.write_text(text)
     assert pilot(config, "reload").returncode == 0
     wait_for([1, 1])
+
+
+def test_a_daemon_does_not_start_where_a_queues_open_jobs_are_of_another_server(
+    config: Path, tmp_path: Path
+) -> None:
+    assert pilot(config, "start").returncode == 0 and pilot(config, "stop").returncode == 0
+    job = Job(PandaId(1), 1, "Q", "name", "mass production", "true", (), None)
+    fetched = JobFetched("2026-01-01T00:00:00+00:00", "long", job, server="then")
+    FileStore(tmp_path / "state", 1).append(1, [encode(fetched)])
+    refused = pilot(config, "start")
+    assert refused.returncode == 1
+    assert (
+        "queues.long.server: found panda, and 1 open jobs of the queue are of server then" in refused.stderr
+    )
 
 
 def test_a_day_of_an_operator(config: Path, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class Orders(RuleBasedStateMachine):
     )
     @rule()
     def settle(self) -> None:
-        for panda_id in self.bundle.job_ids:
+        for panda_id in self.bundle.job_keys:
             self.record(JobReturned(self.at(), panda_id, "not started"))
         self.record(BundleSettled(self.at(), self.bundle_id))
 

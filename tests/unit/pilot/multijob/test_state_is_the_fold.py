@@ -21,7 +21,7 @@ def test_after_every_tick_the_journal_folds_to_the_same_state() -> None:
         for batch_id, job in list(site.batch.items()):
             if job.state == "waiting" and site.start(batch_id):
                 tag = job.name.partition(".")[0]
-                for place, panda_id in enumerate(rig.state.bundles[tag].job_ids):
+                for place, panda_id in enumerate(rig.state.bundles[tag].job_keys):
                     site.line(tag, "job_started", panda_id=panda_id, attempt_nr=1)
                     if place % 4 == 1:
                         continue

@@ -31,7 +31,7 @@ def test_a_job_whose_run_the_snapshot_does_not_cover_is_refused_before_it_costs_
     outside = job_of_run(1, "cdr11001-274501.raw")
     rig, site = played([274400, 274500], outside, job_of_run(2, "cdr11001-274500.raw"), make_job(3))
     [bundle] = rig.state.bundles.values()
-    assert set(bundle.job_ids) == {2, 3}
+    assert set(bundle.job_keys) == {2, 3}
     [report] = [u for u in site.reports if u.panda_id == 1 and u.status is JobStatus.FAILED]
     assert report.pilot_error_code == 1245
     assert "run 274501 is not among 274400 to 274500" in report.pilot_error_diag
@@ -49,7 +49,7 @@ def test_a_job_whose_run_the_snapshot_does_not_cover_is_refused_before_it_costs_
 def test_what_is_covered_or_says_no_run_or_needs_no_calibrations_goes_on(job: Job) -> None:
     rig, _ = played([274400, 274500], job)
     [bundle] = rig.state.bundles.values()
-    assert bundle.job_ids == (1,)
+    assert bundle.job_keys == (1,)
 
 
 def test_a_snapshot_of_all_runs_covers_every_job() -> None:

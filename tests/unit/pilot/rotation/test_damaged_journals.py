@@ -32,7 +32,7 @@ def _walk(
         for batch_id, job in list(site.batch.items()):
             if job.state == "waiting" and site.start(batch_id):
                 tag = job.name.partition(".")[0]
-                for panda_id in rig.state.bundles[tag].job_ids[:2]:
+                for panda_id in rig.state.bundles[tag].job_keys[:2]:
                     site.line(tag, "job_started", panda_id=panda_id, attempt_nr=1)
                     site.line(tag, "job_ended", **good_end(rig.state.jobs[panda_id].job))
             elif job.state == "running":

@@ -23,7 +23,18 @@ from pilot.multijob.events import (
 )
 from pilot.multijob.model import JobRecord, JobState, State, Verdict
 from pilot.multijob.reporting import render_update, wanted_status
-from pilot.ports import Ack, BatchId, BundleId, Claim, Fetched, JobStatus, PandaId, ServerStatus, Unavailable
+from pilot.ports import (
+    Ack,
+    BatchId,
+    BundleId,
+    Claim,
+    Fetched,
+    JobKey,
+    JobStatus,
+    PandaId,
+    ServerStatus,
+    Unavailable,
+)
 
 JOBS = 600
 LOST_S, SENT_S = 7200.0, 1800.0
@@ -114,7 +125,7 @@ def test_a_job_is_starting_until_its_start_line_and_running_after_it() -> None:
     assert {update.status for update in site.reports} == {JobStatus.STARTING}
     assert {update.batch_id for update in site.reports} == {None}
     site.start(batch_id)
-    first = bundle.job_ids[0]
+    first = bundle.job_keys[0]
     site.line(bundle.bundle_id, "job_started", panda_id=first, attempt_nr=1)
     site.reports.clear()
     site.run(core, 120.0)
@@ -124,8 +135,8 @@ def test_a_job_is_starting_until_its_start_line_and_running_after_it() -> None:
 
 
 def test_what_follows_a_job_that_came_to_nothing_is_not_running() -> None:
-    follower = JobRecord(make_job(2), "long", "2026-01-01T00:00:00+00:00")
-    leading = JobRecord(make_job(1), "long", "2026-01-01T00:00:00+00:00")
+    follower = JobRecord(JobKey(2), "panda", make_job(2), "long", "2026-01-01T00:00:00+00:00")
+    leading = JobRecord(JobKey(1), "panda", make_job(1), "long", "2026-01-01T00:00:00+00:00")
     assert wanted_status(follower, leading) is JobStatus.STARTING
     leading.state = JobState.STARTED
     assert wanted_status(follower, leading) is JobStatus.RUNNING
@@ -159,7 +170,7 @@ def test_start_and_end_are_neither_in_the_future_nor_reversed() -> None:
     site.run(core, 600.0)
     (batch_id,), (bundle,) = site.batch, core.state.bundles.values()
     site.start(batch_id)
-    for number, panda_id in enumerate(bundle.job_ids):
+    for number, panda_id in enumerate(bundle.job_keys):
         job = core.state.jobs[panda_id].job
         site.line(bundle.bundle_id, "job_started", panda_id=panda_id, attempt_nr=1)
         # The node's own measure: shorter, as long, longer than what the edge saw, and none.
@@ -179,7 +190,7 @@ def _one_that_runs() -> tuple[Rig, Listener, JobRecord]:
     site.run(core, 600.0)
     (batch_id,), (bundle,) = site.batch, core.state.bundles.values()
     site.start(batch_id)
-    record = core.state.jobs[bundle.job_ids[0]]
+    record = core.state.jobs[bundle.job_keys[0]]
     site.line(bundle.bundle_id, "job_started", panda_id=record.job.panda_id, attempt_nr=1)
     return core, site, record
 

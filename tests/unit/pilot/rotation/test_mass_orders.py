@@ -24,6 +24,7 @@ from pilot.rotation.why import why
 AT = "2026-01-01T00:00:00+00:00"
 NOW = Now(AT, 0.0)
 JOBS = 300
+ASKED = a.AskStatus("panda", ())
 
 
 class Desk:
@@ -46,7 +47,7 @@ class Desk:
         self.memory.questioned.update(dict.fromkeys(ids, "long"))
         command = "tobekilled" if status == "running" else ""
         answer = tuple(ServerStatus(panda_id, 0, status, command) for panda_id in ids)
-        self.take(recognise_statuses(self.state, self.memory, answer, AT, now_s, self.limits))
+        self.take(recognise_statuses(self.state, self.memory, ASKED, answer, AT, now_s, self.limits))
 
     def heartbeat(self, number: int, command: str, now_s: float) -> None:
         """A heartbeat was accepted with this command."""
@@ -96,7 +97,7 @@ def test_one_order_has_others_compared_and_a_mass_that_comes_one_by_one_ends_not
     asked = _asked(desk)
     assert len(asked) == desk.limits.tobekilled_sample + 1
     answer = tuple(ServerStatus(PandaId(i), 0, "running", "tobekilled") for i in asked)
-    desk.take(recognise_statuses(desk.state, desk.memory, answer, AT, 1.0, desk.limits))
+    desk.take(recognise_statuses(desk.state, desk.memory, ASKED, answer, AT, 1.0, desk.limits))
     assert not desk.ordered and "mass-kill" in desk.memory.alarms
 
 
@@ -126,7 +127,7 @@ def test_a_persons_order_is_obeyed_and_what_it_is_compared_with_runs_on() -> Non
     answer = tuple(
         ServerStatus(PandaId(i), 0, "running", "tobekilled" if i == 7 else "") for i in _asked(desk)
     )
-    desk.take(recognise_statuses(desk.state, desk.memory, answer, AT, 1.0, desk.limits))
+    desk.take(recognise_statuses(desk.state, desk.memory, ASKED, answer, AT, 1.0, desk.limits))
     assert desk.ordered == {7}
     assert not any(isinstance(event, JobOrphaned) for event in desk.events)
     assert not questions(desk.memory, desk.limits)
@@ -139,7 +140,7 @@ def test_few_among_many_compared_are_ended_with_the_one_that_was_asked_for() -> 
     answer = tuple(
         ServerStatus(PandaId(i), 0, "running", "tobekilled" if i in (7, *asked[-2:]) else "") for i in asked
     )
-    desk.take(recognise_statuses(desk.state, desk.memory, answer, AT, 1.0, desk.limits))
+    desk.take(recognise_statuses(desk.state, desk.memory, ASKED, answer, AT, 1.0, desk.limits))
     assert desk.ordered == {7, *asked[-2:]}
 
 

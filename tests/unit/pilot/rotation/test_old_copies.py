@@ -132,7 +132,7 @@ def test_a_bundle_whose_jobs_are_elsewhere_gets_no_further_round() -> None:
     again = begin_again(rig, rig.durable[:intent])
     bundle = next(iter(again.state.bundles.values()))
     walk(again, place, 2)
-    gone = bundle.job_ids[0]
+    gone = bundle.job_keys[0]
     place.server[gone] = "finished"
     walk(again, place, 20)
     assert JobFoundOver in {type(event) for event in again.events}
@@ -220,7 +220,9 @@ def test_a_manifest_gives_back_the_jobs_that_it_was_made_of() -> None:
         record = rig.state.jobs[item.job.panda_id]
         job = replace(item.job, job_pars=record.job.job_pars)
         assert parse_job_text(item.job.job_pars) == parse_job_text(record.job.job_pars)
-        assert replace(item, job=job, work=None) == AdoptedJob(record.job, 1, None, record.task)
+        assert replace(item, job=job, work=None) == AdoptedJob(
+            record.job, 1, None, record.task, server="panda"
+        )
         assert short_work(item.work) == record.work
     assert decode(encode(found)) == found
 
@@ -262,12 +264,14 @@ def test_no_directory_is_adopted_before_all_are_read_for_a_job_may_be_in_several
     state, memory = State(), Memory(1, 0.0)
     found = BundleAdopted(at, newer, "long", ((PandaId(1),),), 600, 1, (AdoptedJob(make_job(1), 2),))
     memory.unknown = {newer: Unknown(found=found), older: Unknown()}
-    memory.told[PandaId(1)] = "running"
-    assert not [r for r in decide_adoption(state, memory, at, 0.0) if isinstance(r, BundleAdopted)]
+    memory.told["long", PandaId(1)] = "running"
+    assert not [
+        r for r in decide_adoption(state, memory, at, 0.0, short_limits()) if isinstance(r, BundleAdopted)
+    ]
     first = replace(found, bundle_id=older, jobs=(AdoptedJob(make_job(1), 1),))
     memory.unknown[older].found = first
     adopted = []
-    for result in decide_adoption(state, memory, at, 0.0):
+    for result in decide_adoption(state, memory, at, 0.0, short_limits()):
         if isinstance(result, BundleAdopted):
             apply(state, result)
             adopted.append(result.bundle_id)

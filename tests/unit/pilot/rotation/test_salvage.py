@@ -9,7 +9,7 @@ import pytest
 from rig import Rig, Site, good_end, make_job
 
 from pilot.multijob import actions as a
-from pilot.multijob import model
+from pilot.multijob import knownjobs, model
 from pilot.multijob.apply import apply
 from pilot.multijob.events import BundlePlanned, JobBound, JobFetched, JobReturned, KillOrdered
 from pilot.multijob.model import JobState, State
@@ -55,12 +55,12 @@ class Walk:
             for batch_id, job in list(self.site.batch.items()):
                 tag = job.name.partition(".")[0]
                 if job.state == "waiting" and self.site.start(batch_id):
-                    for panda_id in self.rig.state.bundles[tag].job_ids:
+                    for panda_id in self.rig.state.bundles[tag].job_keys:
                         attempt = self.rig.state.jobs[panda_id].job.attempt_nr
                         self.starts.append(panda_id)
                         self.site.line(tag, "job_started", panda_id=panda_id, attempt_nr=attempt)
                 elif job.state == "running" and ends:
-                    for panda_id in self.rig.state.bundles[tag].job_ids:
+                    for panda_id in self.rig.state.bundles[tag].job_keys:
                         record = self.rig.state.jobs.get(panda_id)
                         if record is not None:
                             self.site.line(tag, "job_ended", **good_end(record.job))
@@ -149,27 +149,35 @@ def test_a_job_that_is_handed_out_again_after_the_retention_of_its_bundle_never_
 
 
 def test_only_the_bundles_retired_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "RETIRED_BUNDLES", 2)
-    state = State()
+    monkeypatch.setattr(knownjobs, "RETIRED_BUNDLES", 2)
+    state = State(servers=["panda"])
     for number in (1, 2, 3):
         bundle = model.Bundle(BundleId(f"b{number}"), "long", "", ((PandaId(number),),), 600)
         state.bundles[bundle.bundle_id] = bundle
-        model.retire(state, bundle)
+        knownjobs.retire(state, bundle)
     assert not state.bundles
-    assert retired_of(state, map(PandaId, (1, 2, 3, 4))) == {2, 3}
-    assert retired_of(state, map(PandaId, (3, 4))) == {3} and not retired_of(state, [PandaId(4)])
+    assert retired_of(state, "panda", map(PandaId, (1, 2, 3, 4))) == {2, 3}
+    assert retired_of(state, "panda", map(PandaId, (3, 4))) == {3}
+    assert not retired_of(state, "panda", [PandaId(4)])
 
 
 def test_another_servers_job_with_the_same_number_is_another_job() -> None:
-    state = State()
+    """Also of an old journal, which named no servers: there the queue tells whose it is."""
+    state = State(servers=["", "panda"])
     for number, place in ((1, "long"), (2, "long")):
         bundle = model.Bundle(BundleId(f"b{number}"), place, "", ((PandaId(number),),), 600)
         bundle.state = model.BundleState.SETTLED
         state.bundles[bundle.bundle_id] = bundle
-    model.retire(state, state.bundles[BundleId("b1")])
+    knownjobs.retire(state, state.bundles[BundleId("b1")])
     ids = [PandaId(1), PandaId(2)]
-    assert retired_of(state, ids, {"short"}) == {1} and set(bundles_of(state, ids, {"short"})) == {2}
-    assert not retired_of(state, ids, {"long"}) and not bundles_of(state, ids, {"long"})
+    found = bundles_of(state, "panda", ids, {"short"})
+    assert (
+        retired_of(state, "panda", ids, {"short"}) == {1} and set(found) == {2} and found[PandaId(2)][1] == ""
+    )
+    assert not retired_of(state, "panda", ids, {"long"}) and not bundles_of(state, "panda", ids, {"long"})
+    state.servers = ["other", "panda"]
+    assert not retired_of(state, "panda", ids) and not bundles_of(state, "panda", ids)
+    assert retired_of(state, "other", ids) == {1} and set(bundles_of(state, "other", ids)) == {2}
 
 
 def test_a_retired_bundle_takes_what_it_kept_with_it() -> None:

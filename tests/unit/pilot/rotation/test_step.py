@@ -19,7 +19,7 @@ def walk(rig: Rig, site: Site, ticks: int = 60, after_s: float = 5.0) -> list[a.
         for batch_id, job in list(site.batch.items()):
             if job.state == "waiting" and site.start(batch_id):
                 tag = job.name.partition(".")[0]
-                for panda_id in rig.state.bundles[tag].job_ids:
+                for panda_id in rig.state.bundles[tag].job_keys:
                     record = rig.state.jobs[panda_id]
                     site.line(tag, "job_started", panda_id=panda_id, attempt_nr=1)
                     site.line(tag, "job_ended", **good_end(record.job))

@@ -42,7 +42,7 @@ def go(rig: Rig, site: Site, ticks: int, is_bad: Callable[[Job], bool] = lambda 
         for batch_id, seen in list(site.batch.items()):
             if seen.state is BatchState.WAITING and site.start(batch_id):
                 tag = BundleId(seen.name.partition(".")[0])
-                for panda_id in rig.state.bundles[tag].job_ids:
+                for panda_id in rig.state.bundles[tag].job_keys:
                     job = rig.state.jobs[panda_id].job
                     site.line(tag, "job_started", panda_id=panda_id, attempt_nr=1)
                     facts = good_end(job) | ({"exit_code": 3} if is_bad(job) else {})
@@ -155,7 +155,7 @@ def test_what_others_did_to_jobs_says_nothing_of_their_task() -> None:
         for batch_id, seen in list(site.batch.items()):
             if seen.state is BatchState.WAITING and site.start(batch_id):
                 tag = BundleId(seen.name.partition(".")[0])
-                for panda_id in rig.state.bundles[tag].job_ids:
+                for panda_id in rig.state.bundles[tag].job_keys:
                     site.line(tag, "job_started", panda_id=panda_id, attempt_nr=1)
             elif seen.state is BatchState.RUNNING:
                 site.end(batch_id)  # all are lost

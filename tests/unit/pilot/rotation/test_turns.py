@@ -133,7 +133,7 @@ def test_room_for_one_goes_by_shares_and_a_restart_carries_deficits_over() -> No
             for batch_id, job in list(site.batch.items()):
                 if job.state is BatchState.WAITING and site.start(batch_id):
                     tag = BundleId(job.name.partition(".")[0])
-                    for panda_id in rig.state.bundles[tag].job_ids:
+                    for panda_id in rig.state.bundles[tag].job_keys:
                         site.line(tag, "job_started", panda_id=panda_id, attempt_nr=1)
                         site.line(tag, "job_ended", **good_end(rig.state.jobs[panda_id].job))
                 elif job.state is BatchState.RUNNING:
