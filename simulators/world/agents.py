@@ -195,8 +195,9 @@ class AgentProcess:
             self._broken = True
             raise
         if line.kind == "job_started":
-            written = (self.floor.now(), int(line.body["panda_id"]), self.task.batch_id)
-            self.floor.truth.lines.append(written)
+            truth = self.floor.truth
+            who = truth.servers.get(self.place.bundle_id, ""), int(line.body["panda_id"])
+            truth.lines.append((self.floor.now(), who, self.task.batch_id))
         if line.kind == "job_ended":
             run = self._runs.get((line.body["panda_id"], line.body["attempt_nr"]))
             if run is not None:
@@ -251,6 +252,7 @@ class AgentProcess:
             self.task.client,
             floor.now(),
             good=play.good and self._modest(play),
+            server=floor.truth.servers.get(self.place.bundle_id, ""),
         )
         floor.truth.payloads.append(run)
         self._runs[job.panda_id, job.attempt_nr] = run

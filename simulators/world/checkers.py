@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pilot.multijob.events import BundlePlanned, BundleSettled, Event, JobJudged, JobReturned, RoundVoided
 from pilot.multijob.model import BundleState
 from pilot.ports import BundleId, JobStatus
-from simulators.world.truth import PayloadRun
+from simulators.world.truth import PayloadRun, Who
 from simulators.world.wirechecks import (
     batch_id_wrong,
     ended_unasked,
@@ -36,11 +36,11 @@ class Violation:
 
 
 def run_twice(world: World) -> Iterator[str]:
-    """S1: one (PandaID, attemptNr) was started more than once."""
-    counts = Counter((run.panda_id, run.attempt_nr) for run in world.truth.payloads)
+    """S1: one attempt of one job was started more than once."""
+    counts = Counter((*run.who, run.attempt_nr) for run in world.truth.payloads)
     for key, count in counts.items():
         if count > 1:
-            runs = [r for r in world.truth.payloads if (r.panda_id, r.attempt_nr) == key]
+            runs = [r for r in world.truth.payloads if (*r.who, r.attempt_nr) == key]
             yield f"job {key} ran {count} times: {[(r.bundle_id, r.round, r.batch_id, r.start_s) for r in runs]}"
 
 
@@ -75,19 +75,19 @@ def round_launched_twice(world: World) -> Iterator[str]:
 
 def returned_but_ran(world: World) -> Iterator[str]:
     """S4: *not started* was said of a job that ran in that bundle, before or later."""
-    where: dict[int, str] = {}
-    ran: dict[str, set[int]] = {}
+    where: dict[Who, str] = {}
+    ran: dict[str, set[Who]] = {}
     for run in world.truth.payloads:
-        ran.setdefault(run.bundle_id, set()).add(run.panda_id)
+        ran.setdefault(run.bundle_id, set()).add(run.who)
     for daemon in world.daemons:
         for at_s, event in daemon.events:
             if isinstance(event, BundleSettled):
                 bundle_jobs = ran.get(event.bundle_id, set())
                 back = {
-                    e.panda_id for t, e in daemon.events if isinstance(e, JobReturned) and t == at_s
+                    _who(e) for t, e in daemon.events if isinstance(e, JobReturned) and t == at_s
                 } & bundle_jobs
                 where.update(dict.fromkeys(back, event.bundle_id))
-    for panda_id, bundle_id in where.items():
+    for (_, panda_id), bundle_id in where.items():
         yield f"job {panda_id} went back as not started, and ran in {bundle_id}"
 
 
@@ -99,13 +99,13 @@ def evidence_ignored(world: World) -> Iterator[str]:
     holed = {path.split("/")[-2] for path in world.shared.holed}
     lost = world.limits.experiment.codes["lost"].number
     ends = {
-        run.panda_id: run.end_line_s
+        run.who: run.end_line_s
         for run in world.truth.payloads
         if run.ended_by is None and run.bundle_id not in holed
     }
     for at_s, event in _counted(world):
         if isinstance(event, JobJudged) and event.verdict.code == lost:
-            end_s = ends.get(event.panda_id)
+            end_s = ends.get(_who(event))
             if end_s is not None and end_s <= at_s:
                 yield f"job {event.panda_id} judged lost at {at_s:.0f} s, its end line is of {end_s:.0f} s"
 
@@ -151,9 +151,9 @@ def finished_without_outputs(world: World) -> Iterator[str]:
 def finished_though_bad(world: World) -> Iterator[str]:
     """A job was judged finished, and no run of its work was a success that nobody ended."""
     works = works_fetched(world)
-    good = {works.get(r.panda_id, "") for r in world.truth.payloads if r.good and r.ended_by is None}
+    good = {works.get(r.who, "") for r in world.truth.payloads if r.good and r.ended_by is None}
     for event in _judged(world):
-        work = works.get(event.panda_id)
+        work = works.get(_who(event))
         if event.verdict.status is JobStatus.FINISHED and work is not None and work not in good:
             yield f"job {event.panda_id} is finished, and no run of its work was a success"
 
@@ -163,11 +163,11 @@ def infrastructure_charged(world: World) -> Iterator[str]:
     codes = world.limits.experiment.codes
     # A person's order, and a job that a server hands out so that nobody can run it.
     own = (codes["killed"].number, codes["malformed-job"].number)
-    runs: dict[tuple[int, int], list[bool]] = {}
+    runs: dict[tuple[Who, int], list[bool]] = {}
     for run in world.truth.payloads:
-        runs.setdefault((run.panda_id, run.attempt_nr), []).append(run.good)
+        runs.setdefault((run.who, run.attempt_nr), []).append(run.good)
     for event in _judged(world):
-        verdict, ran = event.verdict, runs.get((event.panda_id, event.attempt_nr), [])
+        verdict, ran = event.verdict, runs.get((_who(event), event.attempt_nr), [])
         failed = verdict.status is JobStatus.FAILED and verdict.charge == "own" and verdict.code not in own
         if failed and ran and all(ran):
             yield f"job {event.panda_id} pays for {verdict.code}: {verdict.reason}"
@@ -181,7 +181,7 @@ def work_run_twice(world: World) -> Iterator[str]:
     runs: dict[str, list[PayloadRun]] = {}
     for run in world.truth.payloads:
         if run.node not in frozen:
-            runs.setdefault(steps.get(run.panda_id, ""), []).append(run)
+            runs.setdefault(steps.get(run.who, ""), []).append(run)
     runs.pop("", None)
     for work, found_runs in runs.items():
         last: PayloadRun | None = None
@@ -189,6 +189,10 @@ def work_run_twice(world: World) -> Iterator[str]:
             if last is not None and (last.end_s is None or run.start_s < last.end_s):
                 yield f"{work}: job {run.panda_id} started at {run.start_s:.0f} s while job {last.panda_id} ran"
             last = run
+
+
+def _who(event: JobJudged | JobReturned) -> Who:
+    return event.server, int(event.panda_id)
 
 
 def _judged(world: World) -> list[JobJudged]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+# A job: its server and the PandaID that it has there.
+Who = tuple[str, int]
+
 
 @dataclass(slots=True)
 class PayloadRun:
     """One payload that was spawned. `ended_by` None: by itself. `end_line_s`: when its end line was durable.
 
-    `good`: what it plays is a success.
+    `good`: what it plays is a success. `server`: whose job it is.
     """
 
     panda_id: int
@@ -24,6 +27,12 @@ class PayloadRun:
     ended_by: str | None = None
     end_line_s: float | None = None
     good: bool = True
+    server: str = ""
+
+    @property
+    def who(self) -> Who:
+        """The job."""
+        return self.server, self.panda_id
 
 
 @dataclass(slots=True)
@@ -49,8 +58,9 @@ class Truth:
 
     `closed_while_live`: (time, bundle, batch id) of each `closed` written while the claim's batch job lived.
     `outlived`: payloads that ran, with an agent that does not hang, when their bundle was taken for settled.
-    `lines`: (time, PandaID, batch id) of each start line that an agent wrote: what was spawned has one before it.
-    `ended`: (time, PandaID) of each job that a commands file tells its node to end.
+    `lines`: (time, job, batch id) of each start line that an agent wrote: what was spawned has one before it.
+    `ended`: (time, job) of each job that a commands file tells its node to end.
+    `servers`: the one whose jobs are in a bundle, as its manifest was written.
     `denied`: when the batch system's answers left a batch job out, or said that it is unknown, though it was there.
     """
 
@@ -59,9 +69,10 @@ class Truth:
     submissions: list[tuple[float, str, str]] = field(default_factory=list)
     closed_while_live: list[tuple[float, str, str]] = field(default_factory=list)
     outlived: list[tuple[float, PayloadRun]] = field(default_factory=list)
-    lines: list[tuple[float, int, str]] = field(default_factory=list)
-    ended: list[tuple[float, int]] = field(default_factory=list)
+    lines: list[tuple[float, Who, str]] = field(default_factory=list)
+    ended: list[tuple[float, Who]] = field(default_factory=list)
     denied: dict[str, list[float]] = field(default_factory=dict)
+    servers: dict[str, str] = field(default_factory=dict)
 
     def deny(self, true: Iterable[str], shown: Iterable[str], at_s: float) -> None:
         """A listing was bent, given as the ids in it: remember which batch jobs it denied."""

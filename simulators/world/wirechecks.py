@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simulators.panda.told import ORDER
+from simulators.panda.told import ORDER, Told
+from simulators.world.truth import Who
 from simulators.world.works import works_fetched
 from simulators.world.world import World
 
@@ -16,11 +17,11 @@ LOST_HEARTBEAT = 100
 def running_before_start(world: World) -> Iterator[str]:
     """A job was told to be running, and no start line of its work had been written."""
     works = works_fetched(world)
-    first_s: dict[str | int, float] = {}
-    for at_s, panda_id, _ in world.truth.lines:
-        first_s.setdefault(works.get(panda_id, panda_id), at_s)
+    first_s: dict[str | Who, float] = {}
+    for at_s, who, _ in world.truth.lines:
+        first_s.setdefault(works.get(who, who), at_s)
     for told in world.source.told():
-        start_s = first_s.get(works.get(told.panda_id, told.panda_id))
+        start_s = first_s.get(works.get(_who(told), _who(told)))
         if told.state == "running" and (start_s is None or told.at_s < start_s):
             yield f"job {told.panda_id} was told to be running at {told.at_s:.0f} s, its first start: {start_s}"
 
@@ -40,9 +41,13 @@ def batch_id_wrong(world: World) -> Iterator[str]:
     for told in world.source.told():
         number = told.batch_id
         known = number is not None and number.isdecimal() and int(number) < ends
-        ran = (works.get(told.panda_id, told.panda_id), number) in started
+        ran = (works.get(_who(told), _who(told)), number) in started
         if number is not None and not (ran if told.state == "running" else known):
             yield f"job {told.panda_id}: {told.state} with batchID {number} at {told.at_s:.0f} s"
+
+
+def _who(told: Told) -> Who:
+    return told.server, told.panda_id
 
 
 def _number(batch_id: str) -> str:
@@ -53,16 +58,16 @@ def ended_unasked(world: World) -> Iterator[str]:
     """A payload was ordered to end, and nobody had asked for it. A job that the server has ended by an order is asked
     for, whoever gave the order: nothing that it still does here is of use."""
     asked = {
-        job.panda_id: job.archived_s
+        world.source.who(job): job.archived_s
         for job in world.source.jobs()
         if job.status in ("cancelled", "closed") and job.archived_s is not None
     }
     for told in world.source.told():
         if told.state == ORDER and told.user != "watcher":
-            asked[told.panda_id] = min(told.at_s, asked.get(told.panda_id, told.at_s))
-    for at_s, panda_id in world.truth.ended:
-        if asked.get(panda_id, at_s + 1.0) > at_s:
-            yield f"job {panda_id} was ordered to end at {at_s:.0f} s, and nobody had asked"
+            asked[_who(told)] = min(told.at_s, asked.get(_who(told), told.at_s))
+    for at_s, who in world.truth.ended:
+        if asked.get(who, at_s + 1.0) > at_s:
+            yield f"job {who[1]} was ordered to end at {at_s:.0f} s, and nobody had asked"
 
 
 def heartbeat_lost(world: World, since_s: float) -> Iterator[str]:

@@ -122,6 +122,28 @@ def work_comes_again(seed: int) -> World:
     return heal(world)
 
 
+def two_servers_count_alike(seed: int) -> World:
+    """Two servers give their jobs the same numbers, 1 to 4; the daemon is killed while all of them run."""
+    limits = make_limits()
+    other = replace(
+        limits.queues["long"], name="short", server="panda2", panda_queue="S", batch_queue="short"
+    )
+    limits = replace(limits, queues={**limits.queues, "short": other})
+    world = make_world(seed, run_s=HOUR_S / 2, jobs=0, limits=limits)
+    for wire in world.wires.values():
+        wire.model.next_id = 1
+    world.source.submit([make_job(number) for number in range(1, 5)])
+    world.source.submit([replace(make_job(number), panda_queue="S") for number in range(11, 15)])
+    daemon = world.start_daemon()
+    let_start(world)
+    running(world, 8)
+    world.run(200.0)
+    world.crash(daemon)
+    world.run(10.0)
+    world.start_daemon()
+    return heal(world)
+
+
 def _again(number: int) -> Job:
     """The next attempt of the same work."""
     job = make_job(number)
@@ -136,5 +158,6 @@ WIRE_PLAYS: Mapping[str, Callable[[int], World]] = {
         everything_is_ordered_to_end,
         a_person_ends_everything,
         journal_fails_then_crash,
+        two_servers_count_alike,
     )
 }

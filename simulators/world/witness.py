@@ -20,7 +20,11 @@ def wrote(world: World, client: str, operation: Any, reply: Any) -> Any:
         _closed(world, path.rpartition("/")[0])
     if client == EDGE and path.endswith("/commands.json") and hasattr(operation, "text"):
         told = json.loads(operation.text)["end"]
-        world.truth.ended.extend((world.now_s, int(item["panda_id"])) for item in told)
+        server = world.truth.servers.get(path.split("/")[-2], "")
+        world.truth.ended.extend((world.now_s, (server, int(item["panda_id"]))) for item in told)
+    if client == EDGE and path.endswith("/manifest.json") and hasattr(operation, "text"):
+        queue = world.limits.queues[json.loads(operation.text)["queue"]]
+        world.truth.servers[path.split("/")[-2]] = queue.server
     return reply
 
 

@@ -11,8 +11,9 @@ from simulators.panda.jobspec import SubmittedJob
 from simulators.panda.model import PandaModel
 from simulators.panda.told import Ledger, Told
 from simulators.world.panda import LABEL, Wire
+from simulators.world.truth import Who
 
-# PandaIDs of two servers never meet: the pilot knows a job by its PandaID alone.
+# Of two servers PandaIDs are far apart: a person who reads a trace knows whose job a number is.
 IDS_APART = 1_000_000
 
 
@@ -37,6 +38,10 @@ class Workload:
             wire.model.advance(wire.now())
             found.extend(wire.model.jobs.values())
         return found
+
+    def who(self, job: PandaJob) -> Who:
+        """Whose job it is."""
+        return self.server_of[job.queue], job.panda_id
 
     def waiting(self) -> list[PandaJob]:
         """Jobs that no pilot has."""
@@ -81,6 +86,6 @@ def make_wires(
     wires = {}
     for number, name in enumerate(sorted(servers)):
         model = PandaModel(next_id=1 + number * IDS_APART)
-        model.epoch_s, model.ledger = epoch_s, Ledger(kept=True)
+        model.epoch_s, model.ledger = epoch_s, Ledger(kept=True, server=name)
         wires[name] = Wire(name, model, now, note)
     return wires

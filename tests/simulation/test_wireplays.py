@@ -13,6 +13,7 @@ from simulators.world.wireplays import (
     a_person_ends_everything,
     everything_is_ordered_to_end,
     journal_fails_then_crash,
+    two_servers_count_alike,
     work_comes_again,
 )
 from simulators.world.world import World
@@ -61,3 +62,16 @@ def test_work_that_comes_again_while_it_runs_is_followed_and_finished_once() -> 
         assert len(world.truth.payloads) == 4
         ended = {job.panda_id: job.status for job in world.source.jobs()}
         assert ended == dict.fromkeys(range(1, 5), "failed") | dict.fromkeys(range(5, 9), "finished")
+
+
+def test_each_job_of_two_servers_that_count_alike_runs_once_and_its_own_server_hears_of_it() -> None:
+    for seed in SEEDS:
+        world = two_servers_count_alike(seed)
+        tables = [wire.model.jobs for wire in world.wires.values()]
+        assert [sorted(table) for table in tables] == [[1, 2, 3, 4], [1, 2, 3, 4]]
+        assert {job.status for table in tables for job in table.values()} == {"finished"}
+        runs = sorted((run.bundle_id, run.panda_id) for run in world.truth.payloads)
+        assert len(runs) == len(set(runs)) == 8 and len({bundle_id for bundle_id, _ in runs}) == 2
+        for wire in world.wires.values():
+            finals = [told.panda_id for told in wire.model.ledger.entries if told.state == "finished"]
+            assert sorted(set(finals)) == [1, 2, 3, 4]

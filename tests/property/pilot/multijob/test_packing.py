@@ -34,7 +34,7 @@ def test_every_job_is_on_one_node_longest_first_and_no_node_has_more_than_its_sh
 ) -> None:
     queue = queue_of(64, slots, jobs_per_slot)
     nodes = pack(sized(lengths_s), queue).nodes
-    assert sorted(job.panda_id for node in nodes for job in node) == list(range(1, len(lengths_s) + 1))
+    assert sorted(item.job for node in nodes for item in node) == list(range(1, len(lengths_s) + 1))
     assert len(nodes) == math.ceil(len(lengths_s) / (slots * jobs_per_slot))
     for node in nodes:
         assert 1 <= len(node) <= slots * jobs_per_slot
