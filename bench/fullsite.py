@@ -19,7 +19,7 @@ from pilot.multijob import events as e
 from pilot.multijob.codec import encode
 from pilot.ports import BatchId, BundleId, Claim, Job, PandaId
 
-QUEUE, SERVER, PANDA_QUEUE = "full", "sim", "BW_COMPASS_MCORE"
+QUEUE, SERVER, PANDA_QUEUE, PANDA_SERVER = "full", "sim", "BW_COMPASS_MCORE", "panda"
 NODES, SLOTS, WALLTIME_S = 16, 32, 86400
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
@@ -49,11 +49,12 @@ def bundle_events(number: int, jobs: range, at: str, *, runs: bool) -> Iterator[
     """All that the journal tells of one bundle and its jobs."""
     tag, made = bundle_id(number), [make_job(index) for index in jobs]
     for index, job in zip(jobs, made, strict=True):
-        work = f"panda/{PANDA_QUEUE}/{job.transformation}/reconstruct.{index}"
+        work = f"{PANDA_SERVER}/{PANDA_QUEUE}/{job.transformation}/reconstruct.{index}"
         task = f"{QUEUE}/{job.transformation}/dvcs2016P09/mu+"
-        yield e.JobFetched(at, QUEUE, job, work, task)
+        yield e.JobFetched(at, QUEUE, job, work, task, PANDA_SERVER)
     nodes = tuple(tuple(job.panda_id for job in made[index::NODES]) for index in range(NODES))
-    yield e.BundlePlanned(at, tag, QUEUE, tuple(node for node in nodes if node), WALLTIME_S)
+    filled = tuple(node for node in nodes if node)
+    yield e.BundlePlanned(at, tag, QUEUE, filled, WALLTIME_S, server=PANDA_SERVER)
     yield e.BundlePrepared(at, tag)
     if runs:
         batch_id = BatchId(f"{100000 + number}.{SERVER}")
@@ -62,7 +63,7 @@ def bundle_events(number: int, jobs: range, at: str, *, runs: bool) -> Iterator[
         yield e.ClaimSeen(at, tag, 1, Claim("gate", 1, batch_id, "nid00001", 1, "n", at))
         for index, node in enumerate(nodes):
             for panda_id in node:
-                yield e.JobStarted(at, panda_id, 1, tag, index)
+                yield e.JobStarted(at, panda_id, 1, tag, index, PANDA_SERVER)
 
 
 def write_directory(shared: Path, number: int, at: str, *, runs: bool) -> None:

@@ -50,11 +50,11 @@ def config(directory: Path, port: str, bundles: int) -> dict[str, Any]:
         "batch": {"server": fullsite.SERVER, "commands": commands, "listing_every_s": LISTING_EVERY_S},
         "node": {"python": sys.executable, "local_dir": "/dev/shm", "environment": {"PATH": "/usr/bin:/bin"}},
         "caldb": None,
-        "servers": [{"name": "panda", "url": f"http://127.0.0.1:{port}", "dialect": "v1"}],
+        "servers": [{"name": fullsite.PANDA_SERVER, "url": f"http://127.0.0.1:{port}", "dialect": "v1"}],
         "queues": [
             {
                 "name": fullsite.QUEUE,
-                "server": "panda",
+                "server": fullsite.PANDA_SERVER,
                 "panda_queue": fullsite.PANDA_QUEUE,
                 "batch_queue": "normal",
                 "wanted": bundles + 1,
