@@ -25,6 +25,7 @@ from simulators.world.staging import (
     make_world,
     running,
     submitted,
+    unseen_then_killed_in,
 )
 from simulators.world.world import Daemon, World
 
@@ -324,18 +325,7 @@ def overtaken_before_the_commit(seed: int) -> World:
 def claim_answer_lost_then_crash(seed: int) -> World:
     """The pilot makes its claim, the answer is lost and the daemon is killed; the next run finds the claim."""
     world = make_world(seed, run_s=60.0)
-    daemon, _, batch_id = submitted(world)
-    world.shown = partial(hidden, batch_id)
-
-    def fate_of(daemon: Daemon, action: Any) -> Fate | None:
-        if isinstance(action, a.MakeClaim):
-            world.timers.set(world.now_s + 1.0, partial(world.crash, daemon))
-            return Fate(0.1, 100.0)
-        return None
-
-    world.fate_of = fate_of
-    world.run_until(lambda: daemon.dead, 900)
-    world.fate_of = lambda daemon, action: None
+    unseen_then_killed_in(world, a.MakeClaim)
     world.start_daemon()
     world.run(60.0)
     return heal(world)

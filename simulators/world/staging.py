@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pilot.multijob.model import (
 )
 from pilot.ports import BatchId, Job, Listing, PandaId, Unavailable
 from simulators.torque.site import TorqueSite
+from simulators.world.lanes import Fate
 from simulators.world.world import Daemon, World
 
 # Longest walltime, several rounds and their grace: whatever is not over then waits for ever.
@@ -127,6 +129,22 @@ def submitted(world: World) -> tuple[Daemon, Bundle, BatchId]:
     bundle = next(b for b in daemon.state.bundles.values() if b.current and b.current.batch_ids)
     assert bundle.current is not None
     return daemon, bundle, bundle.current.batch_ids[0]
+
+
+def unseen_then_killed_in(world: World, kind: type) -> None:
+    """Submitted, and in no listing; the first such action has its effect, its answer is lost, the daemon is killed."""
+    daemon, _, batch_id = submitted(world)
+    world.shown = partial(hidden, batch_id)
+
+    def fate_of(daemon: Daemon, action: Any) -> Fate | None:
+        if isinstance(action, kind):
+            world.timers.set(world.now_s + 1.0, partial(world.crash, daemon))
+            return Fate(0.1, 100.0)
+        return None
+
+    world.fate_of = fate_of
+    world.run_until(lambda: daemon.dead, 900)
+    world.fate_of = lambda daemon, action: None
 
 
 def running(world: World, count: int) -> bool:

@@ -12,10 +12,19 @@ from typing import Any
 
 from pilot.multijob import actions as a
 from pilot.multijob.node import files
-from simulators.world.lanes import Fate
 from simulators.world.scenarios import SCENARIOS
-from simulators.world.staging import WEAK, heal, hidden, late, let_start, make_world, running, submitted
-from simulators.world.world import Daemon, World
+from simulators.world.staging import (
+    WEAK,
+    heal,
+    hidden,
+    late,
+    let_start,
+    make_world,
+    running,
+    submitted,
+    unseen_then_killed_in,
+)
+from simulators.world.world import World
 
 # What they are about is not there without a claim.
 NOT_WEAK = frozenset({"claim_reply_lost", "claim_answer_lost_then_crash"})
@@ -54,18 +63,7 @@ def mark_seen_late(seed: int) -> World:
 def marked_then_crash(seed: int) -> World:
     """The pilot makes its mark and is killed; its batch job, in no listing, starts before the next run looks."""
     world = make_world(seed, run_s=60.0)
-    daemon, _, batch_id = submitted(world)
-    world.shown = partial(hidden, batch_id)
-
-    def fate_of(daemon: Daemon, action: Any) -> Fate | None:
-        if isinstance(action, a.MakeMark):
-            world.timers.set(world.now_s + 1.0, partial(world.crash, daemon))
-            return Fate(0.1, 100.0)
-        return None
-
-    world.fate_of = fate_of
-    world.run_until(lambda: daemon.dead, 900)
-    world.fate_of = lambda daemon, action: None
+    unseen_then_killed_in(world, a.MakeMark)
     let_start(world)
     world.run(60.0)
     world.start_daemon()
