@@ -23,15 +23,14 @@ def key_of(state: State, server: str, panda_id: PandaId) -> JobKey:
 
     A server that has none yet gets the next number with its first job: the key is nobody's until then.
     """
-    number = state.servers.index(server) if server in state.servers else len(state.servers)
+    number = state.servers.get(server, len(state.servers))
     return make_key(number, panda_id)
 
 
 def name_server(state: State, server: str) -> str:
     """This server has a number from now on; returns its name, one text for all jobs of it."""
-    if server not in state.servers:
-        state.servers.append(intern(server))
-    return state.servers[state.servers.index(server)]
+    state.servers.setdefault(intern(server), len(state.servers))
+    return intern(server)
 
 
 def find_key(state: State, server: str, panda_id: PandaId, limits: Limits) -> JobKey:

@@ -277,8 +277,8 @@ class Retired(NamedTuple):
 class State:
     """All that one daemon knows. `pools[queue]` keeps the order of arrival, `holds[queue]` what a person ordered."""
 
-    # names of servers; the place of each is its number in the keys of its jobs
-    servers: list[str] = field(default_factory=list)
+    # number of each server in the keys of its jobs, in the order in which they were named
+    servers: dict[str, int] = field(default_factory=dict)
     jobs: dict[JobKey, JobRecord] = field(default_factory=dict)
     # how many jobs of each queue are in each state: counted along, there may be 150,000
     counts: dict[tuple[str, JobState], int] = field(default_factory=dict)

@@ -150,7 +150,7 @@ def test_a_job_that_is_handed_out_again_after_the_retention_of_its_bundle_never_
 
 def test_only_the_bundles_retired_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knownjobs, "RETIRED_BUNDLES", 2)
-    state = State(servers=["panda"])
+    state = State(servers={"panda": 0})
     for number in (1, 2, 3):
         bundle = model.Bundle(BundleId(f"b{number}"), "long", "", ((PandaId(number),),), 600)
         state.bundles[bundle.bundle_id] = bundle
@@ -163,7 +163,7 @@ def test_only_the_bundles_retired_last_are_remembered(monkeypatch: pytest.Monkey
 
 def test_another_servers_job_with_the_same_number_is_another_job() -> None:
     """Also of an old journal, which named no servers: there the queue tells whose it is."""
-    state = State(servers=["", "panda"])
+    state = State(servers={"": 0, "panda": 1})
     for number, place in ((1, "long"), (2, "long")):
         bundle = model.Bundle(BundleId(f"b{number}"), place, "", ((PandaId(number),),), 600)
         bundle.state = model.BundleState.SETTLED
@@ -175,7 +175,7 @@ def test_another_servers_job_with_the_same_number_is_another_job() -> None:
         retired_of(state, "panda", ids, {"short"}) == {1} and set(found) == {2} and found[PandaId(2)][1] == ""
     )
     assert not retired_of(state, "panda", ids, {"long"}) and not bundles_of(state, "panda", ids, {"long"})
-    state.servers = ["other", "panda"]
+    state.servers = {"other": 0, "panda": 1}
     assert not retired_of(state, "panda", ids) and not bundles_of(state, "panda", ids)
     assert retired_of(state, "other", ids) == {1} and set(bundles_of(state, "other", ids)) == {2}
 

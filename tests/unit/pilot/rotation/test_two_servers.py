@@ -351,4 +351,4 @@ def test_a_job_of_the_pool_of_each_queue_keeps_its_state_apart() -> None:
         records = [record for record in rig.state.jobs.values() if record.server == server]
         assert len(records) == 4 and {record.queue for record in records} == {queue}
         assert {record.state for record in records} == {JobState.STARTED}
-    assert rig.state.servers == ["panda", "other"]
+    assert rig.state.servers == {"panda": 0, "other": 1}
