@@ -11,7 +11,7 @@ Every adapter method returns its value or one of three failures; it raises only 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -513,7 +513,7 @@ class Appended:
 class Store(Protocol):
     """The journal: records are JSON objects. `append` is one write and one fsync (group commit)."""
 
-    def load(self) -> Sequence[Mapping[str, Any]]: ...
+    def load(self) -> Iterable[Mapping[str, Any]]: ...
 
     def append(self, commit: int, records: Sequence[Mapping[str, Any]]) -> Appended | Failure: ...
 

@@ -20,7 +20,7 @@ from typing import Any
 from pilot.clock import SystemClock
 from pilot.configkeys import Config
 from pilot.control import ControlSocket, Desk
-from pilot.journal import FileStore, JournalError
+from pilot.journal import FileStore
 from pilot.lanes import ThreadLanes
 from pilot.lease import Lease, LeaseRefused, take_lease
 from pilot.log import escaped
@@ -51,6 +51,7 @@ from pilot.rotation.wiring import (
     make_route,
     make_sources,
 )
+from pilot.segments import JournalError
 
 LOG = logging.getLogger("pilot")
 EXIT_OK, EXIT_FAILED, EXIT_NO_JOBS = 0, 1, 3

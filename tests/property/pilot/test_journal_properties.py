@@ -9,8 +9,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilot.journal import FileStore, JournalError
+from pilot.journal import FileStore
 from pilot.ports import Appended
+from pilot.segments import JournalError
 
 TEXT = st.text(st.characters(), max_size=20)
 VALUES = st.recursive(

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilot.journal import FileStore, JournalError, parse_record, read_segment, render_record
+from pilot.journal import FileStore
 from pilot.lease import Lease, LeaseRefused, highest_epoch, take_lease
 from pilot.ports import Appended, Unavailable
+from pilot.segments import JournalError, parse_record, read_segment, render_record
 
 
 def make(state_dir: Path, count: int = 3) -> Path:
@@ -163,7 +164,7 @@ def test_what_an_older_daemon_commits_after_the_newer_one_has_read_never_counts(
 
 def test_an_epoch_that_begins_to_write_after_a_newer_one_never_counts(tmp_path: Path) -> None:
     slow, new = FileStore(tmp_path, 1), FileStore(tmp_path, 2)
-    assert not slow.load() and not new.load()
+    assert not list(slow.load()) and not list(new.load())
     new.append(1, [{"e": "x", "n": 1}])
     slow.append(1, [{"e": "x", "n": 2}])
     assert [record["n"] for record in FileStore(tmp_path, 3).load()] == [1]

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import pilot.journal
-from pilot.journal import FileStore, render_record
+from pilot.journal import FileStore
 from pilot.ports import Appended, Unavailable
+from pilot.segments import JournalError, render_record
 
 
 def record(number: int) -> dict[str, object]:
@@ -129,9 +130,7 @@ def test_lost_pages_before_the_last_commit_are_damage(tmp_path: Path) -> None:
     store, path = two_commits(tmp_path)
     store.append(3, [record(11)])
     lose_page(path)
-    with pytest.raises(
-        pilot.journal.JournalError, match=r"line \d+ is damaged \(crc\) and whole records follow it"
-    ):
+    with pytest.raises(JournalError, match=r"line \d+ is damaged \(crc\) and whole records follow it"):
         numbers(tmp_path)
 
 
@@ -146,7 +145,7 @@ def test_a_missing_segment_is_reported(tmp_path: Path) -> None:
     for number in range(3):
         store.append(number, [record(number)])
     (tmp_path / "journal.1/segment.000002").unlink()
-    with pytest.raises(pilot.journal.JournalError, match=r"segment\.000002 is missing"):
+    with pytest.raises(JournalError, match=r"segment\.000002 is missing"):
         numbers(tmp_path)
 
 
@@ -154,5 +153,5 @@ def test_a_journal_without_ends_of_commits_is_refused_not_left_out(tmp_path: Pat
     (tmp_path / "journal.1").mkdir()
     lines = [render_record({"journal": 1, "epoch": 1, "segment": 1}), render_record(record(0))]
     (tmp_path / "journal.1/segment.000001").write_bytes(b"".join(lines))
-    with pytest.raises(pilot.journal.JournalError, match="journal version 1"):
+    with pytest.raises(JournalError, match="journal version 1"):
         numbers(tmp_path)
