@@ -243,6 +243,13 @@ class AllocationSection(Section):
     timeout_s: PositiveSeconds = 60.0
 
 
+class JournalSection(Section):
+    """The journal of `state_dir`."""
+
+    segment_mib: Annotated[int, Field(ge=1, le=1024)] = 64
+    snapshot_timeout_s: PositiveSeconds = 600.0
+
+
 class RetentionSection(Section):
     """How long the directory of a settled bundle is kept."""
 
@@ -292,3 +299,4 @@ class Config(Section):
     inputs: InputsSection = InputsSection()
     space: SpaceSection = SpaceSection()
     allocation: AllocationSection = AllocationSection()
+    journal: JournalSection = JournalSection()

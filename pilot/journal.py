@@ -17,16 +17,8 @@ from typing import Any
 from pilot.files import sync_directory, write_all
 from pilot.lease import highest_epoch
 from pilot.ports import Appended, Failure, Unavailable
-from pilot.segments import (
-    VERSION,
-    Reach,
-    reach_of,
-    read_epoch,
-    read_header,
-    render_end,
-    render_record,
-    segment_path,
-)
+from pilot.segments import VERSION, Reach, reach_of, render_end, render_record, segment_path
+from pilot.snapshots import bytes_behind, epoch_directory, newest_snapshot, older_counts, read_counted
 
 LOG = logging.getLogger("pilot")
 # What a start reads behind the newest snapshot of the journal.
@@ -41,26 +33,30 @@ class FileStore:
     state_dir: Path
     epoch: int
     segment_max_bytes: int = SEGMENT_MAX_BYTES
+    # of the snapshots that it may read, None: it reads none
+    schema: str | None = None
     _fd: int | None = field(default=None, init=False)
     _segment: int = field(default=0, init=False)
     # bytes that count: of the newest segment, of its header alone, and of the segment before it
     _size: int = field(default=0, init=False)
     _header_bytes: int = field(default=0, init=False)
     _previous_bytes: int = field(default=0, init=False)
+    # what `load` reads behind the snapshot
+    load_bytes: int = field(default=0, init=False)
     # None: not read yet
     _older: dict[int, Reach] | None = field(default=None, init=False)
 
     def load(self) -> Iterator[Mapping[str, Any]]:
         """Every record that counts, oldest epoch first; what comes to an older epoch after this call never will.
 
-        They come one by one: all together would need ten times the memory of what they tell. Raises JournalError and
-        OSError, now or where it meets the damage.
+        With a `schema`, the records of the newest snapshot stand for those that it covers. They come one by one: all
+        together would need ten times the memory of what they tell. Raises JournalError and OSError, now or where it
+        meets the damage.
         """
-        return self._records(self._counts())
-
-    def _records(self, counts: Mapping[int, Reach]) -> Iterator[Mapping[str, Any]]:
-        for epoch in sorted(counts):
-            yield from read_epoch(self._directory(epoch), counts[epoch])
+        counts = self._counts()
+        known = newest_snapshot(self.state_dir, counts, self.schema) if counts and self.schema else None
+        self.load_bytes = bytes_behind(self.state_dir, counts, known)
+        return read_counted(self.state_dir, counts, known)
 
     def _counts(self) -> dict[int, Reach]:
         """How much of every epoch counts now; what is older than this one is kept for its header."""
@@ -70,8 +66,7 @@ class FileStore:
         if begun:
             # The newest one that began says what of all older ones counts: it read them through the one before it.
             newest = begun[-1]
-            older = read_header(segment_path(self._directory(newest), 1)).get("older", {})
-            counts = {int(epoch): (number, size) for epoch, (number, size) in older.items()}
+            counts = older_counts(self.state_dir, newest)
             counts[newest] = reach_of(self._directory(newest))
         self._older = {epoch: reach for epoch, reach in counts.items() if epoch < self.epoch}
         return counts
@@ -90,7 +85,7 @@ class FileStore:
             fd = self._open_segment(len(content))
             write_all(fd, content)
             os.fdatasync(fd)
-            appended = Appended(commit, highest_epoch(self.state_dir))
+            appended = Appended(commit, highest_epoch(self.state_dir), self._segment - 1)
         except OSError as error:
             self._cut_back()
             return Unavailable(f"journal: {error.strerror or error}")
@@ -104,7 +99,7 @@ class FileStore:
             os.close(fd)
 
     def _directory(self, epoch: int) -> Path:
-        return self.state_dir / f"journal.{epoch}"
+        return epoch_directory(self.state_dir, epoch)
 
     def _open_segment(self, coming_bytes: int) -> int:
         if self._fd is not None and self._size + coming_bytes <= self.segment_max_bytes:

@@ -504,14 +504,21 @@ class Credentials(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Records up to and including commit `commit` are durable; `highest_epoch` was read from the lease after that."""
+    """Records up to and including commit `commit` are durable; `highest_epoch` was read from the lease after that.
+
+    `sealed`: segments of this epoch that get no further record.
+    """
 
     commit: int
     highest_epoch: int
+    sealed: int = 0
 
 
 class Store(Protocol):
-    """The journal: records are JSON objects. `append` is one write and one fsync (group commit)."""
+    """The journal: records are JSON objects. `append` is one write and one fsync (group commit).
+
+    `load` gives those of the newest snapshot first, if there is one.
+    """
 
     def load(self) -> Iterable[Mapping[str, Any]]: ...
 

@@ -35,6 +35,19 @@ class AppendEvents:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """Write the state as it was after so many sealed segments of this epoch: what a start reads in their place."""
+
+    epoch: int
+    segment: int
+    barrier = Barrier.NOTHING
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("snapshot",)
+
+
+@dataclass(frozen=True, slots=True)
 class FetchJobs:
     """Ask the server for up to `count` jobs of one queue."""
 
@@ -377,6 +390,7 @@ class AnswerCommand:
 
 Action = (
     AppendEvents
+    | TakeSnapshot
     | FetchJobs
     | ReportJobs
     | AskStatus

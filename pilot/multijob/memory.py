@@ -98,6 +98,9 @@ class Memory:
     durable: int = 0
     held: deque[tuple[int, Action]] = field(default_factory=deque)
     overtaken_by: int | None = None
+    # segments of this epoch that get no more records; those that a snapshot covers, -1: not even what was before them
+    sealed: int = 0
+    folded: int = 0
     # `pilot stop` was asked for
     stopping: bool = False
     # batch system

@@ -37,6 +37,7 @@ from pilot.multijob.actions import (
     ReportJobs,
     SetDoor,
     SubmitBatchJob,
+    TakeSnapshot,
     WithdrawCredential,
     WriteClosed,
     WriteCommands,
@@ -71,13 +72,13 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, Outcome, RoundState, State
 from pilot.multijob.reporting import recognise_acks, recognise_statuses, retry_reports
 from pilot.multijob.salvage import bind, bundles_of, judged_by_link, retired_of, task_of, work_of
+from pilot.multijob.snapshot import note_journal, note_no_snapshot
 from pilot.multijob.space import note_space
 from pilot.multijob.verdict import failed
 from pilot.ports import (
     AllocationLeft,
     AlreadyThere,
     Answer,
-    Appended,
     BatchId,
     Broken,
     ClaimMade,
@@ -111,8 +112,8 @@ def recognise(state: State, memory: Memory, answer: Answer, now: Now, limits: Li
     if not (isinstance(outcome, Fetched) and _is_empty(outcome)):
         memory.succeeded(action.key)
     match action:
-        case AppendEvents():
-            _appended(memory, outcome)
+        case AppendEvents() | TakeSnapshot():
+            note_journal(memory, action, outcome)
         case AnswerCommand():
             pass
         case LookAtCredential():
@@ -161,14 +162,6 @@ def _note_left(memory: Memory, seen: Any, now: Now, limits: Limits) -> None:
         note_space(memory, seen, now.mono_s, limits)
 
 
-def _appended(memory: Memory, outcome: Appended) -> None:
-    memory.durable = max(memory.durable, outcome.commit)
-    memory.appending = []
-    memory.clear_alarm("journal-not-writable")
-    if outcome.highest_epoch > memory.epoch:
-        memory.overtaken_by = outcome.highest_epoch
-
-
 def _failure(
     state: State,
     memory: Memory,
@@ -186,6 +179,8 @@ def _failure(
             memory.records[:0] = memory.appending
             memory.appending = []
             memory.raise_alarm("journal-not-writable", outcome.reason, now.mono_s)
+        case TakeSnapshot():
+            note_no_snapshot(memory, outcome, now.mono_s)
         case SubmitBatchJob():
             if isinstance(outcome, Refused):
                 yield SubmitRefused(
@@ -348,6 +343,7 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             yield BundleRetired(now.utc, action.bundle_id)
         case (
             AppendEvents()
+            | TakeSnapshot()
             | FetchJobs()
             | ReportJobs()
             | AskStatus()

@@ -28,17 +28,20 @@ from pilot.loop import Loop, draw_tag
 from pilot.monitor.announcer import Announcer
 from pilot.monitor.status import render_status, render_summary
 from pilot.multijob.agentfile import agent_path, build_agent_file, render_agent_file
-from pilot.multijob.apply import ImpossibleEvent, replay
+from pilot.multijob.apply import ImpossibleEvent
 from pilot.multijob.codec import UnreadableEvent, decode
 from pilot.multijob.events import Event, JournalConsumed
 from pilot.multijob.evidence import FileEvidence
+from pilot.multijob.fold import fold
 from pilot.multijob.knownjobs import moved_queue
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import State
 from pilot.multijob.recognise import Now
+from pilot.multijob.statecodec import SCHEMA
 from pilot.rotation.allocation import look_at_allocation
 from pilot.rotation.preview import preview
 from pilot.rotation.reloader import Reloader
+from pilot.rotation.snapshots import run_snapshot
 from pilot.rotation.step import RunEnd, Step, end_of_run
 from pilot.rotation.story import render_event
 from pilot.rotation.wiring import (
@@ -60,6 +63,9 @@ CLOSING_S = 10.0
 STATUS_EVERY_S = 2.0
 # Where much happens, something happens in each tick; a person reads no faster than this.
 STATUS_SOONEST_S = 0.5
+MIB = 1024 * 1024
+# Of records after the newest snapshot: a second of a start.
+FOLD_FROM_BYTES = 8 * MIB
 # Newer than any lease: who only reads holds none.
 NO_EPOCH = 10**9
 # Exit code and last line of the log, by the reason.
@@ -135,7 +141,7 @@ class _Daemon:
         clock = SystemClock()
         if lease.older_host is not None and lease.older_host != lease.host:
             threading.Event().wait(2 * config.protocol.visible_s)
-        store = FileStore(state_dir, lease.epoch)
+        store = FileStore(state_dir, lease.epoch, config.journal.segment_mib * MIB, SCHEMA)
         state = _replayed(store)
         moved = moved_queue(state, limits)
         if moved is not None:
@@ -148,11 +154,14 @@ class _Daemon:
         )
         memory = Memory(lease.epoch, clock.monotonic())
         memory.inherit(state)
+        if store.load_bytes > FOLD_FROM_BYTES:
+            memory.folded = -1
         _put_away(evidence)
         desk = Desk(Reloader(path, config, agent_file, once).parse)
         credentials = make_credentials(config)
         ports = Ports(store, evidence, make_batch(config), make_sources(config), credentials, desk.tell)
-        ports = replace(ports, allocation=partial(look_at_allocation, config.allocation))
+        snapshot = partial(run_snapshot, config.state_dir, config.journal.snapshot_timeout_s)
+        ports = replace(ports, allocation=partial(look_at_allocation, config.allocation), snapshot=snapshot)
         route = make_route(ports, lambda bundle_id: f"{shared_dir}/bundles/{bundle_id}")
         lanes = ThreadLanes(lane_specs(config), route)
         desk.wake = lanes.wake
@@ -250,7 +259,7 @@ def _prepare(state_dir: Path, shared_dir: Path, take_over: bool) -> tuple[Lease,
 
 def _replayed(store: FileStore) -> State:
     try:
-        return replay(decode(record) for record in store.load())
+        return fold(store.load())
     except (JournalError, UnreadableEvent, ImpossibleEvent) as error:
         raise StartError(str(error)) from error
     except OSError as error:
@@ -281,9 +290,7 @@ def show_bundle(config: Config, queue: str) -> str:
     Raises StartError, WiringError.
     """
     state_dir, clock = Path(config.state_dir), SystemClock()
+    store = FileStore(state_dir, NO_EPOCH, schema=SCHEMA)
     limits = make_limits(config, agent_path(config.shared_dir, render_agent_file()), once=False)
-    try:
-        state = replay(read_events(config)) if state_dir.is_dir() else State()
-    except ImpossibleEvent as error:
-        raise StartError(str(error)) from error
+    state = _replayed(store) if state_dir.is_dir() else State()
     return preview(state, limits, limits.queues[queue], Now(clock.now().isoformat(), clock.monotonic()))

@@ -27,6 +27,7 @@ from pilot.multijob.model import BundleState, Limits, State
 from pilot.multijob.recognise import Now, recognise
 from pilot.multijob.reporting import due_reports, note_event, questions
 from pilot.multijob.salvage import decide_bound
+from pilot.multijob.snapshot import decide_snapshot
 from pilot.multijob.space import decide_space
 from pilot.ports import Answer, BundleId
 from pilot.rotation.caps import note_caps
@@ -119,6 +120,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
     for question in questions(memory, limits):
         if not memory.waiting(question.key, now.mono_s):
             yield question
+    yield from decide_snapshot(memory, now.mono_s)
     yield from _listing(memory, now, limits)
     yield from decide_adoption(state, memory, now.utc, now.mono_s, limits)
     for bundle in list(state.bundles.values()):

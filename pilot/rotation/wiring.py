@@ -44,6 +44,7 @@ from pilot.multijob.actions import (
     ReportJobs,
     SetDoor,
     SubmitBatchJob,
+    TakeSnapshot,
     WithdrawCredential,
     WriteClosed,
     WriteCommands,
@@ -277,6 +278,10 @@ class Ports:
     inputs: Inputs = field(default_factory=FileInputs)
     space: Space = field(default_factory=FileSpace)
     allocation: Callable[[], AllocationLeft | Failure] = lambda: Unavailable("no command is configured")
+    # writes the state after so many segments of an epoch
+    snapshot: Callable[[int, int], Done | Failure] = lambda epoch, segment: Unavailable(
+        "nobody takes snapshots"
+    )
 
 
 def make_batch(config: Config) -> BatchCli:
@@ -346,6 +351,7 @@ def lane_specs(config: Config) -> tuple[LaneSpec, ...]:
     report = tuple(LaneSpec(f"report-{server.name}", REPORT_CONNECTIONS) for server in config.servers)
     return (
         LaneSpec("journal"),
+        LaneSpec("snapshot", stuck_after_s=2 * config.journal.snapshot_timeout_s),
         LaneSpec("batch-list"),
         LaneSpec("batch-submit"),
         LaneSpec("evidence-read", EVIDENCE_READERS),
@@ -364,10 +370,10 @@ def make_route(ports: Ports, bundle_dir: Callable[[str], str]) -> Callable[[Acti
     """Action -> lane and blocking call."""
 
     def route(action: Action) -> Route:
-        store, evidence, batch = ports.store, ports.evidence, ports.batch
+        evidence, batch = ports.evidence, ports.batch
         match action:
-            case AppendEvents():
-                return Route("journal", lambda: store.append(action.commit, action.records))
+            case AppendEvents() | TakeSnapshot():
+                return _journal(ports, action)
             case FetchJobs():
                 source = ports.sources[action.server]
                 return Route(f"fetch-{action.queue}", lambda: source.fetch(action.panda_queue, action.count))
@@ -402,6 +408,12 @@ def make_route(ports: Ports, bundle_dir: Callable[[str], str]) -> Callable[[Acti
                 return Route("evidence-write", _write(evidence, action))
 
     return route
+
+
+def _journal(ports: Ports, action: AppendEvents | TakeSnapshot) -> Route:
+    if isinstance(action, TakeSnapshot):
+        return Route("snapshot", lambda: ports.snapshot(action.epoch, action.segment))
+    return Route("journal", lambda: ports.store.append(action.commit, action.records))
 
 
 def _look(ports: Ports, action: LookAtCredential | LookAtInputs | LookAtSpace) -> Route:
@@ -444,6 +456,7 @@ def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
             return lambda: evidence.remove(action.bundle_id)
         case (
             AppendEvents()
+            | TakeSnapshot()
             | FetchJobs()
             | ReportJobs()
             | AskStatus()

@@ -253,6 +253,7 @@ NOT_MODELLED: Mapping[str, str] = {
     "PrepareBundle": "the directory is in place from the start",
     "WriteCommands": "orders of the server",
     "LookAtAllocation": "tells a person",
+    "TakeSnapshot": "shortens a start",
     "LookAtSpace": "a reason to make no bundle",
     "LookAtInputs": "before the job enters a bundle",
     "LookAtCredential": "credentials have no part in who owns a round",

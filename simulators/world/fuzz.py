@@ -95,9 +95,12 @@ def run_seed(seed: int, kinds: Sequence[Draw] | None = None) -> Result:
 
 
 def folds_differ(world: World, coverage: Coverage) -> list[Violation]:
-    """Daemons whose state is not what their events make."""
+    """Daemons whose state is not what their events make, or that began with a snapshot that is not."""
     numbers = [daemon.number for daemon in world.daemons if coverage.differs(daemon)]
-    return [Violation("fold_differs", f"the state of daemon {n} is not its events'") for n in numbers]
+    return [
+        *(Violation("fold_differs", f"the state of daemon {n} is not its events'") for n in numbers),
+        *(Violation("fold_differs", f"daemon {n} began with another state") for n in world.misfolded),
+    ]
 
 
 def _history(seeded: Seeded, found: list[Violation]) -> list[str]:

@@ -12,12 +12,19 @@ from functools import partial
 from typing import Any
 
 from pilot.lanes import LaneSpec, Route
-from pilot.multijob.actions import AppendEvents, CancelBatchJob, FetchJobs, ReportJobs, SubmitBatchJob
+from pilot.multijob.actions import (
+    AppendEvents,
+    CancelBatchJob,
+    FetchJobs,
+    ReportJobs,
+    SubmitBatchJob,
+    TakeSnapshot,
+)
 from pilot.multijob.node.files import Pause
 from pilot.ports import Answer, Failure, LaneAge, Ticket
 
 # Carried out by a child process, or by a server that has the request already: they go on without the daemon.
-OUTSIDE = (SubmitBatchJob, CancelBatchJob, FetchJobs, ReportJobs)
+OUTSIDE = (SubmitBatchJob, CancelBatchJob, FetchJobs, ReportJobs, TakeSnapshot)
 # Not made of file operations, but they write or read on the same filesystem.
 ON_DISK = (AppendEvents, SubmitBatchJob)
 

@@ -24,6 +24,7 @@ from pilot.multijob.apply import apply, replay
 from pilot.multijob.codec import decode, encode
 from pilot.multijob.events import BundleCancelled, Event
 from pilot.multijob.evidence import FileEvidence
+from pilot.multijob.fold import fold
 from pilot.multijob.inputfiles import FileInputs
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, Limits, State
@@ -129,6 +130,8 @@ class World:
         self.truth = Truth()
         self.daemons: list[Daemon] = []
         self.journal, self.epoch = Journal(), 0
+        # daemons that began with a snapshot that does not tell what the journal tells
+        self.misfolded: list[int] = []
         # epochs that an older copy of the state directory does not know
         self.forgotten_epochs = 0
         self.was_restored = False
@@ -218,8 +221,7 @@ class World:
 
     def state_copy(self) -> tuple[Journal, int]:
         """The state directory as it is now."""
-        epochs = {epoch: list(records) for epoch, records in self.journal.epochs.items()}
-        return Journal(epochs, dict(self.journal.older)), self.epoch
+        return self.journal.copy(), self.epoch
 
     def restore(self, copy: tuple[Journal, int]) -> bool:
         """Put an older copy of the state directory in place; no daemon runs. Whether it differs."""
@@ -246,11 +248,15 @@ class World:
         return self.epoch
 
     def _start(self, epoch: int) -> Daemon:
-        records, older = self.journal.load(), self.journal.counts()
+        older = self.journal.counts()
         number = epoch + self.forgotten_epochs
         evidence = self._evidence(epoch, number)
-        state, memory = replay(decode(record) for record in records), Memory(epoch, self.now_s)
+        state, memory = fold(self.journal.load_short()), Memory(epoch, self.now_s)
+        if state != replay(decode(record) for record in self.journal.load()):
+            self.misfolded.append(number)
         memory.inherit(state)
+        # What older epochs left is folded by the first snapshot, whatever it is.
+        memory.folded = -1 if older else 0
         _put_away(evidence)
         daemon = Daemon(
             number,
@@ -319,11 +325,13 @@ class World:
             batch=_Batch(self.batch.client(), self),
             sources={name: wire.client(self.dialects[name]) for name, wire in self.wires.items()},
             tell=self._tell,
+            snapshot=self.journal.take,
         )
         names = SimpleNamespace(
             queues=[SimpleNamespace(name=name) for name in self.limits.queues],
             servers=[SimpleNamespace(name=name) for name in ports.sources],
             allocation=SimpleNamespace(argv=None),
+            journal=SimpleNamespace(snapshot_timeout_s=600.0),
         )
         route = make_route(
             cast(Ports, ports), lambda bundle_id: str(daemon.evidence.directory(BundleId(bundle_id)))
