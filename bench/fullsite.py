@@ -1,7 +1,8 @@
-"""A site whose machine is full: `python -m bench.fullsite DIRECTORY JOBS` writes what a daemon has left behind.
+"""A site whose machine is full: `python -m bench.fullsite DIRECTORY JOBS [TURNS]` writes what a daemon left behind.
 
 A journal in which so many jobs run in bundles of 512, their directories with a claim each, and the listing of their
-batch jobs. One more bundle has its directory and waits for its qsub.
+batch jobs. One more bundle has its directory and waits for its qsub. TURNS: as many jobs ran before, so many times
+over, and are reported, their bundles settled: three turns of eight hours are a day. Then there is a snapshot, too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,16 @@ from pilot.journal import FileStore
 from pilot.lease import Lease, take_lease
 from pilot.multijob import events as e
 from pilot.multijob.codec import encode
-from pilot.ports import BatchId, BundleId, Claim, Job, PandaId
+from pilot.multijob.model import Outcome, Verdict
+from pilot.ports import Appended, BatchId, BundleId, Claim, Done, FileReport, Job, JobStatus, PandaId
+from pilot.rotation.snapshots import run_snapshot
 
 QUEUE, SERVER, PANDA_QUEUE, PANDA_SERVER = "full", "sim", "BW_COMPASS_MCORE", "panda"
 NODES, SLOTS, WALLTIME_S = 16, 32, 86400
+# Readings of one node's journal with news in a turn of eight hours: a start and an end for each slot, and a line at
+# least every five minutes.
+READINGS = 2 * SLOTS + 8 * 12
+SNAPSHOT_S = 600.0
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -64,6 +71,31 @@ def bundle_events(number: int, jobs: range, at: str, *, runs: bool) -> Iterator[
         for index, node in enumerate(nodes):
             for panda_id in node:
                 yield e.JobStarted(at, panda_id, 1, tag, index, PANDA_SERVER)
+        yield from readings(tag, range(READINGS // 2))
+
+
+def readings(tag: BundleId, numbers: range) -> Iterator[e.Event]:
+    """What was read of each node's journal, again and again."""
+    for number in numbers:
+        for index in range(NODES):
+            yield e.JournalConsumed(tag, f"node.{index}.0123456789abcdef.journal", 400 * (number + 1))
+
+
+def over_events(number: int, jobs: range, at: str) -> Iterator[e.Event]:
+    """All that the journal tells of a bundle that is over."""
+    tag = bundle_id(number)
+    yield from bundle_events(number, jobs, at, runs=True)
+    yield from readings(tag, range(READINGS // 2, READINGS))
+    for index in jobs:
+        job = make_job(index)
+        files = tuple(FileReport(lfn, f"{index:032x}", 10**8 + index, "0badcafe") for lfn in job.outputs)
+        outcome = Outcome(0, 20000, 27000.0, 26500.0, 900.0, files)
+        verdict = Verdict(JobStatus.FINISHED, 0, "finished", "job")
+        yield e.JobJudged(at, job.panda_id, 1, verdict, outcome, PANDA_SERVER)
+        yield e.FinalAccepted(at, job.panda_id, 1, PANDA_SERVER)
+    yield e.BatchJobEnded(at, tag, 1, BatchId(f"{100000 + number}.{SERVER}"), "over", used_s=28000)
+    yield e.BundleClosed(at, tag)
+    yield e.BundleSettled(at, tag)
 
 
 def write_directory(shared: Path, number: int, at: str, *, runs: bool) -> None:
@@ -88,29 +120,40 @@ def render_listing(count: int) -> str:
     return f"<Data>{''.join(rows)}</Data>\n"
 
 
-def main(directory: Path, jobs: int) -> int:
+def _jobs_of(number: int, at_most: int = sys.maxsize) -> range:
+    first = number * NODES * SLOTS
+    return range(first, min(first + NODES * SLOTS, at_most))
+
+
+def main(directory: Path, jobs: int, turns: int = 0) -> int:
     """Write it all."""
     at, per_bundle = datetime.now(UTC).isoformat(), NODES * SLOTS
     state, shared = directory / "state", directory / "shared"
     state.mkdir()
     lease = take_lease(state)
     assert isinstance(lease, Lease)
-    store, commit = FileStore(state, lease.epoch), 0
+    store, commit, sealed = FileStore(state, lease.epoch), 0, 0
     count = -(-jobs // per_bundle)
-    for number in range(count + 1):
-        runs = number < count
-        first = number * per_bundle
-        own = range(first, min(first + per_bundle, jobs) if runs else first + 1)
-        records = [encode(event) for event in bundle_events(number, own, at, runs=runs)]
+    over = [over_events(count + 1 + n, _jobs_of(count + 1 + n), at) for n in range(count * turns)]
+    running = [bundle_events(n, _jobs_of(n, jobs), at, runs=True) for n in range(count)]
+    waiting = bundle_events(count, range(count * per_bundle, count * per_bundle + 1), at, runs=False)
+    for events in (*over, *running, waiting):
+        records = [encode(event) for event in events]
         commit += len(records)
         answer = store.append(commit, records)
-        if not hasattr(answer, "commit"):
+        if not isinstance(answer, Appended):
             raise SystemExit(str(answer))
-        write_directory(shared, number, at, runs=runs)
+        sealed = answer.sealed
     store.close()
+    for number in range(count + 1):
+        write_directory(shared, number, at, runs=number < count)
+    if turns:
+        taken = run_snapshot(str(state), SNAPSHOT_S, lease.epoch, sealed)
+        if not isinstance(taken, Done):
+            raise SystemExit(str(taken))
     (directory / "listing.xml").write_text(render_listing(count))
     return count
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), *(int(word) for word in sys.argv[2:]))

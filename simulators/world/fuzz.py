@@ -15,6 +15,7 @@ from prodsys_core.lifecycle import StepStatus
 from simulators.panda.told import ORDER
 from simulators.world.checkers import Violation, cap_passed, violations
 from simulators.world.coverage import Coverage
+from simulators.world.prodsys import accepted_twice
 from simulators.world.rest import REST, Rest
 from simulators.world.seeds import CALM_S, DAY_S, WALLTIME_MAX_S, Draw, Seeded, make_seeded
 from simulators.world.wirechecks import heartbeat_lost
@@ -77,7 +78,7 @@ def run_seed(seed: int, kinds: Sequence[Draw] | None = None) -> Result:
     found += [
         Violation("heartbeat_lost", story) for story in heartbeat_lost(world, rest.healed_s + HEARD_AFTER_S)
     ]
-    found += [Violation("accepted_twice", story) for story in seeded.production.accepted_twice()]
+    found += [Violation("accepted_twice", story) for story in accepted_twice(seeded.production)]
     found += folds_differ(world, coverage)
     return Result(
         seed,

@@ -44,6 +44,14 @@ def accepted_though_not_finished(production: Production) -> Iterator[str]:
             yield f"{step.work} is finished, its PanDA job {job.panda_id} is {job.status}"
 
 
+def accepted_twice(production: Production) -> Iterator[str]:
+    """Two attempts of one step were accepted as finished."""
+    for step in production.steps.values():
+        names = {a.job_name for a in step.attempts if (a.ended or "").startswith("finished")}
+        if len(names) > 1 and step.accepted is not None:
+            yield f"{step.work}: {sorted(names)}"
+
+
 def merged_before_last_chunk(production: Production) -> Iterator[str]:
     """A merge was in PanDA before the last chunk of its run was finished there."""
     jobs = {
@@ -81,6 +89,7 @@ PRODSYS: Mapping[str, Callable[[Production], Iterator[str]]] = {
     for check in (
         attempts_alive_at_once,
         accepted_though_not_finished,
+        accepted_twice,
         merged_before_last_chunk,
     )
 }

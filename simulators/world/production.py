@@ -254,13 +254,6 @@ class Production:
             step.size = next((file.size for file in record.files if file.kind == "output"), 0)
         step.next_try_s = None if verdict.retry_in_s is None else self.now() + verdict.retry_in_s
 
-    def accepted_twice(self) -> Iterator[str]:
-        """Steps of which two attempts were accepted as finished."""
-        for step in self.steps.values():
-            names = [a.job_name for a in step.attempts if (a.ended or "").startswith("finished")]
-            if len(names) > 1 and step.status is StepStatus.FINISHED and len(set(names)) > 1:
-                yield f"{step.work}: {names}"
-
     def give_up(self, attempt: Attempt) -> None:
         """A manager says that PanDA will never tell the end of this attempt: uncharged, sent again."""
         attempt.ended = "given up by a manager"
