@@ -47,7 +47,7 @@ def adopt(state: State, event: BundleAdopted) -> None:
         if record is None:
             task = known_task(state, item.task, event.queue)
             work = short_work(item.work)
-            record = JobRecord(key, server, item.job, event.queue, event.at, work=work, task=task)
+            record = JobRecord.of(key, server, item.job, event.queue, event.at, work=work, task=task)
             add_job(state, record)
             remember(state, key, work)
             totals.fetched += 1

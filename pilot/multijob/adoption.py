@@ -233,11 +233,9 @@ def is_whole(state: State, bundle: Bundle) -> bool:
 
 def ask_first(memory: Memory, bundle: Bundle) -> bool:
     """Ask the server about jobs of this bundle of which it has told nothing in this run. Whether there are any."""
-    if memory.untold.isdisjoint(bundle.job_keys):
-        return False
-    untold = (key for key in bundle.job_keys if key in memory.untold)
+    untold = [key for key in bundle.job_keys if key in memory.untold] if memory.untold else []
     memory.to_ask.update(dict.fromkeys((bundle.queue, panda_id_of(key)) for key in untold))
-    return True
+    return bool(untold)
 
 
 def held_pool(state: State, memory: Memory, queue: str) -> str | None:

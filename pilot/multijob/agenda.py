@@ -7,7 +7,7 @@ would take longer than the pause between two. What is looked at without need doe
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Container, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -28,6 +28,8 @@ class Agenda:
     rules: Hashable = None
     # jobs of each queue whose server may not have heard of them in this run; longer than it need be, never shorter
     unheard: dict[str, dict[JobKey, None]] = field(default_factory=dict)
+    # heartbeats that wait until their server has answered some of those that are under way
+    parked: dict[str, dict[JobKey, None]] = field(default_factory=dict)
 
     def note(self, key: JobKey) -> None:
         """Look at this job in the next tick."""
@@ -66,6 +68,18 @@ class Agenda:
         for key in taken:
             del self.changed[key]
         return taken
+
+    def park(self, server: str, key: JobKey) -> None:
+        """Look at this job when its server has answered."""
+        self.parked.setdefault(server, {})[key] = None
+
+    def unpark(self, busy: Container[str]) -> None:
+        """Look at jobs that waited for a server which is not busy any more, as many as are looked at once."""
+        for server in [server for server in self.parked if server not in busy]:
+            waiting = self.parked.pop(server)
+            self.changed.update(dict.fromkeys(islice(waiting, LOOKS_AT_ONCE)))
+            if len(waiting) > LOOKS_AT_ONCE:
+                self.parked[server] = dict.fromkeys(islice(waiting, LOOKS_AT_ONCE, None))
 
     def unheard_of(self, queue: str) -> Iterator[JobKey]:
         """Jobs of this queue that its server may not have heard of, oldest first."""

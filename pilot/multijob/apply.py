@@ -222,7 +222,8 @@ def _fetch(state: State, event: JobFetched) -> None:
     task = known_task(state, event.task, event.queue)
     work = short_work(event.work)
     add_job(
-        state, JobRecord(key, server, event.job, intern(event.queue), intern(event.at), work=work, task=task)
+        state,
+        JobRecord.of(key, server, event.job, intern(event.queue), intern(event.at), work=work, task=task),
     )
     remember(state, key, work)
     state.pools.setdefault(event.queue, {})[key] = None
@@ -235,9 +236,8 @@ def _recall(state: State, event: JobRecalled) -> None:
     _expect(event, key not in state.jobs, "job is known")
     _expect(event, key in bundle.job_keys, "the bundle never had it")
     index = next(number for number, node in enumerate(bundle.nodes) if key in node)
-    record = JobRecord(
-        key, server, event.job, event.queue, event.at, JobState.BUNDLED, event.bundle_id, index
-    )
+    record = JobRecord.of(key, server, event.job, event.queue, event.at)
+    record.state, record.bundle_id, record.node_index = JobState.BUNDLED, event.bundle_id, index
     add_job(state, record)
     bundle.recalled.add(key)
     bundle.offsets.clear()

@@ -1,6 +1,6 @@
 """Jobs that are at work, kept small: 150,000 of them are known at once, and their texts are hardly looked at. Pure.
 
-The jobs of a task differ in a few numbers: each is deflated against the first one's text, 700 bytes become 60.
+The jobs of a task differ in a few numbers: each is deflated against the first one's text, 700 bytes become 40.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import zlib
 from hashlib import blake2b
-from typing import NamedTuple
 
 from pilot.ports import Job, PandaId
 
@@ -18,44 +17,26 @@ WINDOW_BITS, MEMORY_LEVEL = -12, 4
 BASE_MAX = 4096 - 262
 
 
-class KeptJob(NamedTuple):
-    """A job whose text is deflated, without its PandaID; `base` is shared by those of one task."""
-
-    attempt_nr: int
-    base: bytes
-    text: bytes
-
-
 def render_base(job: Job) -> bytes:
     """What the jobs of this one's task are deflated against."""
     return _text(job)[:BASE_MAX]
 
 
-def keep(job: Job, base: bytes) -> KeptJob:
-    """The small form of a job."""
+def keep(job: Job, base: bytes) -> bytes:
+    """The small form of a job's text; `base` is shared by those of one task."""
     deflate = zlib.compressobj(6, zlib.DEFLATED, WINDOW_BITS, MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, base)
-    return KeptJob(job.attempt_nr, base, deflate.compress(_text(job)) + deflate.flush())
+    return deflate.compress(_text(job)) + deflate.flush()
 
 
-def unfold(kept: KeptJob, panda_id: PandaId) -> Job:
-    """The job as it was: the one with this PandaID."""
-    inflate = zlib.decompressobj(WINDOW_BITS, kept.base)
-    texts, outputs, rest = json.loads(inflate.decompress(kept.text) + inflate.flush())
+def unfold(panda_id: PandaId, attempt_nr: int, kept: bytes, base: bytes) -> Job:
+    """The job as it was, of its numbers and what `keep` made of its text."""
+    inflate = zlib.decompressobj(WINDOW_BITS, base)
+    texts, outputs, rest = json.loads(inflate.decompress(kept) + inflate.flush())
     queue, name, kind, parameters = texts
     log_lfn, priority, label, walltime_s, cores = rest
     files = tuple(outputs), log_lfn
     return Job(
-        panda_id,
-        kept.attempt_nr,
-        queue,
-        name,
-        kind,
-        parameters,
-        *files,
-        priority,
-        label,
-        walltime_s,
-        cores,
+        panda_id, attempt_nr, queue, name, kind, parameters, *files, priority, label, walltime_s, cores
     )
 
 

@@ -91,7 +91,7 @@ def keep_small(state: State, record: JobRecord) -> None:
     if isinstance(record.held, Job):
         base = state.bases.setdefault(record.task or record.queue, b"") or render_base(record.held)
         state.bases[record.task or record.queue] = base
-        record.held = keep(record.held, base)
+        record.held, record.base = keep(record.held, base), base
 
 
 def drop_job(state: State, key: JobKey) -> JobRecord:

@@ -15,6 +15,7 @@ from pilot.multijob.actions import Action
 from pilot.multijob.agenda import Agenda
 from pilot.multijob.events import BundleAdopted
 from pilot.multijob.model import BundleState, State
+from pilot.multijob.untold import Untold
 from pilot.ports import (
     BatchId,
     BatchJobSeen,
@@ -156,7 +157,7 @@ class Memory:
     inherited: set[BundleId] = field(default_factory=set)
     scripts_found: dict[BundleId, frozenset[int]] = field(default_factory=dict)
     # jobs of the replayed journal of which the server has told nothing yet, those to ask for, what it told
-    untold: set[JobKey] = field(default_factory=set)
+    untold: Untold = field(default_factory=Untold)
     # (by queue and PandaID: the state may not know them)
     to_ask: dict[tuple[str, PandaId], None] = field(default_factory=dict)
     told: dict[tuple[str, PandaId], str] = field(default_factory=dict)
@@ -191,7 +192,7 @@ class Memory:
         """
         self.found_all = False
         self.inherited = {i for i, b in state.bundles.items() if b.state is not BundleState.SETTLED}
-        self.untold = set(state.jobs)
+        self.untold = Untold.of(state.jobs)
 
     def undecided(self) -> str | None:
         """Why it is not known what is in all bundle directories, None if it is."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pilot.experiments.words import Experiment
 from pilot.multijob.jobkeys import panda_id_of
-from pilot.multijob.keptjob import KeptJob, unfold
+from pilot.multijob.keptjob import unfold
 from pilot.ports import BatchId, BatchRequest, BundleId, Claim, FileReport, Job, JobKey, JobStatus, PandaId
 from pilot.windows import Window
 
@@ -65,12 +65,14 @@ class JobRecord:
     """One PanDA job between its fetch and the acceptance of its final report.
 
     `server`: the one that handed it out, "" where an old journal did not say.
-    `held`: the job, in its small form from its first bundle on; `job` makes it whole. `work`: stands for its key.
+    `held`: the job; from its first bundle on only its text, kept small against `base`. `job` is the whole one.
+    `work`: stands for its key.
     """
 
     key: JobKey
     server: str
-    held: Job | KeptJob
+    attempt_nr: int
+    held: Job | bytes
     queue: str
     fetched_at: str
     state: JobState = JobState.POOLED
@@ -87,19 +89,33 @@ class JobRecord:
     task: str | None = None
     # how many bundles have had it
     turns: int = 0
+    base: bytes = b""
+
+    @classmethod
+    def of(
+        cls,
+        key: JobKey,
+        server: str,
+        job: Job,
+        queue: str,
+        fetched_at: str,
+        *,
+        work: bytes | None = None,
+        task: str | None = None,
+    ) -> JobRecord:
+        """A job that was just fetched."""
+        return cls(key, server, job.attempt_nr, job, queue, fetched_at, work=work, task=task)
 
     @property
     def job(self) -> Job:
         """The job as it was fetched."""
-        return unfold(self.held, self.panda_id) if isinstance(self.held, KeptJob) else self.held
+        if isinstance(self.held, Job):
+            return self.held
+        return unfold(self.panda_id, self.attempt_nr, self.held, self.base)
 
     @property
     def panda_id(self) -> PandaId:
         return panda_id_of(self.key)
-
-    @property
-    def attempt_nr(self) -> int:
-        return self.held.attempt_nr
 
 
 class RoundState(StrEnum):
@@ -399,6 +415,7 @@ class ReportTimes:
     urgent_s: float = 4500.0
     retry_s: float = 30.0
     retry_max_s: float = 600.0
+    under_way_max: int = 8
 
 
 @dataclass(frozen=True, slots=True)

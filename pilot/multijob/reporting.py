@@ -6,6 +6,7 @@ heartbeats. An order to end a job is a request: the pilot asks for the job's sta
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -60,6 +61,8 @@ def due_reports(state: State, memory: Memory, utc: str, now_s: float, limits: Li
     for key in state.bound:
         # What it follows decides what is told of it.
         agenda.note(key)
+    busy = _busy(memory, limits)
+    agenda.unpark(busy)
     for key in agenda.take(now_s):
         record = state.jobs.get(key)
         if record is None:
@@ -73,6 +76,10 @@ def due_reports(state: State, memory: Memory, utc: str, now_s: float, limits: Li
             agenda.note(key)
             continue
         server = limits.queues[record.queue].server
+        told = known is not None and known.status is not None
+        if server in busy and (rank == HEARTBEAT_RANK or (rank == URGENT_RANK and not told)):
+            agenda.park(server, key)
+            continue
         due.setdefault((rank, server), []).append(record)
     actions = []
     for (rank, server), records in sorted(due.items(), key=lambda item: item[0]):
@@ -86,6 +93,12 @@ def due_reports(state: State, memory: Memory, utc: str, now_s: float, limits: Li
             updates = tuple(render_update(state, record, utc, limits) for record in part)
             actions.append(ReportJobs(server, updates, rank, rank == FINAL_RANK))
     return actions
+
+
+def _busy(memory: Memory, limits: Limits) -> frozenset[str]:
+    """Servers that have not answered enough reports: heartbeats that are made now would only wait in memory."""
+    counts = Counter(key[1] for key in memory.in_flight if key[0] == "report")
+    return frozenset(server for server, count in counts.items() if count >= limits.report.under_way_max)
 
 
 def _by_queue(state: State) -> Iterator[tuple[str, JobKey]]:
@@ -160,7 +173,8 @@ def _rank(
     if record.orphaned:
         return None
     if known.status is None:
-        return STARTING_RANK
+        # One that runs was told of by an older run of the daemon, nobody knows how long ago.
+        return STARTING_RANK if wanted is JobStatus.STARTING else URGENT_RANK
     age_s = now_s - known.accepted_s
     if age_s >= limits.report.urgent_s:
         return URGENT_RANK

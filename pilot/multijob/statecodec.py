@@ -37,7 +37,8 @@ def render_state(state: State) -> Iterator[dict[str, Any]]:
     written: dict[bytes, int] = {}
     for name, (key, value) in _tables().items():
         write_key, write_value = _writer(key, written), _writer(value, written)
-        for k, v in getattr(state, name).items():
+        table = getattr(state, name)
+        for k, v in table.items() if isinstance(table, dict) else enumerate(table):
             yield {"s": name, "k": write_key(k), "v": write_value(v)}
 
 
@@ -59,7 +60,10 @@ class StateReader:
     def take(self, record: Mapping[str, Any]) -> None:
         """One record more. Raises ValueError, KeyError, TypeError for one that is none."""
         table, read_key, read_value = self._tables[record["s"]]
-        table[read_key(record["k"])] = read_value(record["v"])
+        if isinstance(table, dict):
+            table[read_key(record["k"])] = read_value(record["v"])
+        else:
+            table.append(read_value(record["v"]))
 
     def _share(self, value: Any) -> Any:
         return self._shared.setdefault(value, value)
@@ -76,9 +80,13 @@ class StateReader:
 
 @cache
 def _tables() -> Mapping[str, tuple[Any, Any]]:
-    """Fields of `State`, all of which are dictionaries: types of their keys and values."""
+    """Fields of `State`: types of their keys and values. A list is known by its places."""
     hints = _hints(State)
-    return {field.name: get_args(hints[field.name]) for field in fields(State)}
+    kinds = {field.name: hints[field.name] for field in fields(State)}
+    return {
+        name: get_args(kind) if get_origin(kind) is dict else (int, get_args(kind)[0])
+        for name, kind in kinds.items()
+    }
 
 
 def _hints(kind: Any) -> dict[str, Any]:

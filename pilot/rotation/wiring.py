@@ -170,6 +170,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
             config.reporting.urgent_s,
             config.reporting.retry_s,
             config.reporting.retry_max_s,
+            config.reporting.under_way_max,
         ),
         site=site,
         experiment=load_experiment(config.experiment),

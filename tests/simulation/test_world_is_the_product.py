@@ -34,6 +34,7 @@ REPLACED = {
     "rotation/why.py": "as above",
     "rotation/story.py": "reads a journal for a person",
     "rotation/preview.py": "shows a bundle to a person",
+    "rotation/snapshots.py": "simulators.world.statedir takes a snapshot without a process",
 }
 
 

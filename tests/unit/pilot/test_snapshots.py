@@ -98,9 +98,9 @@ def test_equal_values_become_one_object(tmp_path: Path) -> None:
     filled(tmp_path, 2)
     state = fold(render_state(whole(tmp_path)))
     records = list(state.jobs.values())
-    assert len({id(record.held.base) for record in records if hasattr(record.held, "base")}) == 1  # type: ignore[union-attr]
-    bundled = {id(i) for bundle in state.bundles.values() for i in bundle.job_ids}
-    assert bundled == {id(record.panda_id) for record in records}
+    assert len({id(record.base) for record in records}) == 1
+    bundled = {id(i) for bundle in state.bundles.values() for i in bundle.job_keys}
+    assert bundled == {id(record.key) for record in records}
 
 
 def cut(path: Path) -> None:

@@ -135,8 +135,8 @@ def test_a_job_is_starting_until_its_start_line_and_running_after_it() -> None:
 
 
 def test_what_follows_a_job_that_came_to_nothing_is_not_running() -> None:
-    follower = JobRecord(JobKey(2), "panda", make_job(2), "long", "2026-01-01T00:00:00+00:00")
-    leading = JobRecord(JobKey(1), "panda", make_job(1), "long", "2026-01-01T00:00:00+00:00")
+    follower = JobRecord.of(JobKey(2), "panda", make_job(2), "long", "2026-01-01T00:00:00+00:00")
+    leading = JobRecord.of(JobKey(1), "panda", make_job(1), "long", "2026-01-01T00:00:00+00:00")
     assert wanted_status(follower, leading) is JobStatus.STARTING
     leading.state = JobState.STARTED
     assert wanted_status(follower, leading) is JobStatus.RUNNING

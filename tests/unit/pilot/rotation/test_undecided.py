@@ -37,6 +37,7 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, BundleState, State
 from pilot.multijob.recognise import Now, recognise
 from pilot.multijob.salvage import decide_bound
+from pilot.multijob.untold import Untold
 from pilot.ports import Answer, BatchId, BundleId, Claim, EvidenceSeen, Fetched, JournalLine, PandaId
 
 AT, TAG, JOB = START.isoformat(), BundleId("a" * 9), PandaId(1)
@@ -48,7 +49,7 @@ def _told(*events: Event) -> tuple[State, Memory]:
     for event in (JobFetched(AT, "long", make_job(1)), *events):
         apply(state, event)
     memory.inherit(state)
-    memory.untold.clear()
+    memory.untold = Untold()
     memory.scripts_found[TAG] = frozenset({1})
     return state, memory
 
