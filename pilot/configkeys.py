@@ -256,6 +256,8 @@ class RetentionSection(Section):
 
     ok_h: Annotated[float, Field(ge=0)] = 24.0
     failed_d: Annotated[float, Field(ge=0)] = 14.0
+    pack_at_once: Annotated[int, Field(ge=0, le=16)] = 1
+    pack_max_mib: Annotated[int, Field(ge=1, le=1024)] = 64
 
 
 class RotationSection(Section):

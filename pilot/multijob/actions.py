@@ -363,6 +363,20 @@ class LinkOutputs:
 
 
 @dataclass(frozen=True, slots=True)
+class PackBundle:
+    """Make one file of the small files of a settled bundle, whose journals were read so far; `bytes_max` at once."""
+
+    bundle_id: BundleId
+    offsets: Mapping[str, int]
+    bytes_max: int
+    barrier = Barrier.EVENTS
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return ("pack", self.bundle_id)
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveBundle:
     """Remove the directory of a settled bundle."""
 
@@ -414,6 +428,7 @@ Action = (
     | DeliverCredential
     | WithdrawCredential
     | LinkOutputs
+    | PackBundle
     | RemoveBundle
     | AnswerCommand
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 
 from pilot.multijob.actions import (
     Action,
@@ -15,6 +16,7 @@ from pilot.multijob.actions import (
     CancelBatchJob,
     MakeClaim,
     MakeMark,
+    PackBundle,
     PrepareBundle,
     ReadEvidence,
     RemoveBundle,
@@ -336,6 +338,25 @@ def _retire(state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limi
     ) or any(state.jobs[key].bundle_id == bundle.bundle_id for key in state.bound)
     if left_s > 0 or open_reports:
         # A wall clock that steps delays a removal by so long at most.
-        memory.retire_s[bundle.bundle_id] = now.mono_s + min(max(left_s, RETIRE_AGAIN_S), RETIRE_AGAIN_MAX_S)
+        again_s = min(max(left_s, RETIRE_AGAIN_S), RETIRE_AGAIN_MAX_S)
+        if limits.pack_at_once and bundle.bundle_id not in memory.packed:
+            if not open_reports and not memory.waiting(("pack", bundle.bundle_id), now.mono_s):
+                memory.to_pack[bundle.bundle_id] = None
+            again_s = RETIRE_AGAIN_S
+        memory.retire_s[bundle.bundle_id] = now.mono_s + again_s
         return
-    yield from _once(memory, RemoveBundle(bundle.bundle_id), now)
+    if ("pack", bundle.bundle_id) not in memory.in_flight:
+        memory.to_pack.pop(bundle.bundle_id, None)
+        yield from _once(memory, RemoveBundle(bundle.bundle_id), now)
+
+
+def decide_packs(state: State, memory: Memory, limits: Limits) -> Iterator[Action]:
+    """Pack the directories of bundles that are over, a few at once: nobody waits for it."""
+    if not memory.to_pack:
+        return
+    room = limits.pack_at_once - sum(key[0] == "pack" for key in memory.in_flight)
+    for bundle_id in list(islice(memory.to_pack, max(0, room))):
+        del memory.to_pack[bundle_id]
+        bundle = state.bundles.get(bundle_id)
+        if bundle is not None and bundle.state is BundleState.SETTLED and not bundle.recalled:
+            yield PackBundle(bundle_id, dict(bundle.offsets), limits.pack_bytes_max)

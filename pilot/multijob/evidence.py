@@ -40,6 +40,7 @@ from pilot.multijob.operations import (
     Size,
     perform,
 )
+from pilot.multijob.pack import JOURNAL, Packed, PackRules, pack_directory, read_packs
 from pilot.ports import (
     GONE,
     AlreadyThere,
@@ -61,7 +62,6 @@ from pilot.ports import (
 
 BUNDLE_ID = re.compile(r"[a-z][a-z2-7]{8}")
 _NUMBERED = re.compile(r"(claim|launched|turned-away)\.(\d{1,6})")
-_JOURNAL = re.compile(r"node\.\d{1,6}\.[A-Za-z0-9_-]{1,64}\.journal")
 _CLAIM = re.compile(r"claim\.(\d{1,6})")
 _MARK = re.compile(r"mark\.(\d{1,6})\.([A-Za-z0-9_-]{1,64})")
 PILOTS_MARK = "pilot"
@@ -180,7 +180,8 @@ class FileEvidence:
     def read(self, bundle_id: BundleId, offsets: Mapping[str, int]) -> Steps[EvidenceSeen | Failure]:
         """Claims, door, marks of gates, and the node journals' valid lines behind the offsets.
 
-        A journal with an offset was there: it is read also where the listing leaves it out.
+        A journal with an offset was there: it is read also where the listing leaves it out. What was packed is read
+        from its pack, and the same is seen as before.
         """
         directory = self.directory(bundle_id)
         numbered: dict[str, list[int]] = {"claim": [], "launched": [], "turned-away": []}
@@ -190,13 +191,15 @@ class FileEvidence:
         names: list[str] | Refused = yield from self._names_in(directory)
         if isinstance(names, Refused):
             return names
-        for name in names:
+        packed = yield from read_packs(str(directory), names)
+        damaged.extend(packed.damaged)
+        for name in sorted({*names, *packed.members}):
             if match := _NUMBERED.fullmatch(name):
                 numbered[match.group(1)].append(int(match.group(2)))
         known = (name for name, at in offsets.items() if at > 0)
-        for name in sorted({*filter(_JOURNAL.fullmatch, (*names, *known))}):
+        for name in sorted({*filter(JOURNAL.fullmatch, (*names, *packed.members, *known))}):
             try:
-                found = yield from self._journal(directory / name, offsets.get(name, 0))
+                found = yield from self._journal(directory / name, offsets.get(name, 0), names, packed)
             except FileNotFoundError:
                 if name in names:
                     raise
@@ -219,7 +222,7 @@ class FileEvidence:
             tuple(lines),
             tuple(damaged),
             tuple(tails),
-            (yield from self._over_walltime(directory, names)) if "closed" in names else (),
+            (yield from self._over_walltime(directory, names, packed)) if "closed" in names else (),
             tuple(int(match[1]) for name in names if (match := _SCRIPT.fullmatch(name))),
         )
 
@@ -234,25 +237,33 @@ class FileEvidence:
             return Refused(GONE, f"{directory} is not there")
         return names
 
-    def _over_walltime(self, directory: Path, names: list[str]) -> Steps[tuple[int, ...]]:
+    def _over_walltime(self, directory: Path, names: list[str], packed: Packed) -> Steps[tuple[int, ...]]:
         """Rounds whose batch output ends with the batch system's word for a used-up walltime."""
         found: list[int] = []
-        for number in sorted(int(match[1]) for name in names if (match := _OUTPUT.fullmatch(name))):
-            path = f"{directory}/batch.{number}.out"
-            try:
-                size: int = yield Size(path)
-                tail: bytes = yield ReadBytes(path, max(0, size - OUTPUT_TAIL_BYTES), OUTPUT_TAIL_BYTES)
-            except OSError:
-                continue  # a hint, not a fact that anything waits for
+        outputs = (_OUTPUT.fullmatch(name) for name in {*names, *packed.members})
+        for number in sorted(int(match[1]) for match in outputs if match):
+            name = f"batch.{number}.out"
+            tail = packed.members.get(name, b"")[-OUTPUT_TAIL_BYTES:]
+            if name in names:
+                path = f"{directory}/{name}"
+                try:
+                    size: int = yield Size(path)
+                    tail = yield ReadBytes(path, max(0, size - OUTPUT_TAIL_BYTES), OUTPUT_TAIL_BYTES)
+                except OSError:
+                    continue  # a hint, not a fact that anything waits for
             if any(words in tail for words in WALLTIME_WORDS):
                 found.append(number)
         return tuple(found)
 
-    def _journal(self, path: Path, offset: int) -> Steps[Lines]:
+    def _journal(self, path: Path, offset: int, names: list[str], packed: Packed) -> Steps[Lines]:
         """Everything behind the offset, up to the end: the last reading of a bundle must leave nothing behind."""
         lines: list[JournalLine] = []
         damaged: list[Damage] = []
-        if (yield Size(str(path))) <= offset:
+        member = packed.members.get(path.name)
+        size: int = 0 if member is not None and path.name not in names else (yield Size(str(path)))
+        if member is not None and size <= len(member):
+            return parse_lines(path.name, offset, member[offset:])
+        if size <= offset:
             return Lines((), ())
         while True:
             content: bytes = yield ReadBytes(str(path), offset, READ_MAX_BYTES)
@@ -398,6 +409,20 @@ class FileEvidence:
                 return Refused("missing", f"{source}: is not there, or no directory for {target}")
         for directory in sorted({target.rpartition("/")[0] for _, target in pairs}):
             yield SyncDirectory(directory)
+        return Done()
+
+    @_values
+    def pack(self, bundle_id: BundleId, offsets: Mapping[str, int], bytes_max: int) -> Steps[Done | Failure]:
+        """Make one file of the small files of a bundle that is over; nothing is left to do once it is `Done`.
+
+        `offsets`: how far its journals were read. `bytes_max`: of all files together, what is more stays as it is.
+        `Refused`: the directory is gone.
+        """
+        directory = self.directory(bundle_id)
+        names: list[str] | Refused = yield from self._names_in(directory)
+        if isinstance(names, Refused):
+            return names
+        yield from pack_directory(str(directory), names, PackRules(bytes_max, offsets), self.draw)
         return Done()
 
     @_values

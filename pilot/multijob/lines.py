@@ -90,10 +90,12 @@ def _hear(memory: Memory, bundle: Bundle, line: JournalLine, now_s: float) -> No
 def _unreadable(bundle: Bundle, seen: EvidenceSeen) -> Iterator[Event]:
     """The last reading: nodes whose journal has a part that is no line."""
     for damage in (*seen.damaged, *seen.tails):
-        index = int(damage.file.split(".")[1])
-        if index not in bundle.unreadable:
-            reason = f"{damage.file}: {damage.reason} at byte {damage.at}"
-            yield NodeJournalDamaged(bundle.bundle_id, index, reason)
+        # What a pack held, that of every node may be missing.
+        node = damage.file.startswith("node.")
+        for index in (int(damage.file.split(".")[1]),) if node else range(len(bundle.nodes)):
+            if index not in bundle.unreadable:
+                reason = f"{damage.file}: {damage.reason} at byte {damage.at}"
+                yield NodeJournalDamaged(bundle.bundle_id, index, reason)
 
 
 def _claims(bundle: Bundle, memory: Memory, seen: EvidenceSeen, utc: str, now_s: float) -> Iterator[Event]:

@@ -129,8 +129,10 @@ class Memory:
     closed_s: dict[BundleId, float] = field(default_factory=dict)
     # when a reading ended that had been held up for longer than a name may be seen late: so were the agents
     held_up_s: float = float("-inf")
-    # settled bundles: not looked at before
+    # settled bundles: not looked at before; those whose files are to be packed, and those that need it no more
     retire_s: dict[BundleId, float] = field(default_factory=dict)
+    to_pack: dict[BundleId, None] = field(default_factory=dict)
+    packed: set[BundleId] = field(default_factory=set)
     read_s: dict[BundleId, float] = field(default_factory=dict)
     # newest line of each node's agents: end of it in its file, and when it was first read
     heard: dict[BundleId, dict[int, tuple[str, int, float]]] = field(default_factory=dict)

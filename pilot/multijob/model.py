@@ -463,6 +463,9 @@ class Limits:
     tobekilled_sample: int = 100
     retain_ok_s: float = 86400.0
     retain_failed_s: float = 1209600.0
+    # directories that are packed at once (0: none), and bytes of one that are
+    pack_at_once: int = 1
+    pack_bytes_max: int = 64 * 2**20
     # starts that all queues share: pilots that live, batch jobs of `user` that wait (also those of others than us),
     # the pause between two starts and by how much of it chance may lengthen it
     live_max: int | None = None

@@ -65,6 +65,14 @@ class ReadBytes(NamedTuple):
     at_most: int
 
 
+class PutBytes(NamedTuple):
+    """As `Put`: by temp name, fsync, rename, fsync of the directory. Replies None; what a failure left is removed."""
+
+    path: str
+    content: bytes
+    temp: str
+
+
 class SameFile(NamedTuple):
     """Replies whether both names are of the same file."""
 
@@ -132,6 +140,22 @@ def _read_bytes(operation: ReadBytes) -> bytes:
         return source.read(operation.at_most)
 
 
+def _put_bytes(operation: PutBytes) -> None:
+    fd = os.open(operation.temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        try:
+            files.write_all(fd, operation.content)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(operation.temp, operation.path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(operation.temp)
+        raise
+    files.perform(files.SyncDirectory(os.path.dirname(operation.path)))
+
+
 def _same_file(operation: SameFile) -> bool:
     return os.path.samefile(operation.path, operation.other)
 
@@ -144,6 +168,7 @@ _OPERATIONS: dict[type, Callable[[Any], Any]] = {
     Inspect: _inspect,
     Free: _free,
     ReadBytes: _read_bytes,
+    PutBytes: _put_bytes,
     SameFile: _same_file,
 }
 

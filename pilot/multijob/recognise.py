@@ -31,6 +31,7 @@ from pilot.multijob.actions import (
     LookAtSpace,
     MakeClaim,
     MakeMark,
+    PackBundle,
     PrepareBundle,
     ReadEvidence,
     RemoveBundle,
@@ -203,6 +204,10 @@ def _failure(
             note_unread(memory, action.bundle_id, outcome, now.mono_s)
         case AdoptBundle():
             recognise_no_directory(memory, action.bundle_id, outcome, now.mono_s, limits)
+        case PackBundle():
+            if isinstance(outcome, Refused):
+                # No directory: there is nothing to pack.
+                memory.packed.add(action.bundle_id)
         case _:
             pass
 
@@ -326,21 +331,8 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             note_copy(memory, action)
         case LinkOutputs():
             yield from judged_by_link(state, action, now.utc)
-        case RemoveBundle():
-            memory.withdrawn.discard(action.bundle_id)
-            memory.heard.pop(action.bundle_id, None)
-            memory.clear_alarm(f"cannot-cancel-{action.bundle_id}")
-            memory.doors.pop(action.bundle_id, None)
-            memory.retire_s.pop(action.bundle_id, None)
-            memory.clear_alarm(f"damaged-evidence-{action.bundle_id}")
-            memory.clear_alarm(f"directory-gone-{action.bundle_id}")
-            memory.gone.pop(action.bundle_id, None)
-            memory.read_asked_s.pop(action.bundle_id, None)
-            memory.inherited.discard(action.bundle_id)
-            memory.scripts_found.pop(action.bundle_id, None)
-            memory.clear_alarm(f"foreign-claim-{action.bundle_id}")
-            memory.clear_alarm(f"caldb-{action.bundle_id}")
-            yield BundleRetired(now.utc, action.bundle_id)
+        case PackBundle() | RemoveBundle():
+            yield from _put_away(memory, action, now)
         case (
             AppendEvents()
             | TakeSnapshot()
@@ -360,6 +352,29 @@ def _done(state: State, memory: Memory, action: Action, outcome: Any, now: Now) 
             raise AssertionError("answered elsewhere")
         case _:
             assert_never(action)
+
+
+def _put_away(memory: Memory, action: PackBundle | RemoveBundle, now: Now) -> Iterator[Event]:
+    """A bundle's directory is packed or gone."""
+    bundle_id = action.bundle_id
+    if isinstance(action, PackBundle):
+        memory.packed.add(bundle_id)
+        return
+    memory.packed.discard(bundle_id)
+    memory.withdrawn.discard(bundle_id)
+    memory.heard.pop(bundle_id, None)
+    memory.clear_alarm(f"cannot-cancel-{bundle_id}")
+    memory.doors.pop(bundle_id, None)
+    memory.retire_s.pop(bundle_id, None)
+    memory.clear_alarm(f"damaged-evidence-{bundle_id}")
+    memory.clear_alarm(f"directory-gone-{bundle_id}")
+    memory.gone.pop(bundle_id, None)
+    memory.read_asked_s.pop(bundle_id, None)
+    memory.inherited.discard(bundle_id)
+    memory.scripts_found.pop(bundle_id, None)
+    memory.clear_alarm(f"foreign-claim-{bundle_id}")
+    memory.clear_alarm(f"caldb-{bundle_id}")
+    yield BundleRetired(now.utc, bundle_id)
 
 
 def _note_flags(state: State, memory: Memory, action: SubmitBatchJob, now: Now, limits: Limits) -> None:

@@ -38,7 +38,9 @@ CHANGEABLE = (
     "queues.*.walltime.*",
     "queues.*.wanted",
     "reporting.*",
-    "retention.*",
+    "retention.failed_d",
+    "retention.ok_h",
+    "retention.pack_max_mib",
     "rotation.*",
     "space.*",
 )

@@ -149,7 +149,8 @@ def _bundle_waits_for(memory: Memory, bundle: Bundle, now: Now, limits: Limits) 
             left_s = since_s + limits.protocol.settle_s - now.mono_s
             return f"closed; the last reading of its files is in {max(0.0, left_s):.0f} s"
         case BundleState.SETTLED:
-            return f"settled at {bundle.settled_at}; kept until its retention is over and its reports are accepted"
+            settled = f"settled at {bundle.settled_at}" + (", packed" * (bundle.bundle_id in memory.packed))
+            return f"{settled}; kept until its retention is over and its reports are accepted"
         case BundleState.OPEN if current is None or current.state is RoundState.VOID:
             if bundle.queue not in limits.queues:
                 return f"its queue {bundle.queue} is not in the config"

@@ -38,6 +38,7 @@ from pilot.multijob.actions import (
     LookAtSpace,
     MakeClaim,
     MakeMark,
+    PackBundle,
     PrepareBundle,
     ReadEvidence,
     RemoveBundle,
@@ -205,6 +206,8 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         jitter=config.rotation.jitter,
         retain_ok_s=config.retention.ok_h * 3600,
         retain_failed_s=config.retention.failed_d * 86400,
+        pack_at_once=config.retention.pack_at_once,
+        pack_bytes_max=config.retention.pack_max_mib * 2**20,
         once=once,
     )
 
@@ -357,6 +360,7 @@ def lane_specs(config: Config) -> tuple[LaneSpec, ...]:
         LaneSpec("batch-submit"),
         LaneSpec("evidence-read", EVIDENCE_READERS),
         LaneSpec("evidence-write"),
+        LaneSpec("evidence-pack", max(1, config.retention.pack_at_once)),
         LaneSpec("credentials"),
         LaneSpec("inputs"),
         LaneSpec("space"),
@@ -397,14 +401,17 @@ def make_route(ports: Ports, bundle_dir: Callable[[str], str]) -> Callable[[Acti
                 return Route("allocation", ports.allocation)
             case LookAtCredential() | LookAtInputs() | LookAtSpace():
                 return _look(ports, action)
-            case DeliverCredential():
-                deliver = ports.credentials[action.server].deliver
-                return Route("credentials", lambda: deliver(action.target))
-            case WithdrawCredential():
-                withdraw = ports.credentials[action.server].withdraw
-                return Route("credentials", lambda: withdraw(action.target))
+            case DeliverCredential() | WithdrawCredential():
+                port = ports.credentials[action.server]
+                copy = port.deliver if isinstance(action, DeliverCredential) else port.withdraw
+                return Route("credentials", lambda: copy(action.target))
             case ReadEvidence():
                 return Route("evidence-read", lambda: evidence.read(action.bundle_id, action.offsets))
+            case PackBundle():
+                pack = action
+                return Route(
+                    "evidence-pack", lambda: evidence.pack(pack.bundle_id, pack.offsets, pack.bytes_max)
+                )
             case _:
                 return Route("evidence-write", _write(evidence, action))
 
@@ -465,6 +472,7 @@ def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
             | CancelBatchJob()
             | ListBatchJobs()
             | ReadEvidence()
+            | PackBundle()
             | LookAtCredential()
             | LookAtInputs()
             | LookAtSpace()

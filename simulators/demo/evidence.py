@@ -13,6 +13,7 @@ from typing import Any
 
 from pilot.multijob.nodejournal import parse_lines
 from simulators.demo.layout import Layout
+from simulators.nodejournals import read_journals
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +96,9 @@ def _panda_jobs(path: Path) -> list[dict[str, Any]]:
 
 def _journals(bundles: Path) -> list[NodeJournal]:
     found = []
-    for path in sorted(bundles.glob("*/node.*.journal")):
-        parsed = parse_lines(path.name, 0, path.read_bytes())
-        lines = tuple((line.kind, dict(line.body)) for line in parsed.lines)
-        found.append(NodeJournal(path.parent.name, int(path.name.split(".")[1]), lines))
+    for bundle_id, name, content in read_journals(bundles):
+        lines = tuple((line.kind, dict(line.body)) for line in parse_lines(name, 0, content).lines)
+        found.append(NodeJournal(bundle_id, int(name.split(".")[1]), lines))
     return found
 
 

@@ -259,6 +259,7 @@ NOT_MODELLED: Mapping[str, str] = {
     "LookAtCredential": "credentials have no part in who owns a round",
     "DeliverCredential": "credentials have no part in who owns a round",
     "WithdrawCredential": "credentials have no part in who owns a round",
+    "PackBundle": "what fencing reads stays as it is; after everything that this model follows",
     "RemoveBundle": "after everything that this model follows",
     "PauseOrdered": "a person's order about new bundles, before anything that this model follows",
     "DrainOrdered": "a person's order about new bundles, before anything that this model follows",

@@ -273,6 +273,10 @@ class VirtualFiles:
         else:
             self._new_file(client, operation.path, operation.text)
 
+    def _put_bytes(self, client: str, operation: operations.PutBytes) -> None:
+        self._fail(client, operation.path, *_FULL)
+        self._bind(client, operation.path, Inode([Piece(self.now(), client, operation.content)]))
+
     def _link(self, client: str, operation: files.Link) -> None:
         inode = self.current(operation.source)
         if inode is None:
@@ -385,6 +389,7 @@ _OPERATIONS: dict[type, Callable[[VirtualFiles, str, Any], Any]] = {
     operations.MakeDirectory: VirtualFiles._make_directory,
     operations.Rename: VirtualFiles._rename,
     operations.RemoveTree: VirtualFiles._remove_tree,
+    operations.PutBytes: VirtualFiles._put_bytes,
     operations.Size: VirtualFiles._size,
     operations.Inspect: VirtualFiles._size,
     operations.Free: VirtualFiles._free,

@@ -332,6 +332,7 @@ class World:
             servers=[SimpleNamespace(name=name) for name in ports.sources],
             allocation=SimpleNamespace(argv=None),
             journal=SimpleNamespace(snapshot_timeout_s=600.0),
+            retention=SimpleNamespace(pack_at_once=self.limits.pack_at_once),
         )
         route = make_route(
             cast(Ports, ports), lambda bundle_id: str(daemon.evidence.directory(BundleId(bundle_id)))
