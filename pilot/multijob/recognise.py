@@ -73,7 +73,7 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, Outcome, RoundState, State
 from pilot.multijob.reporting import recognise_acks, recognise_statuses, retry_reports
 from pilot.multijob.salvage import bind, bundles_of, judged_by_link, retired_of, task_of, work_of
-from pilot.multijob.snapshot import note_journal, note_no_snapshot
+from pilot.multijob.snapshot import note_journal, note_journal_failure
 from pilot.multijob.space import note_space
 from pilot.multijob.verdict import failed
 from pilot.ports import (
@@ -176,12 +176,8 @@ def _failure(
         memory.answer_was_broken(action, outcome.reason, now.mono_s)
     memory.failed(action.key, now.mono_s, limits.report.retry_s, limits.report.retry_max_s, outcome.reason)
     match action:
-        case AppendEvents():
-            memory.records[:0] = memory.appending
-            memory.appending = []
-            memory.raise_alarm("journal-not-writable", outcome.reason, now.mono_s)
-        case TakeSnapshot():
-            note_no_snapshot(memory, outcome, now.mono_s)
+        case AppendEvents() | TakeSnapshot():
+            note_journal_failure(memory, action, outcome, now.mono_s)
         case SubmitBatchJob():
             if isinstance(outcome, Refused):
                 yield SubmitRefused(

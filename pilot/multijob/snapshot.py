@@ -1,4 +1,5 @@
-"""When the journal's snapshot is taken: after each sealed segment, and where a start has read much. Pure."""
+"""The journal: what its answers mean, and when a snapshot is taken: after each sealed segment, and where a start has
+read much. Pure."""
 
 from __future__ import annotations
 
@@ -32,6 +33,13 @@ def note_journal(memory: Memory, action: AppendEvents | TakeSnapshot, outcome: A
         memory.overtaken_by = outcome.highest_epoch
 
 
-def note_no_snapshot(memory: Memory, failure: Failure, now_s: float) -> None:
-    """Nothing is lost: the next start reads more."""
+def note_journal_failure(
+    memory: Memory, action: AppendEvents | TakeSnapshot, failure: Failure, now_s: float
+) -> None:
+    """Records that are not durable come first in the next append. Without a snapshot the next start reads more."""
+    if isinstance(action, AppendEvents):
+        memory.records[:0] = memory.appending
+        memory.appending = []
+        memory.raise_alarm("journal-not-writable", failure.reason, now_s)
+        return
     memory.raise_alarm("journal-snapshot-failed", failure.reason, now_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pilot.multijob.actions import AppendEvents, TakeSnapshot
 from pilot.multijob.memory import Memory
-from pilot.multijob.snapshot import decide_snapshot, note_journal, note_no_snapshot
+from pilot.multijob.snapshot import decide_snapshot, note_journal, note_journal_failure
 from pilot.ports import Appended, Done, Unavailable
 
 
@@ -35,7 +35,7 @@ def test_what_an_epoch_began_with_is_folded_after_its_first_record() -> None:
 def test_failed_snapshot_is_an_alarm_until_one_succeeds() -> None:
     memory = Memory(3, 0.0)
     note_journal(memory, AppendEvents(1, ()), Appended(1, 3, 1))
-    note_no_snapshot(memory, Unavailable("No space left on device"), 5.0)
+    note_journal_failure(memory, TakeSnapshot(3, 1), Unavailable("No space left on device"), 5.0)
     memory.failed(("snapshot",), 5.0, 30.0, 600.0, "No space left on device")
     assert memory.alarms["journal-snapshot-failed"].reason == "No space left on device"
     assert asked(memory, 6.0) == [] and asked(memory, 36.0) == [1]
