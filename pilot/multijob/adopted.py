@@ -58,7 +58,9 @@ def adopt(state: State, event: BundleAdopted) -> None:
         move_job(state, record, JobState.BUNDLED)
         record.bundle_id, record.node_index = event.bundle_id, index_of[key]
         keep_small(state, record)
-        record.turns, record.orphaned = item.turn, record.orphaned or item.orphaned
+        record.turns = item.turn
+        if item.orphaned:
+            record.orders = record.orders._replace(orphaned=True)
 
 
 def _is_later(state: State, record: JobRecord, item: AdoptedJob) -> bool:

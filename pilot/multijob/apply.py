@@ -56,6 +56,7 @@ from pilot.multijob.model import (
     BundleState,
     JobRecord,
     JobState,
+    Judgement,
     QueueHold,
     QueueTotals,
     Round,
@@ -271,8 +272,7 @@ def _judge(state: State, record: JobRecord, event: JobJudged) -> None:
     if record.bundle_id in state.bundles:
         state.bundles[record.bundle_id].recalled.discard(record.key)
     move_job(state, record, JobState.JUDGED)
-    record.judged_at = event.at
-    record.verdict, record.outcome = event.verdict, event.outcome
+    record.judgement = Judgement(event.at, event.verdict, event.outcome)
     totals = _totals(state, record.queue)
     if event.verdict.status is JobStatus.FINISHED:
         totals.finished += 1
@@ -323,14 +323,14 @@ def _apply_job(
             _go_along(state, (record.key,))
             _totals(state, record.queue).returned += 1
         case KillOrdered():
-            record.kill_ordered = True
+            record.orders = record.orders._replace(kill_ordered=True)
             if record.bundle_id is not None:
                 state.bundles[record.bundle_id].orders += 1
         case JobOrphaned():
-            record.orphaned = True
+            record.orders = record.orders._replace(orphaned=True)
         case JobKept():
             _expect(event, record.state is JobState.JUDGED, f"job is {record.state}")
-            record.kept = True
+            record.orders = record.orders._replace(kept=True)
         case JobBound() | JobUnbound():
             _bind(state, record, event)
         case JobFoundOver():

@@ -60,6 +60,25 @@ class Outcome:
 NO_OUTCOME = Outcome()
 
 
+class Judgement(NamedTuple):
+    """The end of a job: what was decided, when, and what its final report carries."""
+
+    at: str
+    verdict: Verdict
+    outcome: Outcome
+
+
+class Orders(NamedTuple):
+    """What else is so of a job: its end was ordered; its server gave it up; it is kept for its work's sake."""
+
+    kill_ordered: bool = False
+    orphaned: bool = False
+    kept: bool = False
+
+
+NO_ORDERS = Orders()
+
+
 @dataclass(slots=True)
 class JobRecord:
     """One PanDA job between its fetch and the acceptance of its final report.
@@ -79,12 +98,8 @@ class JobRecord:
     bundle_id: BundleId | None = None
     node_index: int | None = None
     started_at: str | None = None
-    judged_at: str | None = None
-    verdict: Verdict | None = None
-    outcome: Outcome = NO_OUTCOME
-    kill_ordered: bool = False
-    orphaned: bool = False
-    kept: bool = False
+    judgement: Judgement | None = None
+    orders: Orders = NO_ORDERS
     work: bytes | None = None
     task: str | None = None
     # how many bundles have had it
@@ -116,6 +131,30 @@ class JobRecord:
     @property
     def panda_id(self) -> PandaId:
         return panda_id_of(self.key)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return self.judgement.verdict if self.judgement is not None else None
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.judgement.outcome if self.judgement is not None else NO_OUTCOME
+
+    @property
+    def judged_at(self) -> str | None:
+        return self.judgement.at if self.judgement is not None else None
+
+    @property
+    def kill_ordered(self) -> bool:
+        return self.orders.kill_ordered
+
+    @property
+    def orphaned(self) -> bool:
+        return self.orders.orphaned
+
+    @property
+    def kept(self) -> bool:
+        return self.orders.kept
 
 
 class RoundState(StrEnum):

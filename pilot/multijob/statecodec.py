@@ -111,6 +111,18 @@ def _members(hint: Any) -> list[tuple[str, Any]] | None:
     return None
 
 
+def _is_value(hint: Any) -> bool:
+    """Whether equal ones of this type may be one object: it never changes."""
+    hint = _plain(hint)
+    members = _members(hint)
+    if members is not None:
+        frozen = issubclass(hint, tuple) or hint.__dataclass_params__.frozen
+        return bool(frozen) and all(_is_value(kind) for _, kind in members)
+    if get_origin(hint) in (dict, Mapping, list, set, deque, _Array):
+        return False
+    return all(isinstance(kind, types.EllipsisType) or _is_value(kind) for kind in get_args(hint))
+
+
 def _choices(hint: Any) -> list[Any] | None:
     """Types of a union without None, None for anything else."""
     if get_origin(hint) in (Union, types.UnionType):
@@ -202,7 +214,7 @@ class _Reader:
 
     def _class(self, hint: Any, readers: list[Convert]) -> Convert:
         share = self.share
-        if getattr(getattr(hint, "__dataclass_params__", None), "frozen", False):
+        if _is_value(hint):
             return lambda value: share(hint(*[read(x) for read, x in zip(readers, value, strict=True)]))
         return lambda value: hint(*[read(x) for read, x in zip(readers, value, strict=True)])
 

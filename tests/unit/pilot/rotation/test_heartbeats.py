@@ -21,7 +21,7 @@ from pilot.multijob.events import (
     JobStarted,
     RoundIntended,
 )
-from pilot.multijob.model import JobRecord, JobState, State, Verdict
+from pilot.multijob.model import NO_OUTCOME, JobRecord, JobState, Judgement, State, Verdict
 from pilot.multijob.reporting import render_update, wanted_status
 from pilot.ports import (
     Ack,
@@ -141,9 +141,11 @@ def test_what_follows_a_job_that_came_to_nothing_is_not_running() -> None:
     leading.state = JobState.STARTED
     assert wanted_status(follower, leading) is JobStatus.RUNNING
     leading.state = JobState.JUDGED
-    leading.verdict = Verdict(JobStatus.FAILED, 1379, "not started", "infrastructure")
+    leading.judgement = Judgement(
+        "", Verdict(JobStatus.FAILED, 1379, "not started", "infrastructure"), NO_OUTCOME
+    )
     assert wanted_status(follower, leading) is JobStatus.STARTING
-    leading.verdict = Verdict(JobStatus.FINISHED, 0, "", "own")
+    leading.judgement = Judgement("", Verdict(JobStatus.FINISHED, 0, "", "own"), NO_OUTCOME)
     assert wanted_status(follower, leading) is JobStatus.RUNNING
 
 

@@ -34,7 +34,7 @@ def walk(rig: Rig, site: Ending, ticks: int = 60) -> list[a.PackBundle]:
         for batch_id, job in list(site.batch.items()):
             if job.state == "waiting" and site.start(batch_id):
                 tag = job.name.partition(".")[0]
-                for panda_id in rig.state.bundles[tag].job_ids:  # type: ignore[index]
+                for panda_id in rig.state.bundles[tag].job_keys:  # type: ignore[index]
                     site.line(tag, "job_started", panda_id=panda_id, attempt_nr=1)  # type: ignore[arg-type]
                     site.line(tag, "job_ended", **good_end(rig.state.jobs[panda_id].job))  # type: ignore[arg-type]
             elif job.state == "running":
