@@ -185,9 +185,9 @@ def prepare_run(work: Path, engine: str) -> Callable[[int], Mapping[str, float]]
         task = make_task(work, name, 1100 * n_runs, chunks=1100)
         steps_stage(mover)
         LastLook.objects.all().delete()
-        assert steps_send(config, server, mover) == 1100 * n_runs
-        server.ended = set(server.jobs)
         with counted() as count:
+            assert steps_send(config, server, mover) == 1100 * n_runs
+            server.ended = set(server.jobs)
             assert jobs_follow(config, server, mover) == 1100 * n_runs
         return task, count[0] / (1.1 * n_runs)
 

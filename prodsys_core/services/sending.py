@@ -200,7 +200,7 @@ def _commit(
         due = Step.objects.filter(_due(mover), here, pk__in=plan.step_ids).only("pk", "status")
         columns = {"batch": batch, "attempt": F("attempt") + 1, "next_try_at": None}
         move_each(mover, "step", due, lambda _: StepStatus.SENT, **columns)
-        rows = Step.objects.filter(batch=batch).select_related("task", "run", "job", "group")
+        rows = Step.objects.filter(batch=batch).select_related("task", "run", "job__task", "group")
         order = {step_id: place for place, step_id in enumerate(plan.step_ids)}
         steps = sorted(rows, key=lambda step: order[step.pk])
         prepared = _prepare_all(config, site, steps, batch, mover)

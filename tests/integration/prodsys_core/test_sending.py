@@ -1,6 +1,8 @@
 """Submission: committed before the call, found again after a lost answer, never doubled, never lost."""
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from prodsys_core.models import AttemptEnd, PandaAttempt, SendBatch, Step
 from prodsys_core.ports import Refused
@@ -234,3 +236,18 @@ def test_id_that_another_attempt_has_is_not_taken(rig):
     rig.set("send", "t2")
     rig.tick()
     assert Step.objects.get(task__name="t2").panda_id is None
+
+
+def test_sending_asks_the_database_no_more_often_for_more_jobs(rig):
+    counts = []
+    for name, n in (("few", 4), ("many", 40)):
+        rig.create({274495 + n: [300 + chunk for chunk in range(n)]}, name=name)
+        rig.set("ready", name=name)
+        rig.tick()
+        rig.set("send", name=name)
+        with CaptureQueriesContext(connection) as asked:
+            rig.tick()
+        assert PandaAttempt.objects.filter(step__task__name=name).count() == n
+        counts.append(len(asked))
+    # The second tick also follows what the first one sent; one question a job would be 36 more.
+    assert counts[1] < counts[0] + 10
