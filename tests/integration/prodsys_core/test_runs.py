@@ -5,6 +5,7 @@ from pathlib import Path
 from prodsys_rig import write_tree
 
 from prodsys_core.models import GroupCheck, MergeGroup, MergeInput, PandaAttempt, Run, Step, Transfer
+from prodsys_core.services import runs
 
 
 def ended(rig, chunks, **fields):
@@ -29,6 +30,14 @@ def test_no_merge_before_the_last_chunk(rig):
     rig.tick()
     assert MergeGroup.objects.count() == 0
     assert Run.objects.get().status == "open"
+
+
+def test_nothing_of_a_run_is_read_before_its_last_chunk(rig, monkeypatch):
+    rig.sent_task({274495: [300, 200]})
+    rig.run_jobs(only=lambda item: item.panda_id == 1001)
+    monkeypatch.setattr(runs, "_chunk_products", None)  # whoever calls it makes the tick fail
+    rig.tick()
+    assert [step.status for step in rig.steps()] == ["finished", "sent"]
 
 
 def test_last_chunk_leads_to_sent_merges_in_one_tick(rig):
