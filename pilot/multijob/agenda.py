@@ -7,7 +7,7 @@ would take longer than the pause between two. What is looked at without need doe
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -48,14 +48,16 @@ class Agenda:
             heapq.heappush(self.order, second)
         self.seconds[second].append(key)
 
-    def rules_are(self, rules: Hashable, jobs: Iterable[tuple[str, JobKey]]) -> None:
-        """Look at all jobs, by queue, where the rules are not those of the last tick."""
+    def rules_are(self, rules: Hashable, jobs: Callable[[], Mapping[str, Iterable[JobKey]]]) -> None:
+        """Look at all jobs, told by queue, where the rules are not those of the last tick."""
         if rules == self.rules:
             return
         self.rules = rules
         self.seconds, self.order = {}, []
-        for queue, key in jobs:
-            self.note_new(queue, key)
+        for queue, keys in jobs().items():
+            waiting = self.unheard.setdefault(queue, {})
+            waiting.update(dict.fromkeys(keys))
+            self.changed.update(waiting)
 
     def take(self, now_s: float) -> tuple[JobKey, ...]:
         """The jobs to look at now, each once; they are no longer on the agenda."""

@@ -6,8 +6,8 @@ heartbeats. An order to end a job is a request: the pilot asks for the job's sta
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from pilot.multijob.actions import AskStatus, ReportJobs
@@ -57,7 +57,7 @@ def due_reports(state: State, memory: Memory, utc: str, now_s: float, limits: Li
     """Reports that are due, in chunks of one server and one rank, most urgent first."""
     due: dict[tuple[int, str], list[JobRecord]] = {}
     agenda = memory.agenda
-    agenda.rules_are((limits.report, frozenset(limits.queues)), _by_queue(state))
+    agenda.rules_are((limits.report, frozenset(limits.queues)), lambda: _by_queue(state))
     for key in state.bound:
         # What it follows decides what is told of it.
         agenda.note(key)
@@ -101,8 +101,11 @@ def _busy(memory: Memory, limits: Limits) -> frozenset[str]:
     return frozenset(server for server, count in counts.items() if count >= limits.report.under_way_max)
 
 
-def _by_queue(state: State) -> Iterator[tuple[str, JobKey]]:
-    return ((record.queue, key) for key, record in state.jobs.items())
+def _by_queue(state: State) -> Mapping[str, list[JobKey]]:
+    found: defaultdict[str, list[JobKey]] = defaultdict(list)
+    for key, record in state.jobs.items():
+        found[record.queue].append(key)
+    return found
 
 
 def note_event(state: State, memory: Memory, event: Event) -> None:
@@ -124,7 +127,7 @@ def note_event(state: State, memory: Memory, event: Event) -> None:
 
 
 def first_unheard(state: State, memory: Memory, queue: str, utc: str, limits: Limits) -> JobKey | None:
-    """A job of this queue that its server should have heard of for `unreported_hold_s`, None if there is none."""
+    """The oldest job of this queue that its server has not heard of, if it should have for `unreported_hold_s`."""
     before = datetime.fromisoformat(utc) - timedelta(seconds=limits.unreported_hold_s)
     done, found = [], None
     for key in memory.agenda.unheard_of(queue):
@@ -132,8 +135,9 @@ def first_unheard(state: State, memory: Memory, queue: str, utc: str, limits: Li
         told = known is not None and known.status is not None
         if record is None or told or record.verdict is not None or record.orphaned:
             done.append(key)
-        elif datetime.fromisoformat(record.fetched_at) < before:
-            found = key
+        else:
+            # They stand as they came: what follows is younger, and there may be 150,000.
+            found = key if datetime.fromisoformat(record.fetched_at) < before else None
             break
     for key in done:
         memory.agenda.heard(queue, key)

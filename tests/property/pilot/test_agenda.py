@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
 from pilot.multijob.agenda import LOOKS_AT_ONCE, Agenda
-from pilot.ports import PandaId
+from pilot.ports import JobKey, PandaId
 from pilot.ticktimes import TickTimes
 
 TIMES = st.floats(0.0, 50.0)
@@ -45,11 +45,11 @@ def test_more_than_one_tick_takes_waits_its_turn_and_is_not_lost() -> None:
 
 def test_other_rules_bring_all_jobs_onto_the_agenda_once() -> None:
     agenda = Agenda()
-    agenda.rules_are("first", [("long", PandaId(1)), ("short", PandaId(2))])
+    agenda.rules_are("first", lambda: {"long": [JobKey(1)], "short": [JobKey(2)]})
     assert agenda.take(0.0) == (1, 2)
-    agenda.rules_are("first", [("long", PandaId(1))])
+    agenda.rules_are("first", lambda: {"long": [JobKey(1)]})
     assert agenda.take(0.0) == ()
-    agenda.rules_are("second", [("long", PandaId(1))])
+    agenda.rules_are("second", lambda: {"long": [JobKey(1)]})
     assert agenda.take(0.0) == (1,)
     assert list(agenda.unheard_of("long")) == [1]
 
