@@ -322,6 +322,30 @@ def _settling(memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Itera
         yield from _once(memory, ReadEvidence(bundle.bundle_id, dict(bundle.offsets), last=True), now)
 
 
+# Once is an outage that is over; a wait that was to begin anew so long after it should have ended will not end.
+HELD_UP_SETTLES = 3
+
+
+def note_held_up(state: State, memory: Memory, now: Now, limits: Limits) -> None:
+    """Alarm while bundles cannot be settled because reading their files is held up again and again."""
+    settle_s = limits.protocol.settle_s
+    waiting = 0
+    if now.mono_s < memory.held_up_s + settle_s:
+        long_ago_s = now.mono_s - HELD_UP_SETTLES * settle_s
+        waiting = sum(
+            bundle.state is BundleState.CLOSED and memory.closed_s.get(i, now.mono_s) < long_ago_s
+            for i, bundle in state.bundles.items()
+        )
+    if waiting:
+        reason = (
+            f"{waiting} closed bundles are not settled: the last slow reading of files took "
+            f"{memory.held_up_took_s:.0f} s, more than protocol.visible_s ({limits.protocol.visible_s:g})"
+        )
+        memory.raise_alarm("readings-held-up", reason, now.mono_s)
+    else:
+        memory.clear_alarm("readings-held-up")
+
+
 def _retire(state: State, memory: Memory, bundle: Bundle, now: Now, limits: Limits) -> Iterator[Action]:
     """Remove the directory when every report was accepted and the retention is over."""
     if bundle.settled_at is None or now.mono_s < memory.retire_s.get(bundle.bundle_id, float("-inf")):

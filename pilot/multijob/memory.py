@@ -129,6 +129,7 @@ class Memory:
     closed_s: dict[BundleId, float] = field(default_factory=dict)
     # when a reading ended that had been held up for longer than a name may be seen late: so were the agents
     held_up_s: float = float("-inf")
+    held_up_took_s: float = 0.0
     # settled bundles: not looked at before; those whose files are to be packed, and those that need it no more
     retire_s: dict[BundleId, float] = field(default_factory=dict)
     to_pack: dict[BundleId, None] = field(default_factory=dict)

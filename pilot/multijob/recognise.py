@@ -148,7 +148,7 @@ def _read(
 ) -> Iterator[Event]:
     if answer.took_s > limits.protocol.visible_s:
         # The agents' looks at `closed` were held up as well: not the last reading yet.
-        memory.held_up_s = now.mono_s
+        memory.held_up_s, memory.held_up_took_s = now.mono_s, answer.took_s
         action = replace(action, last=False)
     yield from recognise_evidence(state, memory, action, answer.outcome, now.utc, now.mono_s, limits)
     memory.read_s[action.bundle_id] = now.mono_s

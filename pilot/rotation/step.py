@@ -18,7 +18,13 @@ from pilot.multijob.allocation import decide_allocation
 from pilot.multijob.apply import apply
 from pilot.multijob.codec import encode
 from pilot.multijob.credential import looks_due
-from pilot.multijob.decide import cancel_batch_job, decide_bundle, decide_packs, kept_quiet
+from pilot.multijob.decide import (
+    cancel_batch_job,
+    decide_bundle,
+    decide_packs,
+    kept_quiet,
+    note_held_up,
+)
 from pilot.multijob.events import BundlePlanned, BundleSettled, Event, JobBound, JobFetched, JobJudged
 from pilot.multijob.inputs import decide_looks
 from pilot.multijob.knownjobs import key_of
@@ -128,6 +134,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
             continue
         yield from decide_bundle(state, memory, bundle, now, limits)
     yield from decide_packs(state, memory, limits)
+    note_held_up(state, memory, now, limits)
     yield from decide_bound(state, memory, now.utc, now.mono_s, limits)
     for batch_id, bundle_id in memory.strays.items():
         yield from cancel_batch_job(memory, CancelBatchJob(bundle_id, batch_id, "stray"), now, limits)
