@@ -77,8 +77,14 @@ def serve(directory: Path) -> None:
 
 
 def write_commands(directory: Path) -> None:
-    """qstat, qsub and qdel: qstat prints `listing.xml` and notes each call, qsub refuses; both after a while."""
-    wait = f'sleep "$(cat {directory}/$1 2>/dev/null || echo 0)"'
+    """qstat, qsub and qdel: qstat prints `listing.xml` and notes each call, qsub refuses; both after a while.
+
+    Nobody waits for longer than a second when the directory is gone: the measurement is over.
+    """
+    wait = (
+        f"left=$(cat {directory}/$1 2>/dev/null || echo 0)\nleft=${{left%.*}}\n"
+        f'while [ "${{left:-0}}" -gt 0 ] && [ -d {directory} ]; do sleep 1; left=$((left - 1)); done'
+    )
     texts = {
         "qstat": f"set -- qstat_s\ndate +%s.%N >> {directory}/listings\n{wait}\ncat {directory}/listing.xml\n",
         "qsub": f"set -- qsub_s\n{wait}\necho 'qsub: Unauthorized Request' >&2\nexit 159\n",
