@@ -19,6 +19,7 @@ from pilot.log import escaped, set_up_log
 from pilot.monitor.status import render_text
 from pilot.rotation.checks import check_environment
 from pilot.rotation.daemon import CLOSING_S, StartError, package_version, read_events, run_daemon, show_bundle
+from pilot.rotation.probe import probe_nodes
 from pilot.rotation.story import story
 from pilot.rotation.wiring import WiringError
 
@@ -55,6 +56,19 @@ def _parser() -> argparse.ArgumentParser:
     init = verbs.add_parser("init", help="print an annotated config for a known kind of site")
     init.add_argument("profile", choices=sorted(path.stem for path in SITES.glob("*.yaml")))
     check = verbs.add_parser("check", help="check config and environment; exit 0 or 1, 2 for a bad config")
+    check.add_argument(
+        "--probe",
+        action="store_true",
+        help="also submit a batch job of one node: interpreter, space, memory, visibility, link(2) between hosts",
+    )
+    check.add_argument("--queue", metavar="NAME", help="with --probe: default: the first queue of the config")
+    check.add_argument(
+        "--wait",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="with --probe: so long for its start (default: 600)",
+    )
     run = verbs.add_parser("run", help="run the daemon in the foreground")
     run.add_argument(
         "--once", action="store_true", help="one pilot, one bundle, then exit (3: no jobs given)"
@@ -128,6 +142,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    """Seconds of the command line."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 7 * 86400):
+        raise argparse.ArgumentTypeError(f"{text[:60]!a} is no number of seconds from 1 to 604800")
+    return float(text)
+
+
 def _init(profile: str) -> int:
     """Print a profile with this user's home and python filled in."""
     text = (SITES / f"{profile}.yaml").read_text()
@@ -169,12 +190,19 @@ def _start(config: Config, arguments: argparse.Namespace) -> int:
 
 def _check(config: Config, arguments: argparse.Namespace) -> int:
     """Print one line per check; 1 if one does not hold."""
-    results = check_environment(config)
-    for result in results:
-        print(
-            f"{'ok  ' if result.holds else 'FAIL'} {result.what}{': ' + result.detail if result.detail else ''}"
-        )
-    return EXIT_OK if all(result.holds for result in results) else EXIT_FAILED
+    names = [queue.name for queue in config.queues]
+    name = arguments.queue or names[0]
+    if name not in names:
+        return _sorry(f"no queue {name[:60]!a}; known: {', '.join(names)}")
+    holds = True
+    for results in (check_environment, lambda config: probe_nodes(config, name, arguments.wait)):
+        for result in results(config):
+            detail = f": {escaped(result.detail)}" if result.detail else ""
+            print(f"{'ok  ' if result.holds else 'FAIL'} {result.what}{detail}", flush=True)
+            holds = holds and result.holds
+        if not arguments.probe:
+            break
+    return EXIT_OK if holds else EXIT_FAILED
 
 
 def _status(config: Config, arguments: argparse.Namespace) -> int:

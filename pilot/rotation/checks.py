@@ -9,7 +9,6 @@ import resource
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from pilot.files import link_new, write_new
 from pilot.panda.legacy import NOT_TOLD
 from pilot.ports import AllocationLeft, Credential, Failure, JobSource, Listing, Refused
 from pilot.rotation.allocation import look_at_allocation
-from pilot.rotation.surroundings import kills_user_processes, near, parse_quotas
+from pilot.rotation.surroundings import Check, kills_user_processes, near, parse_quotas
 from pilot.rotation.wiring import (
     WiringError,
     load_caldb,
@@ -35,15 +34,6 @@ from pilot.rotation.wiring import (
 QUOTA_WAIT_S = 20.0
 LOGIND = ("/etc/systemd", "/usr/lib/systemd", "/run/systemd")
 LINGER = "/var/lib/systemd/linger"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at."""
-
-    what: str
-    holds: bool
-    detail: str = ""
 
 
 def check_environment(config: Config) -> list[Check]:

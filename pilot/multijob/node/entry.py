@@ -22,6 +22,15 @@ def make_parser() -> argparse.ArgumentParser:
     gate_text = "first command of a batch job: claim the round, start one agent per node, wait; exits 0"
     agent_text = "work the list of one node, whatever its payloads do; exits 0"
     keeper_text = "keep the calibration server of a node; started by its agent"
+    probe_text = "tell what this node has and sees, to `pilot check --probe`; exits 0"
+    probe = commands.add_parser("probe", help=probe_text, description=probe_text, formatter_class=shape)
+    probe.add_argument(
+        "--directory", required=True, metavar="DIR", help="the probe's own, on the shared filesystem"
+    )
+    probe.add_argument("--local-dir", required=True, metavar="DIR", help="as in a manifest")
+    probe.add_argument(
+        "--seconds-left", required=True, type=float, metavar="S", help="waits for the edge at most"
+    )
     for name, text in (("gate", gate_text), ("agent", agent_text), ("keeper", keeper_text)):
         command = commands.add_parser(name, help=text, description=text, formatter_class=shape)
         command.add_argument("--bundle", required=True, metavar="DIR", help="bundle directory")
@@ -175,6 +184,14 @@ def keeper(options: argparse.Namespace) -> int:
     return keep(plan)
 
 
+def probe(options: argparse.Namespace, started_mono: float) -> None:
+    """The node's half of `pilot check --probe`."""
+    from pilot.multijob.node.probe import run_probe
+
+    local = expand_local_dir(options.local_dir, dict(os.environ))
+    run_probe(os.path.abspath(options.directory), local, options.seconds_left)
+
+
 def read_manifest(bundle: str) -> Manifest:
     """The manifest of a bundle directory; raises BadManifest or OSError."""
     with open(os.path.join(bundle, "manifest.json"), encoding="utf-8") as file:
@@ -193,7 +210,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         if options.command == "keeper":
             return keeper(options)
-        (gate if options.command == "gate" else agent)(options, started_mono)
+        {"gate": gate, "agent": agent, "probe": probe}[options.command](options, started_mono)
     except (BadManifest, OSError) as error:
         # One node's or one batch job's fault must not look like the end of all others to the launcher.
         print("%s: %s" % (options.command, error), file=sys.stderr)
