@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pilot.log import escaped, set_up_log
 from pilot.monitor.status import render_text
 from pilot.rotation.checks import check_environment
 from pilot.rotation.daemon import CLOSING_S, StartError, package_version, read_events, run_daemon, show_bundle
+from pilot.rotation.loginnode import look_around
 from pilot.rotation.probe import probe_nodes
 from pilot.rotation.story import story
 from pilot.rotation.wiring import WiringError
@@ -210,6 +212,7 @@ def _status(config: Config, arguments: argparse.Namespace) -> int:
         document = ask_daemon(Path(config.state_dir), "status")
     except ControlError as error:
         return _sorry(str(error))
+    document["login_node"] = [asdict(check) for check in look_around(config, document["pid"])]
     sys.stdout.write(json.dumps(document, indent=1) + "\n" if arguments.json else render_text(document))
     return EXIT_OK
 

@@ -30,11 +30,16 @@ def render_status(
     *,
     version: str,
     ticks: Mapping[str, float] | None = None,
+    pid: int = 0,
 ) -> dict[str, Any]:
-    """A JSON-able document; every "nothing was done" has its reason. `ticks`: how long they take."""
+    """A JSON-able document; every "nothing was done" has its reason. `ticks`: how long they take; `pid`: of the daemon.
+
+    `login_node` is for whoever asks: the daemon looks at no quota.
+    """
     return {
         "schema": SCHEMA,
         "version": version,
+        "pid": pid,
         "utc": now.utc,
         "epoch": memory.epoch,
         "site": limits.site.name,
@@ -202,6 +207,10 @@ def render_text(document: Mapping[str, Any]) -> str:
             lines.append(
                 f"lane {lane['lane']}: {age}, {lane['waiting']} waiting {lane['last_failure']}".rstrip()
             )
+    lines += [
+        f"login node: {check['what']}: {'' if check['holds'] else 'NO: '}{check['detail'] or 'ok'}"
+        for check in document.get("login_node", ())
+    ]
     lines += [f"ALARM {a['name']}: {a['reason']} (for {a['for_s']:.0f} s)" for a in document["alarms"]]
     return "\n".join(lines) + "\n"
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pwd
-import resource
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,14 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pilot.batch.queues import unfit
-from pilot.command import Completed, run_command
 from pilot.configkeys import Config
 from pilot.credentials import FileCredentials
 from pilot.files import link_new, write_new
 from pilot.panda.legacy import NOT_TOLD
 from pilot.ports import AllocationLeft, Credential, Failure, JobSource, Listing, Refused
 from pilot.rotation.allocation import look_at_allocation
-from pilot.rotation.surroundings import Check, kills_user_processes, near, parse_quotas
+from pilot.rotation.loginnode import cpu_limit, nearest, quotas, reaper
+from pilot.rotation.surroundings import Check
 from pilot.rotation.wiring import (
     WiringError,
     load_caldb,
@@ -32,8 +29,6 @@ from pilot.rotation.wiring import (
 
 # A quota is asked for at a filesystem that may be slow, but `pilot check` has a person before it.
 QUOTA_WAIT_S = 20.0
-LOGIND = ("/etc/systemd", "/usr/lib/systemd", "/run/systemd")
-LINGER = "/var/lib/systemd/linger"
 
 
 def check_environment(config: Config) -> list[Check]:
@@ -41,11 +36,12 @@ def check_environment(config: Config) -> list[Check]:
     checks = [_command(name) for name in config.batch.commands.model_dump().values()]
     for key in ("state_dir", "shared_dir", "output_root"):
         checks.append(_directory(key, Path(getattr(config, key)), config))
-    checks.extend(_quotas(config))
+    places = [str(nearest(Path(path))) for path in (config.shared_dir, config.output_root)]
+    checks.extend(quotas(places, QUOTA_WAIT_S))
     checks.append(_fencing(config))
     checks.extend(_allocation(config))
-    checks.append(_cpu_limit())
-    checks.append(_reaper())
+    checks.append(cpu_limit(os.getpid()))
+    checks.append(reaper())
     python = Path(config.node.python)
     checks.append(
         Check(f"node.python {python}", os.access(python, os.X_OK), "" if python.exists() else "not there")
@@ -66,14 +62,8 @@ def _command(name: str) -> Check:
     return Check(f"command {name}", path is not None, path or "not found in PATH")
 
 
-def _nearest(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
 def _directory(key: str, path: Path, config: Config) -> Check:
-    there = _nearest(path)
+    there = nearest(path)
     if not os.access(there, os.W_OK | os.X_OK):
         return Check(f"{key} {path}", False, f"{there} is not writable")
     least = config.space
@@ -85,27 +75,6 @@ def _directory(key: str, path: Path, config: Config) -> Check:
         detail += f"; {inodes} inodes, at least {least.free_inodes_min}"
     enough = free_mib >= least.free_min_mib and (inodes is None or inodes >= least.free_inodes_min)
     return Check(f"{key} {path}", enough, detail)
-
-
-def _quotas(config: Config) -> Iterator[Check]:
-    """The user's quotas, where the machine has a command that tells them."""
-    user = pwd.getpwuid(os.getuid()).pw_name
-    asked: list[tuple[str, ...]]
-    if shutil.which("lfs"):
-        places = sorted({str(_nearest(Path(p))) for p in (config.shared_dir, config.output_root)})
-        asked = [("lfs", "quota", "-q", "-u", user, place) for place in places]
-    elif shutil.which("quota"):
-        asked = [("quota", "-w")]
-    else:
-        return
-    for argv in asked:
-        reply = run_command(argv, timeout_s=QUOTA_WAIT_S, environment=dict(os.environ))
-        if not isinstance(reply, Completed):
-            yield Check(f"quota of {user}", True, f"not known: {argv[0]} gave no answer")
-            continue
-        for quota in parse_quotas(reply.stdout):
-            reason = near(quota)
-            yield Check(f"quota of {user} on {quota.filesystem}", reason is None, reason or "")
 
 
 def _allocation(config: Config) -> Iterator[Check]:
@@ -120,29 +89,6 @@ def _allocation(config: Config) -> Iterator[Check]:
     yield Check("allocation left", left.node_h > config.allocation.warn_node_hours, detail)
 
 
-def _cpu_limit() -> Check:
-    """A daemon that runs for weeks uses hours of CPU time: with a limit the kernel ends it."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
-    free = soft == resource.RLIM_INFINITY
-    return Check(
-        "no limit of CPU time (ulimit -t)", free, "" if free else f"ended after {soft} s of CPU time"
-    )
-
-
-def _reaper() -> Check:
-    """systemd may end all processes of a user with the last session."""
-    texts = {}
-    for folder in LOGIND:
-        for path in (Path(folder) / "logind.conf", *sorted((Path(folder) / "logind.conf.d").glob("*.conf"))):
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                texts[str(path)] = path.read_text()
-    what = "processes outlive the session"
-    if not kills_user_processes(texts):
-        return Check(what, True, "as far as systemd goes; a site may have a reaper of its own")
-    stays = (Path(LINGER) / pwd.getpwuid(os.getuid()).pw_name).exists()
-    return Check(what, stays, "KillUserProcesses=yes, and lingering is " + ("on" if stays else "off"))
-
-
 def _fencing(config: Config) -> Check:
     """With weak fencing nothing depends on link(2) between hosts; else it must be exclusive at least here."""
     if config.protocol.fencing == "weak":
@@ -153,7 +99,7 @@ def _fencing(config: Config) -> Check:
 
 def _link(path: Path) -> Check:
     """link(2) must refuse an existing name on the filesystem of the bundle directories."""
-    there = _nearest(path)
+    there = nearest(path)
     names = [there / f".link-check.{secrets.token_hex(6)}" for _ in range(3)]
     try:
         write_new(names[0], b"a")

@@ -227,6 +227,7 @@ class _Daemon:
                 now,
                 version=self.version,
                 ticks=loop.times.shown(),
+                pid=os.getpid(),
             )
             self.control.publish(document)
             if self.announcer is not None:

@@ -29,6 +29,7 @@ REPLACED = {
     "rotation/checks.py": "pilot check looks at a real site",
     "rotation/surroundings.py": "as above",
     "rotation/probe.py": "as above",
+    "rotation/loginnode.py": "as above",
     "multijob/node/probe.py": "as above",
     "rotation/allocation.py": "a seed's site has no command that tells it",
     "rotation/reload.py": "a person's, like the next: the configuration of a seed stays",
