@@ -60,7 +60,9 @@ class Agent:
         self._next_poll_s = 0.0
         self._next_sample_s = manifest.limits.sample_s
         self._next_heartbeat_s = manifest.limits.heartbeat_s
-        self.state = NodeState(pending=manifest.jobs.get(post.node, ()))
+        pending = manifest.jobs.get(post.node, ())
+        longest_s = max((job.predicted_s for job in pending), default=0.0)
+        self.state = NodeState(pending=pending, longest_s=longest_s)
 
     def steps(self) -> Steps[None]:
         """Work the list. Whatever happens, what was started is ended and the local directories are removed."""
@@ -94,7 +96,7 @@ class Agent:
             yield from self._observe(news)
 
     def _due_s(self) -> float:
-        due = next_due_s(self.state, self._manifest.limits, self._post.seconds_left)
+        due = next_due_s(self.state, self._now(), self._manifest.limits, self._post.seconds_left)
         return min(due, self._next_poll_s, self._next_heartbeat_s, self._next_sample_s)
 
     def _observe(self, heard: Tuple[News, ...]) -> Steps[None]:
@@ -194,7 +196,9 @@ class Agent:
     # --- what is done -----------------------------------------------------------------------------------------
 
     def _start(self, action: StartJob) -> Steps[None]:
-        pending = tuple(job for job in self.state.pending if job is not action.job)
+        pending = self.state.pending
+        place = next(place for place, job in enumerate(pending) if job is action.job)
+        pending = pending[:place] + pending[place + 1 :]
         running = Running(action.job, action.slot, self._now())
         self.state = self.state._replace(pending=pending, running=(*self.state.running, running))
         yield from self._slots.start(action.job, action.slot)

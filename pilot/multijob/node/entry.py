@@ -86,7 +86,7 @@ def agent(options: argparse.Namespace, started_mono: float) -> None:
 
     bundle = os.path.abspath(options.bundle)
     manifest = read_manifest(bundle)
-    local = options.local_dir or expand_local_dir(manifest.local_dir, dict(os.environ))
+    local = os.path.abspath(options.local_dir or expand_local_dir(manifest.local_dir, dict(os.environ)))
     node, nonce, uid = options.node, draw_nonce(), os.getuid()
     own = os.path.join(local, "ep-%d-%s-%d-%s" % (uid, manifest.bundle_id, node, nonce))
     database = os.path.join(local, "ep-%d-%s.db" % (uid, nonce))

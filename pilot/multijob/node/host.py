@@ -42,6 +42,7 @@ from pilot.multijob.node.payload import Payload, Streams, payload_environment, s
 from pilot.multijob.node.plan import slot_cpus
 from pilot.multijob.node.processes import foreign, live_descendants, owned_by, reap_all, snapshot, sweep
 from pilot.multijob.node.slots import Post
+from pilot.multijob.node.spawn import keep_descriptors
 from pilot.multijob.node.steps import Line, PayloadEnd
 from pilot.multijob.node.wake import Wake
 
@@ -69,6 +70,7 @@ class Host:
     def run(self, steps: Steps[None]) -> None:
         """Carry out an agent from its start to its end."""
         become_subreaper()
+        keep_descriptors()
         try:
             run_steps(steps, self.perform)
         finally:
@@ -92,7 +94,7 @@ class Host:
             news.append(AskedToEnd())
         self._reap()
         for slot, payload in list(self._payloads.items()):
-            if payload.process is not None and payload.process.pid in self._reaped:
+            if payload.pid in self._reaped:
                 news.append(PayloadEnded(slot, self._end_of(slot, payload)))
         while not self._gathered.empty():
             self._gathering -= 1
@@ -109,19 +111,16 @@ class Host:
             self._reaped[pid] = (status, usage)
 
     def _pids(self) -> FrozenSet[int]:
-        processes = [payload.process for payload in self._payloads.values()]
-        return frozenset(process.pid for process in processes if process is not None)
+        return frozenset(payload.pid for payload in self._payloads.values() if payload.pid is not None)
 
     def _keepers(self) -> Set[int]:
         return {self._database.process.pid} if self._database is not None else set()
 
     def _end_of(self, slot: int, payload: Payload) -> PayloadEnd:
-        assert payload.process is not None
-        status, usage = self._reaped.pop(payload.process.pid)
-        # Popen must not wait for a number that may be another's soon.
-        payload.process.returncode = status
+        assert payload.pid is not None
+        status, usage = self._reaped.pop(payload.pid)
         end = payload.ended(status, usage)
-        payload.kill_escaped((self._pids() | self._keepers()) - {payload.process.pid}, self._reap)
+        payload.kill_escaped((self._pids() | self._keepers()) - {payload.pid}, self._reap)
         return end
 
     def _of_keeper(self) -> List[News]:
@@ -173,7 +172,7 @@ class Host:
         return {
             slot: (payload.sample(seen), payload.streams.size_mib())
             for slot, payload in payloads
-            if payload is not None and payload.process is not None
+            if payload is not None and payload.pid is not None
         }
 
     def _gather(self, order: Gather) -> None:

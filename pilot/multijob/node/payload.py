@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
 import time
 from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 
@@ -22,6 +21,7 @@ from pilot.multijob.node.processes import (
     snapshot,
     sweep,
 )
+from pilot.multijob.node.spawn import spawn
 from pilot.multijob.node.steps import PayloadEnd
 
 STDOUT, STDERR = "payload_stdout.txt", "payload_stderr.txt"
@@ -61,20 +61,18 @@ class Streams(NamedTuple):
 class Payload:
     """A payload that runs in a slot. Made by `start_payload`."""
 
-    def __init__(
-        self, job: Job, work: str, process: Optional[subprocess.Popen[bytes]], streams: Streams
-    ) -> None:
+    def __init__(self, job: Job, work: str, pid: Optional[int], streams: Streams) -> None:
         self.job, self.work, self.streams = job, work, streams
-        self.process = process
+        self.pid, self.reaped = pid, False
         self.mark = b"PANDA_ID=%d" % job.panda_id
         self.started_mono = time.monotonic()
         self.start_utc = utc_text(time.time())
         self.rss_mib = 0.0
         self.known: FrozenSet[Name] = frozenset()
         self.leader = Name(0, 0)
-        if process is not None:
-            seen = look_at(process.pid)
-            self.leader = Name(process.pid, seen.start if seen is not None else 0)
+        if pid is not None:
+            seen = look_at(pid)
+            self.leader = Name(pid, seen.start if seen is not None else 0)
 
     def sample(self, seen: Mapping[int, Seen]) -> float:
         """Note who belongs to it and the memory of all of them together (shared pages count for each), in MiB."""
@@ -85,9 +83,9 @@ class Payload:
 
     def terminate(self) -> None:
         """SIGTERM to its session's first process group."""
-        if self.process is not None and self.process.returncode is None:
+        if self.pid is not None and not self.reaped:
             try:
-                os.killpg(self.process.pid, signal.SIGTERM)
+                os.killpg(self.pid, signal.SIGTERM)
             except (ProcessLookupError, PermissionError):
                 send(self.leader, signal.SIGTERM)
 
@@ -108,7 +106,8 @@ class Payload:
         return self.kill_all(reap)
 
     def ended(self, status: int, usage: Any) -> PayloadEnd:
-        """The facts, from wait4. Why it was ended is known to who asked for that."""
+        """It was reaped: the facts, from wait4. Why it was ended is known to who asked for that."""
+        self.reaped = True
         by_signal = os.WIFSIGNALED(status)
         return PayloadEnd(
             exit_code=None if by_signal else os.WEXITSTATUS(status),
@@ -136,23 +135,15 @@ def start_payload(
     )
     streams = Streams(stdout, stderr)
     try:
-        process = subprocess.Popen(
-            list(job.argv),
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=work,
-            env=dict(environment),
-            start_new_session=True,
-        )
+        pid = spawn(job.argv, environment, work, stdout, stderr)
     except (OSError, ValueError) as error:
         payload = Payload(job, work, None, streams)
         code = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_RUNNABLE
         now = utc_text(time.time())
         return payload, PayloadEnd(code, None, None, 0.0, 0.0, 0.0, now, now, "cannot be started: %s" % error)
     if file_max_mib is not None:
-        _limit_files(process.pid, int(file_max_mib * 1048576))
-    return Payload(job, work, process, streams), None
+        _limit_files(pid, int(file_max_mib * 1048576))
+    return Payload(job, work, pid, streams), None
 
 
 def _limit_files(pid: int, size: int) -> None:

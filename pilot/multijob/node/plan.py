@@ -6,6 +6,8 @@ again with the same state it says the same. The agent (or the virtual world) car
 
 from __future__ import annotations
 
+import math
+from itertools import islice
 from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from pilot.multijob.node.manifest import Job, Limits
@@ -45,9 +47,12 @@ class NodeState(NamedTuple):
     `caldb`: "none" (not wanted), "starting", "ready" or "failed" with `caldb_reason`; the keeper itself keeps to
     `caldb_ready_s`, at `caldb_due_s` a keeper that hangs is given up. `stop`: why nothing more may be
     started (None: go on), set from outside. `journal_lost`: nothing can be proved any more, so nothing may run on.
+    `longest_s`: no pending job is predicted to take longer (one that did may have left); while that fits, no job is
+    looked at that is not started: a list of thousands would be walked at each end of each payload.
     """
 
     pending: Tuple[Job, ...]
+    longest_s: float = math.inf
     running: Tuple[Running, ...] = ()
     caldb: str = "none"
     caldb_reason: str = ""
@@ -182,22 +187,28 @@ def _pending(
     if state.closed:
         return (), ()
     back: Dict[str, List[Job]] = {}
-    keep: List[Job] = []
     reason_for_all = _why_all_back(state, limits)
     left_s = deadline - now_s
-    for job in state.pending:
-        reason = reason_for_all
-        if reason is None:
-            reason = _why_back(state, job, left_s)
+    keep: Sequence[Job] = state.pending
+    if reason_for_all is not None or _some_may_go_back(state, left_s):
+        keep = []
+        for job in state.pending:
+            reason = _why_back(state, job, left_s) if reason_for_all is None else reason_for_all
             if reason is None:
                 keep.append(job)
-                continue
-        back.setdefault(reason, []).append(job)
+            else:
+                back.setdefault(reason, []).append(job)
     taken = {item.slot for item in state.running}
     free = [slot for slot in range(slots) if slot not in taken]
-    ready = [job for job in keep if state.caldb == "ready" or not job.kind.needs_caldb]
-    starts = tuple(StartJob(job, slot) for job, slot in zip(ready, free))  # noqa: B905 (3.8 has no strict)
+    ready = (job for job in keep if state.caldb == "ready" or not job.kind.needs_caldb)
+    begun = islice(ready, len(free))
+    starts = tuple(StartJob(job, slot) for job, slot in zip(begun, free))  # noqa: B905 (3.8 has no strict)
     return starts, tuple(GiveBack(tuple(jobs), reason) for reason, jobs in back.items())
+
+
+def _some_may_go_back(state: NodeState, left_s: float) -> bool:
+    """False if `_why_back` finds no reason for any pending job: then none need be asked."""
+    return bool(state.asked_to_end) or state.caldb == "failed" or state.longest_s > left_s
 
 
 def _why_all_back(state: NodeState, limits: Limits) -> Optional[str]:
@@ -238,7 +249,7 @@ def _end_reason(state: NodeState, now_s: float, limits: Limits, deadline: float)
     return "list worked"
 
 
-def next_due_s(state: NodeState, limits: Limits, seconds_left: float) -> float:
+def next_due_s(state: NodeState, now_s: float, limits: Limits, seconds_left: float) -> float:
     """When `decide` may say something new though nothing happened."""
     deadline = deadline_s(limits, seconds_left)
     due = [item.kill_at_s for item in state.running if item.kill_at_s is not None and not item.killed]
@@ -248,7 +259,10 @@ def next_due_s(state: NodeState, limits: Limits, seconds_left: float) -> float:
     if live and limits.wall_max_s is not None:
         due.append(min(item.started_s for item in live) + limits.wall_max_s)
     if state.pending and not state.closed:
-        due.append(deadline - max(job.predicted_s for job in state.pending))
+        too_late = deadline - state.longest_s
+        if too_late <= now_s:  # what took so long may have left: look which one is the longest now
+            too_late = deadline - max(job.predicted_s for job in state.pending)
+        due.append(too_late)
     if state.caldb == "starting" and state.caldb_due_s is not None:
         due.append(state.caldb_due_s)
     due.append(seconds_left - LAST_S)

@@ -85,7 +85,7 @@ def test_keeper_that_says_nothing_is_given_up():
     state = NodeState(pending=(job(1, kind=CALIB),), caldb="starting", caldb_due_s=60.0)
     assert todo(state, now_s=59.0) == ()
     assert todo(state, now_s=60.0) == (GiveUpCaldb("no answer in 120 s"),)
-    assert next_due_s(state, LIMITS, 100.0) == 60.0
+    assert next_due_s(state, 0.0, LIMITS, 100.0) == 60.0
 
 
 def test_closed_ends_at_once_and_gives_nothing_back():
@@ -136,7 +136,7 @@ def test_deadline_ends_politely_then_hard():
     state = state._replace(running=(running(1, ended_by="deadline", kill_at_s=95.0),))
     assert todo(state, now_s=94.0) == ()
     assert todo(state, now_s=95.0) == (KillPayload(0),)
-    assert next_due_s(state, LIMITS, 100.0) == 95.0
+    assert next_due_s(state, 0.0, LIMITS, 100.0) == 95.0
 
 
 def test_grace_is_at_most_half_of_kill_s():
@@ -222,7 +222,7 @@ def test_limits_of_a_payload():
 
 def test_next_due_never_spins_on_jobs_of_a_closed_bundle():
     state = NodeState(pending=(job(1, 1000.0),), running=(running(2, placing=True),), closed=True)
-    assert next_due_s(state, LIMITS, 100.0) == 95.0
+    assert next_due_s(state, 0.0, LIMITS, 100.0) == 95.0
 
 
 @pytest.mark.parametrize(
@@ -255,4 +255,32 @@ def test_a_payload_that_hangs_is_ended_alone(limit, grown_s, now_s, why):
     found = decide(state, now_s, Limits(**{limit: 100.0}), 2, 10_000.0)
     assert found == (() if why is None else (EndPayload(0, why, 5.0),))
     if limit == "wall_max_s":
-        assert next_due_s(state, Limits(wall_max_s=100.0), 10_000.0) == 100.0
+        assert next_due_s(state, 0.0, Limits(wall_max_s=100.0), 10_000.0) == 100.0
+
+
+class Walked(tuple):
+    """Pending jobs that count how often one of them was looked at."""
+
+    looks = 0
+
+    def __iter__(self):
+        for item in super().__iter__():
+            Walked.looks += 1
+            yield item
+
+
+def test_a_long_list_is_not_walked_at_each_end_of_a_payload():
+    Walked.looks = 0
+    state = NodeState(pending=Walked(job(number) for number in range(10_000)), longest_s=5.0)
+    assert todo(state) == (StartJob(job(0), 0), StartJob(job(1), 1))
+    assert next_due_s(state, 0.0, LIMITS, 100.0) == 85.0
+    assert Walked.looks <= 3
+
+
+def test_what_no_longer_fits_is_given_back_though_the_longest_has_left():
+    state = NodeState(pending=(job(1, 20.0), job(2, 5.0)), longest_s=50.0)
+    assert next_due_s(state, 30.0, LIMITS, 100.0) == 40.0
+    assert next_due_s(state, 40.0, LIMITS, 100.0) == 70.0
+    assert todo(state, now_s=71.0, slots=1)[0] == GiveBack(
+        (job(1, 20.0),), "does not fit before the deadline"
+    )
