@@ -115,6 +115,10 @@ class NodeSection(Section):
     quick_failure_s: Seconds = 60.0
     heartbeat_s: PositiveSeconds = 300.0
     silent_s: PositiveSeconds = 3600.0
+    avoid_failures: Annotated[int, Field(ge=1, le=20)] = 2
+    avoid_s: PositiveSeconds = 86400.0
+    probe: list[str] = ["true"]
+    probe_s: PositiveSeconds = 60.0
     sample_s: PositiveSeconds = 5.0
     caldb_ready_s: PositiveSeconds = 120.0
     caldb_restarts: Annotated[int, Field(ge=0, le=100)] = 2

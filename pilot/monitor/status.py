@@ -11,6 +11,7 @@ from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, JobState, Limits, QueueSpec, QueueTotals, State
 from pilot.multijob.nodehours import HOUR_S
 from pilot.multijob.recognise import Now
+from pilot.multijob.sicknodes import avoided
 from pilot.ports import Credential, LaneAge
 from pilot.rotation.caps import shown
 from pilot.rotation.census import is_live, is_queued
@@ -49,6 +50,7 @@ def render_status(
         "others_waiting": memory.others_waiting,
         "orders_held": _orders_held(state, memory),
         "tasks": shown_tasks(state, now.utc, limits),
+        "avoided_nodes": [item._asdict() for item in avoided(state, now.utc, limits)],
         "bundles": [_bundle(bundle, memory) for bundle in state.bundles.values()],
         "lanes": [
             {
@@ -195,6 +197,10 @@ def render_text(document: Mapping[str, Any]) -> str:
     for item in document["credentials"]:
         until = f"ends {item['ends_at']}, in {item['left_s'] / 3600:.1f} h" if item["ends_at"] else ""
         lines.append(f"credential of {item['server']}: {until or item['not_usable_because']}")
+    lines += [
+        f"node {node['host']} probes before its first payload until {node['until']}: {node['reason']}"
+        for node in document["avoided_nodes"]
+    ]
     for bundle in document["bundles"]:
         ids = ", ".join(bundle["batch_ids"]) or "no batch id"
         lines.append(

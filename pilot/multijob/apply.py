@@ -38,6 +38,7 @@ from pilot.multijob.events import (
     JobUnbound,
     JournalConsumed,
     KillOrdered,
+    NodeFailed,
     NodeJournalDamaged,
     PauseOrdered,
     QueueResumed,
@@ -64,6 +65,7 @@ from pilot.multijob.model import (
     State,
 )
 from pilot.multijob.nodehours import count_use
+from pilot.multijob.sicknodes import note_failure
 from pilot.multijob.taskrecord import begin_try, break_or_mend, known_task, learn
 from pilot.ports import BundleId, JobKey, JobStatus, PandaId
 
@@ -134,6 +136,8 @@ def apply(state: State, event: Event) -> State:
             _apply_bundle(state, _bundle(state, event.bundle_id, event), event)
         case BundleClosed():
             _close(state, _bundle(state, event.bundle_id, event), event)
+        case NodeFailed():
+            note_failure(state, event)
         case PauseOrdered():
             state.holds[event.queue] = QueueHold(event.at, drains=False)
         case DrainOrdered():

@@ -194,6 +194,17 @@ class NodeJournalDamaged:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeFailed:
+    """An agent ended for a reason that is its node's: `file` is its journal, `host` the node's own name."""
+
+    at: str
+    host: str
+    bundle_id: BundleId
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobGivenBack:
     """An agent said that it will not start this job (final only after settling)."""
 
@@ -404,6 +415,7 @@ Event = (
     | BundleRetired
     | JournalConsumed
     | NodeJournalDamaged
+    | NodeFailed
     | JobStarted
     | JobGivenBack
     | JobJudged

@@ -22,6 +22,7 @@ from pilot.multijob.events import (
 from pilot.multijob.jobkeys import make_key
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import Bundle, BundleState, JobRecord, JobState, Limits, State
+from pilot.multijob.sicknodes import failure_of
 from pilot.multijob.verdict import failed, judge, judged
 from pilot.ports import Claim, EvidenceSeen, Job, JournalLine, PandaId
 
@@ -147,6 +148,10 @@ def _line(
                     if record is not None and record.state is JobState.BUNDLED and not again:
                         reason = str(line.body.get("reason"))[:200]
                         yield JobGivenBack(bundle.bundle_id, record.panda_id, reason, record.server)
+            case "agent_ended":
+                failure = failure_of(bundle, line.file, line.body, state, utc)
+                if failure is not None:
+                    yield failure
             case "caldb_failed":
                 reason = f"{line.file}: {str(line.body.get('reason'))[:200]}"
                 memory.raise_alarm(f"caldb-{bundle.bundle_id}", reason, now_s)

@@ -328,6 +328,15 @@ class Retired(NamedTuple):
     keys: array[int]
 
 
+class NodeFailure(NamedTuple):
+    """An agent ended for its node's sake: when, and which journal of which bundle says so."""
+
+    at: str
+    bundle_id: BundleId
+    file: str
+    reason: str
+
+
 @dataclass(slots=True)
 class State:
     """All that one daemon knows. `pools[queue]` keeps the order of arrival, `holds[queue]` what a person ordered."""
@@ -353,6 +362,8 @@ class State:
     bound: dict[JobKey, JobKey] = field(default_factory=dict)
     # jobs of the bundles retired last: a restored server may hand them out when nothing tells any more how they ended
     retired: dict[BundleId, Retired] = field(default_factory=dict)
+    # failures of nodes by their own names, newest last (multijob.sicknodes)
+    nodes: dict[str, tuple[NodeFailure, ...]] = field(default_factory=dict)
 
 
 # --- what the decisions are given: plain values made from the config ---------------------------------------------
@@ -443,6 +454,7 @@ class SiteSpec:
     features: tuple[str, ...]
     directives: Callable[[BatchRequest], str]
     bind: str = "none"
+    probe: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,6 +503,9 @@ class Limits:
     fruitless_wait_max_s: float = 3600.0
     cancel_again_s: float = 600.0
     silent_s: float = 3600.0
+    # a node that failed so often within this time probes before its first payload, for so long after the last time
+    avoid_failures: int = 2
+    avoid_s: float = 86400.0
     blind_after_s: float = 900.0
     rounds_max: int = 5
     singles_per_cycle: int = 20

@@ -16,6 +16,7 @@ from pilot.multijob.credential import bundle_rule, copy_path
 from pilot.multijob.listing import round_name
 from pilot.multijob.model import Bundle, JobRecord, Limits, State
 from pilot.multijob.runtime import predict_s
+from pilot.multijob.sicknodes import avoided
 from pilot.ports import BatchRequest, BundleFiles, JobKey
 
 SCHEMA = 1
@@ -23,7 +24,8 @@ SCHEMA = 1
 
 def plan_files(state: State, bundle: Bundle, limits: Limits) -> Callable[[], BundleFiles]:
     """What makes manifest and script from what is known now, whenever and wherever it is called."""
-    known = State(jobs={key: copy(state.jobs[key]) for key in bundle.job_keys})
+    jobs = {key: copy(state.jobs[key]) for key in bundle.job_keys}
+    known = State(jobs=jobs, nodes=dict(state.nodes))
     return partial(render_files, known, replace(bundle), limits)
 
 
@@ -81,6 +83,8 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         "local_dir": site.local_dir,
         "slots": queue.slots,
         "bind": site.bind,
+        "avoided": {item.host: item.reason for item in avoided(state, bundle.planned_at, limits)},
+        "probe": list(site.probe),
         "launch": [
             list(site.launch(index, queue.cores or queue.slots)) for index in range(len(bundle.nodes))
         ],

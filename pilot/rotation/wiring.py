@@ -154,6 +154,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         features=tuple(batch.features),
         directives=DIALECTS[batch.dialect].render_directives,
         bind=node.bind,
+        probe=tuple(node.probe),
     )
     return Limits(
         queues=queues,
@@ -180,6 +181,8 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         listing_every_s=batch.listing_every_s,
         evidence_every_s=config.evidence_every_s,
         silent_s=config.node.silent_s,
+        avoid_failures=config.node.avoid_failures,
+        avoid_s=config.node.avoid_s,
         fetch_retry_s=fetch_retry_s,
         fetch_retry_max_s=FETCH_PAUSE_GROWTH * fetch_retry_s,
         blind_after_s=max(900.0, 3 * batch.listing_every_s),
@@ -260,6 +263,7 @@ def _node_limits(config: Config) -> Mapping[str, float | int | None]:
         "quick_failure_s": node.quick_failure_s,
         "caldb_ready_s": node.caldb_ready_s,
         "caldb_restarts": node.caldb_restarts,
+        "probe_s": node.probe_s,
         "stdout_max_mib": node.stdout_max_mib,
         "rss_max_mib": node.rss_max_mib,
         "file_max_mib": node.file_max_mib,

@@ -236,6 +236,7 @@ NOT_MODELLED: Mapping[str, str] = {
     "BundleRetired": "after everything that this model follows",
     "JobGivenBack": "an agent's word about jobs it will not start; the verdict is that of the last reading",
     "NodeJournalDamaged": "lines are whole or not there; the virtual world tears them",
+    "NodeFailed": "which node is probed first decides nothing about a round; unit tests",
     "KillOrdered": "an order of the server, no part of the submission protocol",
     "JobOrphaned": "an order of the server, no part of the submission protocol",
     "JobKept": "what the server answers to the report",

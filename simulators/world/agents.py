@@ -136,6 +136,7 @@ class AgentProcess:
             own,
             f"{own}.db",
             manifest.agent_file,
+            self.task.client,
         )
         self.agent = Agent(manifest, post, self._elapsed)
         yield from self.agent.steps()
@@ -176,7 +177,7 @@ class AgentProcess:
                 return orders.Swept(0, 0)
             case OpenJournal():
                 self._file = self.floor.shared.open_new(self.task.client, self.journal)
-            case orders.MakeLocal() | orders.Say():
+            case orders.MakeLocal() | orders.Say() | orders.Probe():
                 pass
             case _:
                 return self.floor.shared.perform(self.task.client, order)

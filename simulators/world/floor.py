@@ -17,6 +17,7 @@ from simulators.world.truth import Truth
 # Nothing of these is on the shared filesystem: an outage does not stop them.
 LOCAL = (
     orders.MakeLocal,
+    orders.Probe,
     orders.Hear,
     orders.Spawn,
     orders.Terminate,

@@ -21,6 +21,8 @@ REPLACED = {
     "multijob/node/host.py": "simulators.world.agents",
     "multijob/node/payload.py": "simulators.world.floor.Play",
     "multijob/node/processes.py": "simulators.world.floor.Play",
+    "multijob/node/spawn.py": "simulators.world.floor.Play",
+    "multijob/node/selfcheck.py": "a node of the world is fit",
     "multijob/node/scan.py": "what a payload printed is drawn",
     "multijob/node/database.py": "simulators.world.floor.KeeperPlay",
     "multijob/node/launch.py": "simulators.world.nodes launches",

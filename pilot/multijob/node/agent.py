@@ -6,7 +6,7 @@ at which it can hang or die. `host.Host` carries them out on a node, the virtual
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from pilot.multijob.node.files import Exists, Read, Steps
 from pilot.multijob.node.gate import parse_object
@@ -22,6 +22,7 @@ from pilot.multijob.node.orders import (
     MakeLocal,
     News,
     PayloadEnded,
+    Probe,
     Sample,
     Say,
     StartKeeper,
@@ -81,6 +82,7 @@ class Agent:
             yield MakeLocal()
         except OSError as error:
             yield from self._stop("no local directory: %s" % error)
+        yield from self._prove_node()
         yield from self._start_database()
         yield from self._poll()
         while True:
@@ -94,6 +96,17 @@ class Agent:
             more = yield from self._note_progress()
             news = yield Hear(None if actions or more else self._due_s())
             yield from self._observe(news)
+
+    def _prove_node(self) -> Steps[None]:
+        """An avoided node works its list only after its probe; else all of it goes back."""
+        why = self._manifest.avoided.get(self._post.host)
+        if why is None or self.state.stop is not None:
+            return
+        failure: Optional[str] = yield Probe(self._manifest.probe, self._manifest.limits.probe_s)
+        yield from self._line("probed", {"because": why, "failure": failure})
+        yield from self._observe((yield Hear(None)))
+        if failure is not None and not self.state.terminated:
+            yield from self._stop("probe failed: %s" % failure)
 
     def _due_s(self) -> float:
         due = next_due_s(self.state, self._now(), self._manifest.limits, self._post.seconds_left)
@@ -285,7 +298,12 @@ class Agent:
         yield from self._slots.commit_ends()
         yield LetKeeperGo()
         swept: Swept = yield Sweep()
-        body = {"reason": reason, "left_behind": swept.left_behind, "foreign": swept.foreign}
+        body = {
+            "reason": reason,
+            "left_behind": swept.left_behind,
+            "foreign": swept.foreign,
+            "host": self._post.host,
+        }
         yield from self._line("agent_ended", body)
 
 

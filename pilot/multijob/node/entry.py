@@ -129,6 +129,7 @@ def _run_agent(
         nonce,
         *directories,
         agent_file=manifest.agent_file,
+        host=host,
     )
     Host(manifest, post, journal, now).run(Agent(manifest, post, now).steps())
 

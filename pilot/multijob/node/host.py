@@ -30,6 +30,7 @@ from pilot.multijob.node.orders import (
     MakeLocal,
     News,
     PayloadEnded,
+    Probe,
     Sample,
     Say,
     Spawn,
@@ -40,6 +41,7 @@ from pilot.multijob.node.orders import (
 )
 from pilot.multijob.node.payload import Payload, Streams, payload_environment, start_payload
 from pilot.multijob.node.plan import slot_cpus
+from pilot.multijob.node.selfcheck import probe_node
 from pilot.multijob.node.processes import foreign, live_descendants, owned_by, reap_all, snapshot, sweep
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.spawn import keep_descriptors
@@ -224,6 +226,15 @@ class Host:
     def _make_local(self, order: MakeLocal) -> None:
         os.mkdir(self._post.own, 0o700)
 
+    def _probe(self, order: Probe) -> Optional[str]:
+        def wait(seconds: float) -> bool:
+            self._wake.wait(seconds)
+            return not self._wake.asked_to_end
+
+        own = self._post.own
+        environment = {"HOME": own, "TMPDIR": own, **self._manifest.environment}
+        return probe_node(own, order.argv, environment, order.limit_s, wait)
+
     def _sweep(self, order: Sweep) -> Swept:
         left = sweep(lambda: live_descendants(os.getpid()), self._reap)
         for directory in (self._post.own, self._post.database):
@@ -246,6 +257,7 @@ _ORDERS: Dict[type, Callable[[Host, Any], Any]] = {
     LetKeeperGo: Host._let_keeper_go,
     Line: Host._line,
     MakeLocal: Host._make_local,
+    Probe: Host._probe,
     Sweep: Host._sweep,
     Say: Host._say,
 }

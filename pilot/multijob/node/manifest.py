@@ -75,6 +75,7 @@ class Limits(NamedTuple):
     quick_failures: int = 3  # so many quick failures in a row: the node is bad
     quick_failure_s: float = 60.0  # a failure before this age is quick
     caldb_ready_s: float = 120.0  # from the start of the calibration server to its first answer
+    probe_s: float = 60.0  # an avoided node passes its probe in this time
     caldb_restarts: int = 2  # a calibration server that died is started again so often
     stdout_max_mib: float = 200.0  # a payload that prints more is ended: it would fill the node's memory
     rss_max_mib: Optional[float] = None  # memory of a payload's processes; None: no limit
@@ -97,7 +98,10 @@ class Caldb(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What one agent or gate needs. `jobs` and `malformed` by node index, in the order to work them."""
+    """What one agent or gate needs. `jobs` and `malformed` by node index, in the order to work them.
+
+    `avoided`: nodes by their own names that are to pass a probe (with the command `probe`) first, and why.
+    """
 
     bundle_id: str
     python: str
@@ -113,6 +117,8 @@ class Manifest(NamedTuple):
     caldb: Optional[Caldb]
     jobs: Mapping[int, Tuple[Job, ...]]
     malformed: Mapping[int, Tuple[Malformed, ...]]
+    avoided: Mapping[str, str] = {}
+    probe: Tuple[str, ...] = ()
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -141,6 +147,8 @@ def parse_manifest(text: str) -> Manifest:
             caldb=_caldb(raw["caldb"]) if raw.get("caldb") is not None else None,
             jobs={index: jobs for index, (jobs, _) in lists.items()},
             malformed={index: malformed for index, (_, malformed) in lists.items()},
+            avoided=_texts("avoided", raw.get("avoided", {})),
+            probe=tuple(str(word) for word in raw.get("probe", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadManifest("missing or wrong: %r" % (error,)) from error

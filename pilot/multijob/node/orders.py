@@ -18,6 +18,13 @@ class MakeLocal(NamedTuple):
     """Make the agent's own directory on the node. Replies None."""
 
 
+class Probe(NamedTuple):
+    """Can this node work at all: write and read below its directory, run the command. Replies why not, else None."""
+
+    argv: Tuple[str, ...]
+    limit_s: float
+
+
 class Hear(NamedTuple):
     """Replies all news since the last time, in order; without any, waits for some until `until_s` (None: does not)."""
 

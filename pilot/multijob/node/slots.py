@@ -30,6 +30,7 @@ class Post(NamedTuple):
     own: str
     database: str
     agent_file: str
+    host: str = ""
 
 
 class PayloadOver(NamedTuple):

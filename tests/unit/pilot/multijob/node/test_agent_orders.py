@@ -102,7 +102,7 @@ def test_the_list_is_worked_one_job_after_the_other_and_the_end_is_told() -> Non
     host = FakeHost()
     host.run(manifest())
     assert host.kinds() == ["job_started", "job_ended"] * 3 + ["agent_ended"]
-    assert host.lines[-1][1] == {"reason": "list worked", "left_behind": 2, "foreign": 3}
+    assert host.lines[-1][1] == {"reason": "list worked", "left_behind": 2, "foreign": 3, "host": ""}
 
 
 def test_an_agent_that_breaks_ends_in_order_and_says_so() -> None:
@@ -110,7 +110,7 @@ def test_an_agent_that_breaks_ends_in_order_and_says_so() -> None:
     with pytest.raises(RuntimeError, match="a bug"):
         host.run(manifest())
     assert host.done[-3:] == ["LetKeeperGo", "Sweep", "Line"]
-    assert host.lines[-1] == ("agent_ended", {"reason": "error", "left_behind": 2, "foreign": 3})
+    assert host.lines[-1] == ("agent_ended", {"reason": "error", "left_behind": 2, "foreign": 3, "host": ""})
 
 
 def test_without_a_local_directory_everything_goes_back() -> None:
@@ -119,6 +119,51 @@ def test_without_a_local_directory_everything_goes_back() -> None:
     [(kind, body), _] = host.lines
     assert (kind, body["jobs"]) == ("given_back", [[1, 1], [2, 1], [3, 1]])
     assert "full" in body["reason"]
+
+
+class ProbedHost(FakeHost):
+    """Its probe says `failure`; `asked`: it is asked to end meanwhile."""
+
+    def __init__(self, failure: str | None, asked: bool = False) -> None:
+        super().__init__()
+        self.failure, self.asked = failure, asked
+
+    def perform(self, operation: Any) -> Any:
+        if isinstance(operation, orders.Probe):
+            self.news += [orders.AskedToEnd()] if self.asked else []
+            super().perform(operation)
+            return self.failure
+        return super().perform(operation)
+
+
+def test_an_avoided_node_that_fails_its_probe_gives_all_back_and_starts_nothing() -> None:
+    host = ProbedHost("no disk")
+    host.run(manifest(needs_caldb=True)._replace(avoided={"": "failed 2 times"}))
+    assert host.kinds() == ["probed", "given_back", "agent_ended"]
+    assert host.lines[0][1] == {"because": "failed 2 times", "failure": "no disk"}
+    assert host.lines[1][1]["jobs"] == [[1, 1], [2, 1], [3, 1]]
+    assert host.lines[2][1]["reason"] == "probe failed: no disk"
+    assert {"Spawn", "StartKeeper"}.isdisjoint(host.done)
+
+
+def test_an_avoided_node_that_passes_its_probe_works_its_list() -> None:
+    host = ProbedHost(None)
+    host.run(manifest()._replace(avoided={"": "failed 2 times"}))
+    assert host.kinds() == ["probed"] + ["job_started", "job_ended"] * 3 + ["agent_ended"]
+
+
+def test_only_an_avoided_node_probes() -> None:
+    host = ProbedHost("no disk")
+    host.run(manifest()._replace(avoided={"another": "failed 2 times"}))
+    assert "Probe" not in host.done
+    assert host.kinds() == ["job_started", "job_ended"] * 3 + ["agent_ended"]
+
+
+def test_an_agent_that_is_asked_to_end_while_it_probes_has_no_bad_node() -> None:
+    host = ProbedHost("true did not end in 60 s", asked=True)
+    host.run(manifest()._replace(avoided={"": "failed 2 times"}))
+    assert host.kinds() == ["probed", "given_back", "agent_ended"]
+    assert host.lines[-1][1]["reason"] == "terminated"
 
 
 def test_a_node_that_can_make_no_work_directory_starts_nothing_more() -> None:
