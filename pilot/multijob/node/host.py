@@ -41,8 +41,8 @@ from pilot.multijob.node.orders import (
 )
 from pilot.multijob.node.payload import Payload, Streams, payload_environment, start_payload
 from pilot.multijob.node.plan import slot_cpus
-from pilot.multijob.node.selfcheck import probe_node
 from pilot.multijob.node.processes import foreign, live_descendants, owned_by, reap_all, snapshot, sweep
+from pilot.multijob.node.selfcheck import probe_node
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.spawn import keep_descriptors
 from pilot.multijob.node.steps import Line, PayloadEnd
