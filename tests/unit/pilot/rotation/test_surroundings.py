@@ -125,7 +125,13 @@ def test_status_tells_what_check_knows_and_waits_for_no_quota_that_hangs(
     ]
     rig = Rig()
     document = render_status(
-        rig.state, rig.memory, rig.limits, (), Now("2026-11-26T00:00:00+00:00", 0.0), version="1", pid=limited.pid
+        rig.state,
+        rig.memory,
+        rig.limits,
+        (),
+        Now("2026-11-26T00:00:00+00:00", 0.0),
+        version="1",
+        pid=limited.pid,
     )
     lines = render_text({**document, "login_node": [asdict(check) for check in found]}).splitlines()
     assert "login node: no limit of CPU time (ulimit -t): NO: ended after 1800 s of CPU time" in lines
