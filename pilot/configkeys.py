@@ -211,6 +211,7 @@ class ReportingSection(Section):
     urgent_s: Annotated[float, Field(gt=0, le=7000)] = 4500.0
     retry_s: PositiveSeconds = 30.0
     retry_max_s: PositiveSeconds = 600.0
+    looks_at_once: Annotated[int, Field(ge=1, le=100_000)] = 512
     under_way_max: Annotated[int, Field(ge=1, le=1000)] = 8
 
 

@@ -22,6 +22,8 @@ class Agenda:
     """`changed`: to be looked at next, in this order. `seconds[n]`: to be looked at from second n on."""
 
     changed: dict[JobKey, None] = field(default_factory=dict)
+    # jobs that one tick looks at
+    at_once: int = LOOKS_AT_ONCE
     seconds: dict[int, list[JobKey]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
     # what the times were reckoned with: where it changes, all are looked at
@@ -63,10 +65,10 @@ class Agenda:
         """The jobs to look at now, each once; they are no longer on the agenda."""
         while self.order and self.order[0] <= now_s:
             self.changed.update(dict.fromkeys(self.seconds.pop(heapq.heappop(self.order))))
-        if len(self.changed) <= LOOKS_AT_ONCE:
+        if len(self.changed) <= self.at_once:
             taken, self.changed = tuple(self.changed), {}
             return taken
-        taken = tuple(islice(self.changed, LOOKS_AT_ONCE))
+        taken = tuple(islice(self.changed, self.at_once))
         for key in taken:
             del self.changed[key]
         return taken
@@ -79,9 +81,9 @@ class Agenda:
         """Look at jobs that waited for a server which is not busy any more, as many as are looked at once."""
         for server in [server for server in self.parked if server not in busy]:
             waiting = self.parked.pop(server)
-            self.changed.update(dict.fromkeys(islice(waiting, LOOKS_AT_ONCE)))
-            if len(waiting) > LOOKS_AT_ONCE:
-                self.parked[server] = dict.fromkeys(islice(waiting, LOOKS_AT_ONCE, None))
+            self.changed.update(dict.fromkeys(islice(waiting, self.at_once)))
+            if len(waiting) > self.at_once:
+                self.parked[server] = dict.fromkeys(islice(waiting, self.at_once, None))
 
     def unheard_of(self, queue: str) -> Iterator[JobKey]:
         """Jobs of this queue that its server may not have heard of, oldest first."""

@@ -89,8 +89,10 @@ def move_job(state: State, record: JobRecord, to: JobState) -> None:
 def keep_small(state: State, record: JobRecord) -> None:
     """Its text is hardly looked at from now on."""
     if isinstance(record.held, Job):
-        base = state.bases.setdefault(record.task or record.queue, b"") or render_base(record.held)
-        state.bases[record.task or record.queue] = base
+        name = _base_name(record)
+        base = state.bases.get(name) or render_base(record.held)
+        state.bases[name] = base
+        state.base_users[name] = state.base_users.get(name, 0) + 1
         record.held, record.base = keep(record.held, base), base
 
 
@@ -98,7 +100,17 @@ def drop_job(state: State, key: JobKey) -> JobRecord:
     """One job less; returns what was known of it."""
     record = state.jobs.pop(key)
     _count(state, record, -1)
+    if not isinstance(record.held, Job):
+        name = _base_name(record)
+        state.base_users[name] -= 1
+        if not state.base_users[name]:
+            del state.base_users[name], state.bases[name]
     return record
+
+
+def _base_name(record: JobRecord) -> str:
+    """The jobs at work of a task, or of a queue, are kept against one text."""
+    return record.task or record.queue
 
 
 def _count(state: State, record: JobRecord, by: int) -> None:

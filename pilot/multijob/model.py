@@ -358,6 +358,8 @@ class State:
     works: dict[bytes, JobKey] = field(default_factory=dict)
     # what the jobs at work of each task, or of each queue, are kept against
     bases: dict[str, bytes] = field(default_factory=dict)
+    # how many jobs each of them is for: it goes with the last one
+    base_users: dict[str, int] = field(default_factory=dict)
     # jobs that follow another one
     bound: dict[JobKey, JobKey] = field(default_factory=dict)
     # jobs of the bundles retired last: a restored server may hand them out when nothing tells any more how they ended
@@ -510,6 +512,8 @@ class Limits:
     rounds_max: int = 5
     singles_per_cycle: int = 20
     unreported_hold_s: float = 300.0
+    # jobs that one tick looks at for reports
+    looks_at_once: int = 512
     waiting_for_qsub_max: int = 4
     tobekilled_max: int = 200
     tobekilled_share: float = 0.02

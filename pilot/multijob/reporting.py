@@ -62,6 +62,7 @@ def due_reports(state: State, memory: Memory, utc: str, now_s: float, limits: Li
         # What it follows decides what is told of it.
         agenda.note(key)
     busy = _busy(memory, limits)
+    agenda.at_once = limits.looks_at_once
     agenda.unpark(busy)
     for key in agenda.take(now_s):
         record = state.jobs.get(key)

@@ -207,6 +207,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         user=pwd.getpwuid(os.getuid()).pw_name,
         spacing_s=config.rotation.spacing_s,
         jitter=config.rotation.jitter,
+        looks_at_once=config.reporting.looks_at_once,
         retain_ok_s=config.retention.ok_h * 3600,
         retain_failed_s=config.retention.failed_d * 86400,
         pack_at_once=config.retention.pack_at_once,
