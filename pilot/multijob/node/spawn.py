@@ -14,8 +14,6 @@ from typing import Dict, List, Mapping, Sequence, Tuple
 
 # Since glibc 2.24 posix_spawn tells why a program cannot be run, since 2.26 it can make a session.
 _GLIBC_OLDEST = (2, 26)
-# Python ignores these two; a payload finds them as any program does.
-_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def parse_glibc(text: str) -> Tuple[int, ...]:
@@ -45,6 +43,16 @@ def keep_descriptors() -> None:
             pass  # the listing's own
 
 
+def ignored_signals() -> Tuple[int, ...]:
+    """What this process ignores: Python by itself, or its launcher (nohup, a shell's background job) before it."""
+    return tuple(n for n in signal.valid_signals() if signal.getsignal(n) == signal.SIG_IGN)
+
+
+def _restore(ignored: Tuple[int, ...]) -> None:
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def spawn(
     argv: Sequence[str],
     environment: Mapping[str, str],
@@ -55,9 +63,10 @@ def spawn(
 ) -> int:
     """Returns the pid. Raises OSError, ValueError: it cannot be run.
 
-    This process stands in `work` for a moment, which must be an absolute path, and then in the root directory.
+    This process stands in `work` for a moment, which must be an absolute path, and then in the root directory. No
+    signal is ignored in the payload: it finds them as any program does.
     """
-    words, variables = list(argv), dict(environment)
+    words, variables, ignored = list(argv), dict(environment), ignored_signals()
     if not use_posix_spawn:
         process = subprocess.Popen(
             words,
@@ -67,6 +76,7 @@ def spawn(
             cwd=work,
             env=variables,
             start_new_session=True,
+            preexec_fn=lambda: _restore(ignored),
         )
         process.returncode = (
             0  # who reaps it is its payload: Popen must not wait for a number that is another's
@@ -85,7 +95,7 @@ def spawn(
             ],
             setsid=True,
             setsigmask=(),
-            setsigdef=_IGNORED,
+            setsigdef=ignored,
         )
     finally:
         os.chdir("/")
