@@ -16,8 +16,17 @@ from typing import Any
 
 from pilot.files import sync_directory, write_all
 from pilot.lease import highest_epoch
+from pilot.mending import sound_counts
 from pilot.ports import Appended, Failure, Unavailable
-from pilot.segments import VERSION, Reach, reach_of, render_end, render_record, segment_path
+from pilot.segments import (
+    VERSION,
+    JournalDamaged,
+    Reach,
+    reach_of,
+    render_end,
+    render_record,
+    segment_path,
+)
 from pilot.snapshots import bytes_behind, epoch_directory, newest_snapshot, older_counts, read_counted
 
 LOG = logging.getLogger("pilot")
@@ -35,6 +44,9 @@ class FileStore:
     segment_max_bytes: int = SEGMENT_MAX_BYTES
     # of the snapshots that it may read, None: it reads none
     schema: str | None = None
+    # whether `load` goes on with what precedes damage (pilot.mending); then what is damaged, "" for nothing
+    mends: bool = False
+    damage: str = field(default="", init=False)
     _fd: int | None = field(default=None, init=False)
     _segment: int = field(default=0, init=False)
     # bytes that count: of the newest segment, of its header alone, and of the segment before it
@@ -51,10 +63,14 @@ class FileStore:
 
         With a `schema`, the records of the newest snapshot stand for those that it covers. They come one by one: all
         together would need ten times the memory of what they tell. Raises JournalError and OSError, now or where it
-        meets the damage.
+        meets the damage; a store that mends raises them for another version only.
         """
         counts = self._counts()
         known = newest_snapshot(self.state_dir, counts, self.schema) if counts and self.schema else None
+        if self.mends:
+            counts, problem = sound_counts(self.state_dir, counts, known)
+            self.damage = self.damage or problem
+            self._keep_older(counts)
         self.load_bytes = bytes_behind(self.state_dir, counts, known)
         return read_counted(self.state_dir, counts, known)
 
@@ -63,13 +79,22 @@ class FileStore:
         epochs = self._epochs()
         begun = [epoch for epoch in epochs if segment_path(self._directory(epoch), 1).exists()]
         counts: dict[int, Reach] = {}
-        if begun:
+        for newest in reversed(begun):
             # The newest one that began says what of all older ones counts: it read them through the one before it.
-            newest = begun[-1]
-            counts = older_counts(self.state_dir, newest)
-            counts[newest] = reach_of(self._directory(newest))
-        self._older = {epoch: reach for epoch, reach in counts.items() if epoch < self.epoch}
+            try:
+                counts = older_counts(self.state_dir, newest)
+            except JournalDamaged as error:
+                if not self.mends:
+                    raise
+                self.damage = str(error)
+                continue
+            counts[newest] = reach_of(self._directory(newest), sound=not self.mends)
+            break
+        self._keep_older(counts)
         return counts
+
+    def _keep_older(self, counts: Mapping[int, Reach]) -> None:
+        self._older = {epoch: reach for epoch, reach in counts.items() if epoch < self.epoch}
 
     def _epochs(self) -> list[int]:
         names = os.listdir(self.state_dir)

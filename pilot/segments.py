@@ -36,6 +36,14 @@ class JournalError(Exception):
     """The journal cannot be read as it stands; the text names file and line and says what to do."""
 
 
+class JournalDamaged(JournalError):
+    """What was once written whole is not. `sound_bytes`: up to the last whole commit before it, 0: none."""
+
+    def __init__(self, text: str, sound_bytes: int = 0) -> None:
+        super().__init__(text)
+        self.sound_bytes = sound_bytes
+
+
 def render_record(record: Mapping[str, Any]) -> bytes:
     """One line of a segment."""
     body = json.dumps(record, separators=(",", ":"), ensure_ascii=True).encode()
@@ -85,17 +93,18 @@ class Scan:
     bad_after_bytes: int = 0
 
     def whole(self, *, last: bool) -> tuple[int, int]:
-        """Number of lines, and of bytes, up to the last commit that counts. Raises JournalError."""
+        """Number of lines, and of bytes, up to the last commit that counts. Raises JournalDamaged."""
         if not self.header:
             if self.good:
-                raise JournalError(f"{self.path}: line 1 is damaged (crc) and whole records follow it")
+                raise JournalDamaged(f"{self.path}: line 1 is damaged (crc) and whole records follow it")
             return 0, 0
         if not self.bad or self.bad > self.end:
             return self.end, self.end_bytes
         # Only bytes that a crash did not bring to the disk explain a whole end behind damage: in the last commit alone.
         if last and self.bad_has_nul and self.end_before == self.bad_after:
             return self.bad_after, self.bad_after_bytes
-        raise JournalError(f"{self.path}: line {self.bad} is damaged (crc) and whole records follow it")
+        text = f"{self.path}: line {self.bad} is damaged (crc) and whole records follow it"
+        raise JournalDamaged(text, self.bad_after_bytes)
 
 
 def scan_segment(path: Path, counts_bytes: int | None = None) -> Scan:
@@ -140,23 +149,30 @@ def _lines(path: Path, counts_bytes: int | None) -> Iterator[bytes]:
                 left -= len(line)
 
 
+def sound_segment(path: Path, *, last: bool, counts_bytes: int | None = None) -> tuple[Scan, int, int]:
+    """One pass over a segment; lines and bytes of it that count. Arguments and errors as those of `read_segment`."""
+    scan = scan_segment(path, counts_bytes)
+    whole, whole_bytes = scan.whole(last=last)
+    if counts_bytes is not None and scan.size < counts_bytes:
+        text = f"{path}: {scan.size} bytes, {counts_bytes} were written and newer segments exist"
+        raise JournalDamaged(text, whole_bytes)
+    if not last and (scan.torn or whole < scan.lines):
+        text = f"{path}: line {whole + 1} is damaged and newer segments exist"
+        raise JournalDamaged(text, whole_bytes)
+    if whole:
+        check_version(path, scan.header)
+    return scan, whole, whole_bytes
+
+
 def read_segment(path: Path, *, last: bool, counts_bytes: int | None = None) -> Iterator[dict[str, Any]]:
     """Records of one segment after its header.
 
     `last`: what stands behind the last whole commit is a crash's tail. `counts_bytes`: what the header of the next
-    segment says about this one. Raises JournalError for damage and for a newer version.
+    segment says about this one. Raises JournalDamaged, and JournalError for a newer version.
     """
-    scan = scan_segment(path, counts_bytes)
-    if counts_bytes is not None and scan.size < counts_bytes:
-        raise JournalError(f"{path}: {scan.size} bytes, {counts_bytes} were written and newer segments exist")
-    whole, whole_bytes = scan.whole(last=last)
-    if not last and (scan.torn or whole < scan.lines):
-        raise JournalError(f"{path}: line {whole + 1} is damaged and newer segments exist")
+    scan, whole, whole_bytes = sound_segment(path, last=last, counts_bytes=counts_bytes)
     if whole < scan.lines or scan.torn:
         LOG.warning("%s: lines from %d on were never committed: left out", path, whole + 1)
-    if not whole:
-        return
-    check_version(path, scan.header)
     for number, line in enumerate(_lines(path, whole_bytes), 1):
         if number > 1 and line[8:9] != b"=":
             yield _record(path, number, line)
@@ -198,14 +214,16 @@ def read_epoch(directory: Path, until: Reach | None = None, after: int = 0) -> I
     Raises JournalError and OSError.
     """
     found = [number for number in segment_numbers(directory) if number > after]
+    if until is not None:
+        found = [number for number in found if number <= until[0]]
     for number, there in enumerate(found, after + 1):
         if number != there:
-            raise JournalError(f"{segment_path(directory, number)} is missing and newer segments exist")
+            raise JournalDamaged(f"{segment_path(directory, number)} is missing and newer segments exist")
     for number in found:
         path = segment_path(directory, number)
-        if until is not None and number >= until[0]:
-            if number == until[0]:
-                yield from read_segment(path, last=True, counts_bytes=until[1])
+        if until is not None and number == until[0]:
+            # These bytes ended with a commit when they were counted: what is not whole in them is no crash's tail.
+            yield from read_segment(path, last=False, counts_bytes=until[1])
             return
         if number == found[-1]:
             yield from read_segment(path, last=True)
@@ -214,12 +232,16 @@ def read_epoch(directory: Path, until: Reach | None = None, after: int = 0) -> I
             yield from read_segment(path, last=False, counts_bytes=counts_bytes)
 
 
-def reach_of(directory: Path) -> Reach:
-    """How far an epoch goes now: its newest segment and the bytes of whole commits in it; (0, 0) for none."""
+def reach_of(directory: Path, *, sound: bool = True) -> Reach:
+    """How far an epoch goes now: its newest segment and the bytes of whole commits in it; (0, 0) for none.
+
+    `sound` false: all its bytes, damaged or not. Raises JournalDamaged and OSError.
+    """
     numbers = segment_numbers(directory)
     if not numbers:
         return 0, 0
-    return numbers[-1], scan_segment(segment_path(directory, numbers[-1])).whole(last=True)[1]
+    path = segment_path(directory, numbers[-1])
+    return numbers[-1], scan_segment(path).whole(last=True)[1] if sound else path.stat().st_size
 
 
 def read_header(path: Path) -> Mapping[str, Any]:
@@ -227,7 +249,7 @@ def read_header(path: Path) -> Mapping[str, Any]:
     with open(path, "rb") as source:
         header = parse_record(source.readline(HEADER_MAX_BYTES).rstrip(b"\n")) or {}
     if "journal" not in header:
-        raise JournalError(f"{path}: line 1 is damaged (crc): it says how much of what is older counts")
+        raise JournalDamaged(f"{path}: line 1 is damaged (crc): it says how much of what is older counts")
     check_version(path, header)
     return header
 

@@ -141,7 +141,7 @@ class _Daemon:
         clock = SystemClock()
         if lease.older_host is not None and lease.older_host != lease.host:
             threading.Event().wait(2 * config.protocol.visible_s)
-        store = FileStore(state_dir, lease.epoch, config.journal.segment_mib * MIB, SCHEMA)
+        store = FileStore(state_dir, lease.epoch, config.journal.segment_mib * MIB, SCHEMA, mends=True)
         state = _replayed(store)
         moved = moved_queue(state, limits)
         if moved is not None:
@@ -154,6 +154,9 @@ class _Daemon:
         )
         memory = Memory(lease.epoch, clock.monotonic())
         memory.inherit(state)
+        if store.damage:
+            LOG.error("the journal is damaged, what precedes it counts: %s", escaped(store.damage))
+            memory.raise_alarm("journal-damaged", store.damage, clock.monotonic())
         if store.load_bytes > FOLD_FROM_BYTES:
             memory.folded = -1
         _put_away(evidence)
@@ -291,7 +294,7 @@ def show_bundle(config: Config, queue: str) -> str:
     Raises StartError, WiringError.
     """
     state_dir, clock = Path(config.state_dir), SystemClock()
-    store = FileStore(state_dir, NO_EPOCH, schema=SCHEMA)
+    store = FileStore(state_dir, NO_EPOCH, schema=SCHEMA, mends=True)
     limits = make_limits(config, agent_path(config.shared_dir, render_agent_file()), once=False)
     state = _replayed(store) if state_dir.is_dir() else State()
     return preview(state, limits, limits.queues[queue], Now(clock.now().isoformat(), clock.monotonic()))

@@ -170,3 +170,23 @@ def test_a_time_that_is_none_is_wrong_usage(config: Path) -> None:
     done = pilot(config, "drain", "--until", "noon")
     assert done.returncode == 2
     assert "expected 2026" in done.stderr
+
+
+def test_a_daemon_starts_with_what_precedes_damage_in_its_journal_and_an_alarm_says_so(config: Path) -> None:
+    state_dir = config.parent / "state"
+    state_dir.mkdir()
+    store = FileStore(state_dir, 1)
+    for number in (1, 2, 3):
+        job = Job(PandaId(number), 1, "Q", f"job-{number}", "mass production", "", (), "")
+        store.append(
+            number, [encode(JobFetched("2026-01-01T00:00:00+00:00", "long", job, None, server="panda"))]
+        )
+    path = state_dir / "journal.1/segment.000001"
+    path.write_bytes(path.read_bytes().replace(b"job-2", b"job-x"))
+    done = pilot(config, "start")
+    assert done.returncode == 0, done.stdout + done.stderr
+    status = ask_daemon(state_dir, "status")
+    alarms = {alarm["name"]: alarm["reason"] for alarm in status["alarms"]}
+    assert "segment.000001: line 4 is damaged" in alarms["journal-damaged"]
+    assert status["queues"][0]["jobs"]["pooled"] == 1
+    assert pilot(config, "stop").returncode == 0

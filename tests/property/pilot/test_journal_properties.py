@@ -78,3 +78,38 @@ def test_damage_never_gives_a_wrong_record_nor_a_gap(commits: list[Any], data: s
             assert str(path.parent) in str(error)
             return
         assert found == records[: len(found)]
+
+
+@given(commits=COMMITS, later=COMMITS, data=st.data())
+@settings(max_examples=120, deadline=None)
+def test_a_daemon_goes_on_with_what_precedes_damage_and_what_follows_never_counts(
+    commits: list[Any], later: list[Any], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        small = data.draw(st.sampled_from([300, 2**26]))
+        records = written(Path(name), commits, small)
+        second = FileStore(Path(name), 2, small)
+        list(second.load())
+        for number, commit in enumerate(later, 1):
+            part = [{"at": len(records) + n, "body": record} for n, record in enumerate(commit)]
+            assert isinstance(second.append(number, part), Appended)
+            records += part
+        second.close()
+        path = data.draw(st.sampled_from(sorted(Path(name).glob("journal.*/segment.*"))))
+        content = bytearray(path.read_bytes())
+        start = data.draw(st.integers(0, len(content) - 1))
+        new = data.draw(st.binary(min_size=1, max_size=40))
+        content[start : start + len(new)] = new[: len(content) - start]
+        if data.draw(st.booleans()):
+            path.write_bytes(bytes(content))
+        else:
+            path.unlink()
+
+        third = FileStore(Path(name), 3, small, mends=True)
+        found = list(third.load())
+        assert found == records[: len(found)]
+        if len(found) < len(records):
+            assert third.damage or path.parent.name == "journal.2", "a crash's tail alone is no damage"
+        assert isinstance(third.append(1, [{"at": -1}]), Appended)
+        third.close()
+        assert list(FileStore(Path(name), 4).load()) == [*found, {"at": -1}]

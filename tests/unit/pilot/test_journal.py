@@ -175,3 +175,32 @@ def test_a_store_that_appends_before_it_has_read_loses_nothing_older(tmp_path: P
     old.append(1, [{"e": "x", "n": 1}])
     FileStore(tmp_path, 2).append(1, [{"e": "x", "n": 2}])
     assert [record["n"] for record in FileStore(tmp_path, 3).load()] == [1, 2]
+
+
+def _damage_in_an_older_epoch(state_dir: Path) -> None:
+    """Two commits of epoch 1, which epoch 2 has read; then the disk loses the page with the second one."""
+    old, new = FileStore(state_dir, 1), FileStore(state_dir, 2)
+    for number in (1, 2):
+        old.append(number, [{"e": "x", "n": number}])
+    assert [record["n"] for record in new.load()] == [1, 2]
+    new.append(3, [{"e": "x", "n": 3}])
+    path = state_dir / "journal.1/segment.000001"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = b"\0" * (len(lines[3]) - 1) + b"\n"
+    path.write_bytes(b"".join(lines))
+
+
+def test_damage_in_what_a_newer_epoch_has_read_is_no_crashs_tail(tmp_path: Path) -> None:
+    _damage_in_an_older_epoch(tmp_path)
+    with pytest.raises(JournalError, match="line 4 is damaged"):
+        numbers(tmp_path)
+
+
+def test_a_store_that_mends_goes_on_with_what_precedes_damage_and_says_so(tmp_path: Path) -> None:
+    _damage_in_an_older_epoch(tmp_path)
+    store = FileStore(tmp_path, 3, mends=True)
+    assert [record["n"] for record in store.load()] == [1]
+    assert "line 4 is damaged" in store.damage
+    store.append(4, [{"e": "x", "n": 4}])
+    again = FileStore(tmp_path, 4, mends=True)
+    assert [record["n"] for record in again.load()] == [1, 4] and not again.damage
