@@ -149,7 +149,7 @@ MEASUREMENTS = (
     ),
     Measurement(
         ("prodsys.queries_per_1000", "prodsys.merge_latency_ticks", "prodsys.plan_1100_s"),
-        "ticks over a run of 1,100 chunks: statements of services.following.jobs_follow per 1,000 ended jobs (worst "
+        "ticks over a run of 1,100 chunks: statements of steps_send and jobs_follow for 1,000 jobs (the worst "
         "of 1,100 and 4,400), ticks from the last chunk's end in PanDA to the call that submits its merges, seconds of "
         "services.runs.runs_merge",
         _services("sqlite", "run"),

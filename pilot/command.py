@@ -57,6 +57,19 @@ class NotStarted:
 CommandOutcome = Completed | TimedOut | TooMuchOutput | NotStarted
 
 
+def describe_failure(what: str, outcome: CommandOutcome) -> str:
+    """Why a command that should have ended with 0 told nothing; what it printed is escaped."""
+    match outcome:
+        case Completed(code, _, stderr):
+            return f"{what} ended with {code}: {stderr[-300:]!a}"
+        case NotStarted(reason):
+            return reason
+        case TimedOut(limit_s):
+            return f"{what} gave no answer within {limit_s:g} s and was ended"
+        case TooMuchOutput(limit_bytes):
+            return f"{what} printed more than {limit_bytes} bytes and was ended"
+
+
 def run_command(
     argv: Sequence[str],
     *,

@@ -126,7 +126,7 @@ def _look(path: Path, schema: str) -> tuple[Covered | None, str]:
     told = scan.header.get("snapshot")
     if whole < 2 or whole < scan.lines or scan.torn or not isinstance(told, dict):
         return None, "it is not whole"
-    if scan.header.get("journal") != VERSION or told["schema"] != schema:
+    if scan.header.get("journal") != VERSION or told.get("schema") != schema:
         return None, "another version of the program wrote it"
     older = {int(epoch): (number, size) for epoch, (number, size) in told["older"].items()}
     return Covered(told["epoch"], told["segment"], told["bytes"], older), ""

@@ -80,10 +80,12 @@ class Agenda:
     def unpark(self, busy: Container[str]) -> None:
         """Look at jobs that waited for a server which is not busy any more, as many as are looked at once."""
         for server in [server for server in self.parked if server not in busy]:
-            waiting = self.parked.pop(server)
-            self.changed.update(dict.fromkeys(islice(waiting, self.at_once)))
-            if len(waiting) > self.at_once:
-                self.parked[server] = dict.fromkeys(islice(waiting, self.at_once, None))
+            waiting = self.parked[server]
+            for key in tuple(islice(waiting, self.at_once)):
+                del waiting[key]
+                self.changed[key] = None
+            if not waiting:
+                del self.parked[server]
 
     def unheard_of(self, queue: str) -> Iterator[JobKey]:
         """Jobs of this queue that its server may not have heard of, oldest first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pilot.command import Completed, NotStarted, TimedOut, run_command
+from pilot.command import Completed, describe_failure, run_command
 from pilot.configkeys import AllocationSection
 from pilot.ports import AllocationLeft, Broken, Failure, Unavailable
 from pilot.rotation.surroundings import parse_allocation
@@ -15,19 +15,12 @@ def look_at_allocation(section: AllocationSection) -> AllocationLeft | Failure:
     argv = section.argv or []
     if not argv:
         return Unavailable("no command is configured")
-    match run_command(argv, timeout_s=section.timeout_s, environment=dict(os.environ)):
-        case Completed(0, stdout, _):
-            left = parse_allocation(stdout, section.pattern)
-            if left is None:
-                return Broken(
-                    "allocation.pattern fits no number in what the command printed", ascii(stdout[:200])
-                )
-            return AllocationLeft(left * section.node_hours_per_unit)
-        case Completed(code, _, stderr):
-            return Unavailable(f"{argv[0]} ended with {code}: {stderr[:200]!a}")
-        case NotStarted(reason):
-            return Unavailable(reason)
-        case TimedOut(limit_s):
-            return Unavailable(f"{argv[0]} gave no answer within {limit_s:g} s and was ended")
-        case _:
-            return Unavailable(f"{argv[0]} printed too much and was ended")
+    outcome = run_command(argv, timeout_s=section.timeout_s, environment=dict(os.environ))
+    if not isinstance(outcome, Completed) or outcome.exit_code != 0:
+        return Unavailable(describe_failure(argv[0], outcome))
+    left = parse_allocation(outcome.stdout, section.pattern)
+    if left is None:
+        return Broken(
+            "allocation.pattern fits no number in what the command printed", ascii(outcome.stdout[:200])
+        )
+    return AllocationLeft(left * section.node_hours_per_unit)

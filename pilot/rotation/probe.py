@@ -20,7 +20,7 @@ from pilot.launcher import make_launcher
 from pilot.multijob.agentfile import build_agent_file
 from pilot.multijob.node.files import Steps, perform, run_steps
 from pilot.multijob.node.probe import ECHOES, NAMES, await_text, contest, say
-from pilot.ports import BatchId, BatchRequest, BatchState, Listing
+from pilot.ports import BatchId, BatchRequest, BatchState, Listing, Refused
 from pilot.rotation.surroundings import Check, Probed, Wanted, judge_probe
 from pilot.rotation.wiring import WiringError, load_caldb, make_batch
 
@@ -44,7 +44,10 @@ def probe_nodes(config: Config, name: str, wait_s: float) -> list[Check]:
         script.write_text(_script(config, queue, directory, build_agent_file(config.shared_dir), wait_s))
         answer = batch.submit(str(script), directory.name)
         if not isinstance(answer, str):
-            return [Check(RAN, False, f"{type(answer).__name__.lower()}: {answer.reason}")]
+            reason = f"{type(answer).__name__.lower()}: {answer.reason}"
+            if not isinstance(answer, Refused):
+                reason += f"; if it was taken all the same, its name is {directory.name}"
+            return [Check(RAN, False, reason)]
         batch_id = BatchId(answer)
         return _meet(batch, batch_id, directory, wait_s, wanted)
     except WiringError as error:

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from pilot.command import Completed, NotStarted, TimedOut, run_command
+from pilot.command import Completed, describe_failure, run_command
 from pilot.multijob.apply import ImpossibleEvent
 from pilot.multijob.codec import UnreadableEvent
 from pilot.multijob.fold import fold
@@ -26,17 +26,10 @@ NICENESS = 10
 def run_snapshot(state_dir: str, timeout_s: float, epoch: int, segment: int) -> Done | Failure:
     """Start the process and wait for its end."""
     argv = [sys.executable, "-m", "pilot.rotation.snapshots", state_dir, str(epoch), str(segment)]
-    match run_command(argv, timeout_s=timeout_s, environment=dict(os.environ)):
-        case Completed(0):
-            return Done()
-        case Completed(code, _, stderr):
-            return Unavailable(f"the snapshot's process ended with {code}: {stderr[-300:]!a}")
-        case NotStarted(reason):
-            return Unavailable(reason)
-        case TimedOut(limit_s):
-            return Unavailable(f"the snapshot's process took longer than {limit_s:g} s and was ended")
-        case _:
-            return Unavailable("the snapshot's process printed too much and was ended")
+    outcome = run_command(argv, timeout_s=timeout_s, environment=dict(os.environ))
+    if isinstance(outcome, Completed) and outcome.exit_code == 0:
+        return Done()
+    return Unavailable(describe_failure("the snapshot's process", outcome))
 
 
 def take_snapshot(state_dir: Path, epoch: int, segment: int) -> None:
