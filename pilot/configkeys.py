@@ -128,6 +128,7 @@ class NodeSection(Section):
     quiet_max_s: PositiveSeconds | None = None
     file_max_mib: Annotated[int, Field(gt=0)] | None = None
     usable_memory_mib: Annotated[int, Field(gt=0)] | None = None
+    poll_apart_s: Seconds = 1.0
     bind: Literal["none", "cores"] = "none"
 
 

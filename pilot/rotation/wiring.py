@@ -256,6 +256,7 @@ def _node_limits(config: Config) -> Mapping[str, float | int | None]:
     return {
         "margin_s": times.margin_s,
         "poll_s": times.poll_s,
+        "poll_apart_s": node.poll_apart_s,
         "kill_s": times.kill_s,
         "visible_s": times.visible_s,
         "heartbeat_s": node.heartbeat_s,

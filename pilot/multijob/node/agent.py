@@ -58,7 +58,7 @@ class Agent:
         self._manifest, self._post, self._now = manifest, post, now
         self._slots = Slots(post)
         self._serial = 0
-        self._next_poll_s = 0.0
+        self._next_poll_s = self._polled_s = 0.0
         self._next_sample_s = manifest.limits.sample_s
         self._next_heartbeat_s = manifest.limits.heartbeat_s
         pending = manifest.jobs.get(post.node, ())
@@ -94,7 +94,9 @@ class Agent:
                 yield from _ACTS[type(action)](self, action)
             yield from self._slots.commit()
             more = yield from self._note_progress()
-            news = yield Hear(None if actions or more else self._due_s())
+            # After mere starts there is nothing more to decide: all free slots were filled at once.
+            again = more or not all(isinstance(action, StartJob) for action in actions)
+            news = yield Hear(None if again else self._due_s())
             yield from self._observe(news)
 
     def _prove_node(self) -> Steps[None]:
@@ -166,11 +168,21 @@ class Agent:
                     self.state.quick_failures, progress.result.facts, self._manifest.limits
                 )
                 self.state = self.state._replace(quick_failures=row)
+            yield from self._poll_between()
+
+    def _poll_between(self) -> Steps[None]:
+        """Look between two payloads, but not for each of many short ones: all nodes share one metadata server."""
+        limits = self._manifest.limits
+        due = self._polled_s + min(limits.poll_apart_s, limits.poll_s)
+        if self._now() >= due:
             yield from self._poll()
+        else:
+            self._next_poll_s = min(self._next_poll_s, due)
 
     def _poll(self) -> Steps[None]:
         """Look for `closed` and commands. What cannot be looked at is unknown, and looked at again next time."""
-        self._next_poll_s = self._now() + self._manifest.limits.poll_s
+        self._polled_s = self._now()
+        self._next_poll_s = self._polled_s + self._manifest.limits.poll_s
         path = self._post.bundle + "/commands.json"
         try:
             if (yield from look(self._post.bundle)):

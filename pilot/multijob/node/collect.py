@@ -23,6 +23,8 @@ from pilot.multijob.node.scan import TAIL_CHARACTERS, Findings, PayloadScan
 from pilot.multijob.node.steps import Collected, declared, not_placed, placement_steps
 
 READ_BYTES = 1024 * 1024
+# As much is read and searched in less time than it takes to wake a thread.
+LITTLE_MIB = 0.0625
 
 
 class Scan(NamedTuple):
@@ -59,6 +61,16 @@ def collect(request: Request, streams: Streams) -> Collected:
         return perform(operation) if own is None else own(operation, streams)
 
     return run_steps(collect_steps(request), carry_out)
+
+
+def left_little(request: Request, streams: Streams) -> bool:
+    """Whether all that a payload left is a little text on its streams: nothing to pack, to place, to search for long."""
+    if declared(request.job) or streams.size_mib() > LITTLE_MIB:
+        return False
+    try:
+        return len(os.listdir(request.work)) <= len((STDOUT, STDERR))
+    except OSError:
+        return False
 
 
 def collect_steps(request: Request) -> Steps[Collected]:
@@ -187,7 +199,12 @@ def _add(tar: tarfile.TarFile, name: str, size: int, file: Any) -> None:
 def _clean(operation: Clean, streams: Streams) -> None:
     os.close(streams.stdout)
     os.close(streams.stderr)
-    shutil.rmtree(operation.work, ignore_errors=True)
+    try:
+        for name in (STDOUT, STDERR):
+            os.unlink(os.path.join(operation.work, name))
+        os.rmdir(operation.work)
+    except OSError:  # it left more, or less
+        shutil.rmtree(operation.work, ignore_errors=True)
     try:
         os.unlink(_log_path(operation.work))
     except OSError:

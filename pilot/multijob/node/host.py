@@ -12,7 +12,7 @@ import time
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
 
 from pilot.caldb.prctl import become_subreaper
-from pilot.multijob.node.collect import collect
+from pilot.multijob.node.collect import collect, left_little
 from pilot.multijob.node.database import Database, keeper_argv
 from pilot.multijob.node.files import Steps, perform, run_steps
 from pilot.multijob.node.journal import JournalWriter
@@ -45,7 +45,7 @@ from pilot.multijob.node.processes import foreign, live_descendants, owned_by, r
 from pilot.multijob.node.selfcheck import probe_node
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.spawn import keep_descriptors
-from pilot.multijob.node.steps import Line, PayloadEnd
+from pilot.multijob.node.steps import Collected, Line, PayloadEnd
 from pilot.multijob.node.wake import Wake
 
 # A keeper that was let go of stops its server in 0.1 s; one that does not within this time is swept away.
@@ -177,16 +177,21 @@ class Host:
             if payload is not None and payload.pid is not None
         }
 
-    def _gather(self, order: Gather) -> None:
+    def _gather(self, order: Gather) -> Optional[Collected]:
         """One that hangs in a dead filesystem holds up no other: there are as many threads as payloads in collection.
 
-        They are kept: to start one for each payload would cost more than to collect a short one.
+        They are kept: to start one for each payload would cost more than to collect a short one. One that left next
+        to nothing is not worth a thread at all.
         """
-        self._to_gather.put((order, self._payloads.pop(order.slot).streams))
+        streams = self._payloads.pop(order.slot).streams
+        if left_little(order.request, streams):
+            return collect(order.request, streams)
+        self._to_gather.put((order, streams))
         self._gathering += 1
         if self._gathering > self._gatherers:
             self._gatherers += 1
             threading.Thread(target=self._gather_all, daemon=True).start()
+        return None
 
     def _gather_all(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -11,20 +12,26 @@ from typing import Any, Callable, Mapping
 from pilot.multijob.node.files import SyncDirectory, perform, write_all
 
 ESCAPED_MAX = 2000
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def render_line(sequence: int, kind: str, utc: str, t_s: float, body: Mapping[str, Any]) -> bytes:
     """`<crc32 of the rest> <JSON>\\n`, the JSON in ASCII."""
     fact = {"n": sequence, "kind": kind, "utc": utc, "t_s": round(t_s, 3)}
     fact.update(body)
-    text = json.dumps(fact, separators=(",", ":")).encode("ascii")
+    text = _ENCODER.encode(fact).encode("ascii")
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def utc_text(epoch_s: float) -> str:
     """`YYYY-MM-DDTHH:MM:SS.mmmmmmZ` of seconds since 1970."""
     whole = int(epoch_s)
-    return "%s.%06dZ" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)), (epoch_s - whole) * 1e6)
+    return "%s.%06dZ" % (_utc_second(whole), (epoch_s - whole) * 1e6)
+
+
+@functools.lru_cache(maxsize=8)
+def _utc_second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 def escape(text: str, at_most: int = ESCAPED_MAX) -> str:

@@ -64,6 +64,7 @@ class Limits(NamedTuple):
 
     margin_s: float = 300.0  # kept free before the end of the walltime, for placing and writing down
     poll_s: float = 120.0  # `closed` and commands are looked for this often
+    poll_apart_s: float = 1.0  # two looks at the ends of payloads are at least so far apart
     kill_s: float = 30.0  # payloads are gone this long after the agent decided so
     sample_s: float = (
         5.0  # memory and output are looked at this often: a payload grows a few 100 MiB in that time

@@ -74,7 +74,10 @@ class Request(NamedTuple):
 
 
 class Gather(NamedTuple):
-    """Begin to collect, beside everything else; `Gathered` is its news. Replies None."""
+    """Begin to collect, beside everything else; `Gathered` is its news. Replies None.
+
+    What takes no time (a few words on the streams, no files) is collected at once and is the reply.
+    """
 
     slot: int
     request: Request

@@ -69,14 +69,18 @@ class Payload:
         self.start_utc = utc_text(time.time())
         self.rss_mib = 0.0
         self.known: FrozenSet[Name] = frozenset()
-        self.leader = Name(0, 0)
-        if pid is not None:
-            seen = look_at(pid)
-            self.leader = Name(pid, seen.start if seen is not None else 0)
+        self._leader = Name(pid or 0, 0)
+
+    def leader(self) -> Name:
+        """Its first process. The start time is read late: until it is reaped its number is nobody else's."""
+        if self.pid is not None and not self.reaped and self._leader.start == 0:
+            seen = look_at(self.pid)
+            self._leader = Name(self.pid, seen.start if seen is not None else 0)
+        return self._leader
 
     def sample(self, seen: Mapping[int, Seen]) -> float:
         """Note who belongs to it and the memory of all of them together (shared pages count for each), in MiB."""
-        self.known = members(seen, self.leader, self.known, os.getpid(), lambda pid: has_mark(pid, self.mark))
+        self.known = members(seen, self.leader(), self.known, os.getpid(), lambda pid: has_mark(pid, self.mark))
         rss_mib = sum(seen[name.pid].rss_mib for name in self.known)
         self.rss_mib = max(self.rss_mib, rss_mib)
         return rss_mib
@@ -87,7 +91,7 @@ class Payload:
             try:
                 os.killpg(self.pid, signal.SIGTERM)
             except (ProcessLookupError, PermissionError):
-                send(self.leader, signal.SIGTERM)
+                send(self.leader(), signal.SIGTERM)
 
     def kill_all(self, reap: Any) -> int:
         """SIGKILL everything of it. Returns how many processes would not end."""

@@ -166,7 +166,7 @@ class Slots:
                 except OSError as failed:
                     operation = steps.throw(failed)
                     continue
-                if isinstance(operation, Collect) or (isinstance(operation, RunPayload) and reply is None):
+                if isinstance(operation, (Collect, RunPayload)) and reply is None:
                     return
                 if isinstance(operation, RunPayload):
                     self._progress.append(PayloadOver(slot))

@@ -43,13 +43,13 @@ def keep_descriptors() -> None:
             pass  # the listing's own
 
 
-def ignored_signals() -> Tuple[int, ...]:
-    """What this process ignores: Python by itself, or its launcher (nohup, a shell's background job) before it."""
-    return tuple(n for n in signal.valid_signals() if signal.getsignal(n) == signal.SIG_IGN)
+# What this process ignores (Python by itself, or its launcher before it: nohup, a shell's background job) is not asked
+# for each payload: all are set back in it.
+SIGNALS = tuple(int(n) for n in signal.valid_signals() if n not in (signal.SIGKILL, signal.SIGSTOP))
 
 
-def _restore(ignored: Tuple[int, ...]) -> None:
-    for number in ignored:
+def _restore() -> None:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 
@@ -66,7 +66,7 @@ def spawn(
     This process stands in `work` for a moment, which must be an absolute path, and then in the root directory. No
     signal is ignored in the payload: it finds them as any program does.
     """
-    words, variables, ignored = list(argv), dict(environment), ignored_signals()
+    words, variables = list(argv), dict(environment)
     if not use_posix_spawn:
         process = subprocess.Popen(
             words,
@@ -76,7 +76,7 @@ def spawn(
             cwd=work,
             env=variables,
             start_new_session=True,
-            preexec_fn=lambda: _restore(ignored),
+            preexec_fn=_restore,
         )
         process.returncode = (
             0  # who reaps it is its payload: Popen must not wait for a number that is another's
@@ -95,7 +95,7 @@ def spawn(
             ],
             setsid=True,
             setsigmask=(),
-            setsigdef=ignored,
+            setsigdef=SIGNALS,
         )
     finally:
         os.chdir("/")

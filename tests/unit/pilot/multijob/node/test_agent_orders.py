@@ -11,7 +11,7 @@ from simfiles import SimFiles
 from pilot.multijob.node import orders
 from pilot.multijob.node.agent import Agent
 from pilot.multijob.node.collect import Clean, LocalSize, Pack, Scan, collect_steps
-from pilot.multijob.node.files import CopyNew, run_steps
+from pilot.multijob.node.files import CopyNew, Exists, run_steps
 from pilot.multijob.node.manifest import Caldb, parse_manifest
 from pilot.multijob.node.orders import Request
 from pilot.multijob.node.scan import Findings
@@ -292,3 +292,46 @@ def test_a_job_costs_the_shared_directory_two_lines_and_five_looks() -> None:
     assert host.done.count("Line") == 2 * 20 + 1
     assert looks <= 5 * 20 + 3
     assert not {"Names", "SyncDirectory", "PutNew", "Put", "Link"} & set(host.done)
+
+
+class ShortPayloads(FakeHost):
+    """Each payload takes 0.01 s. `looked`: when orders were looked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: list[float] = []
+
+    def perform(self, operation: Any) -> Any:
+        if isinstance(operation, Exists) and operation.path == "/b/commands.json":
+            self.looked.append(self.now_s)
+        if isinstance(operation, orders.Hear) and operation.until_s is not None:
+            self.now_s = self.now_s + 0.01 if self.news else operation.until_s
+            news, self.news = tuple(self.news), []
+            return news
+        return super().perform(operation)
+
+
+def test_orders_are_not_looked_for_after_each_short_payload_yet_never_late() -> None:
+    host = ShortPayloads()
+    host.run(manifest(jobs=1000, poll_s=120, poll_apart_s=1, margin_s=10))
+    apart = [late - early for early, late in zip(host.looked, host.looked[1:], strict=False)]
+    assert len(host.looked) > 5
+    assert min(apart) >= 1.0
+    assert max(apart) < 1.1
+
+
+class CollectsAtOnce(FakeHost):
+    """Nothing worth a thread is left by any payload."""
+
+    def perform(self, operation: Any) -> Any:
+        reply = super().perform(operation)
+        if isinstance(operation, orders.Gather):
+            self.news.pop()
+            return Collected(None, (), None, None, (), "")
+        return reply
+
+
+def test_what_is_collected_at_once_ends_its_job_without_further_news() -> None:
+    host = CollectsAtOnce()
+    host.run(manifest())
+    assert host.kinds() == ["job_started", "job_ended"] * 3 + ["agent_ended"]
