@@ -64,7 +64,7 @@ def collect(request: Request, streams: Streams) -> Collected:
 
 
 def left_little(request: Request, streams: Streams) -> bool:
-    """Whether all that a payload left is a little text on its streams: nothing to pack, to place, to search for long."""
+    """Whether all that a payload left is a little text on its streams: nothing to pack, place or search for long."""
     if declared(request.job) or streams.size_mib() > LITTLE_MIB:
         return False
     try:

@@ -80,7 +80,9 @@ class Payload:
 
     def sample(self, seen: Mapping[int, Seen]) -> float:
         """Note who belongs to it and the memory of all of them together (shared pages count for each), in MiB."""
-        self.known = members(seen, self.leader(), self.known, os.getpid(), lambda pid: has_mark(pid, self.mark))
+        self.known = members(
+            seen, self.leader(), self.known, os.getpid(), lambda pid: has_mark(pid, self.mark)
+        )
         rss_mib = sum(seen[name.pid].rss_mib for name in self.known)
         self.rss_mib = max(self.rss_mib, rss_mib)
         return rss_mib

@@ -83,6 +83,8 @@ class FakeHost:
         elif isinstance(operation, orders.Gather):
             collected = Collected(None, (), None, None, (), "")
             self.news.append(orders.Gathered(operation.slot, collected))
+        elif isinstance(operation, orders.Sample):
+            return {}
         elif isinstance(operation, orders.Sweep):
             return orders.Swept(2, 3)
         elif hasattr(self.files, f"_{name}"):
@@ -294,30 +296,41 @@ def test_a_job_costs_the_shared_directory_two_lines_and_five_looks() -> None:
     assert not {"Names", "SyncDirectory", "PutNew", "Put", "Link"} & set(host.done)
 
 
-class ShortPayloads(FakeHost):
-    """Each payload takes 0.01 s. `looked`: when orders were looked for."""
+class TimedPayloads(FakeHost):
+    """One slot; payloads take `lasts` seconds in turn. `looked`: when orders were looked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *lasts: float) -> None:
         super().__init__()
+        self.lasts, self.ends_s = list(lasts), 0.0
         self.looked: list[float] = []
 
     def perform(self, operation: Any) -> Any:
         if isinstance(operation, Exists) and operation.path == "/b/commands.json":
             self.looked.append(self.now_s)
-        if isinstance(operation, orders.Hear) and operation.until_s is not None:
-            self.now_s = self.now_s + 0.01 if self.news else operation.until_s
-            news, self.news = tuple(self.news), []
+        if isinstance(operation, orders.Spawn):
+            self.ends_s = self.now_s + self.lasts.pop(0)
+        if isinstance(operation, orders.Hear):
+            until_s = self.now_s if operation.until_s is None else operation.until_s
+            ended = bool(self.news) and self.ends_s <= until_s
+            self.now_s = max(self.now_s, self.ends_s if ended else until_s)
+            news, self.news = (tuple(self.news), []) if ended else ((), self.news)
             return news
         return super().perform(operation)
 
 
 def test_orders_are_not_looked_for_after_each_short_payload_yet_never_late() -> None:
-    host = ShortPayloads()
+    host = TimedPayloads(*[0.01] * 1000)
     host.run(manifest(jobs=1000, poll_s=120, poll_apart_s=1, margin_s=10))
     apart = [late - early for early, late in zip(host.looked, host.looked[1:], strict=False)]
     assert len(host.looked) > 5
     assert min(apart) >= 1.0
     assert max(apart) < 1.1
+
+
+def test_orders_are_looked_for_soon_after_a_look_that_a_short_payload_went_without() -> None:
+    host = TimedPayloads(5.0, 0.01, 100.0)
+    host.run(manifest(jobs=3, poll_s=120, poll_apart_s=1, margin_s=10))
+    assert host.looked == pytest.approx([0.0, 5.0, 6.0, 105.01])
 
 
 class CollectsAtOnce(FakeHost):
