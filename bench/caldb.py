@@ -205,6 +205,7 @@ def _elections(work: Path) -> Iterator[Take]:
                 keepers = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(CLIENTS_AT_ONCE)]
                 losers = [keeper for keeper in keepers if not _ready(keeper)]
                 for keeper in losers:
+                    keeper.terminate()
                     keeper.wait(LIMIT_S)
             for keeper in keepers:
                 keeper.communicate(timeout=LIMIT_S)
@@ -217,9 +218,10 @@ def _elections(work: Path) -> Iterator[Take]:
 
 
 def _ready(keeper: subprocess.Popen[bytes]) -> bool:
-    """Whether this keeper has a server; False once it has ended without one."""
+    """Whether this keeper has a server of its own; False if it tells of another's, or has ended without one."""
     assert keeper.stdout is not None
-    return any(json.loads(line)["kind"] == "ready" for line in iter(keeper.stdout.readline, b"") if line)
+    said = (json.loads(line) for line in iter(keeper.stdout.readline, b""))
+    return any(not word.get("shared", False) for word in said if word["kind"] == "ready")
 
 
 MEASUREMENTS: tuple[Measurement, ...] = (

@@ -1,34 +1,23 @@
-"""The keeper of a node's calibration server: unpack the snapshot, start the server, prove it, keep it, remove it.
-
-A process of its own below the agent. Whoever needs the server holds a shared lock on `users.lock` in the keeper's
-directory; when the last one has let go, however it ended, the keeper stops the server, removes the directory and
-exits. It says what happens on its standard output, one JSON object a line: `ready`, `restarted`, `failed`.
-"""
+"""A calibration server of a node as a process: found, started, proved by a query, stopped."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import pwd
-import select
 import shutil
 import signal
 import socket
 import stat
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable
-from typing import IO, Any, Optional, Protocol
+from typing import Any, Optional, Protocol
 
 from pilot.caldb import plan as plans
 from pilot.caldb.plan import Address, KeeperPlan
 from pilot.caldb.prctl import die_with_parent
 from pilot.caldb.query import QueryFailed, first_value
-from pilot.caldb.unpack import KeeperFailed, copy_snapshot, probe_file, unpack_snapshot
+from pilot.caldb.unpack import KeeperFailed
 
 # SIGTERM to exit took 8 to 132 ms; after this it gets SIGKILL. The data are a copy.
 STOP_S = 5.0
@@ -214,153 +203,3 @@ def _write_new(path: str, text: str) -> None:
     with open(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     os.rename(temp, path)
-
-
-class Wake:
-    """What ends a wait early: a child's end, SIGTERM, the last user that let go of the lock."""
-
-    def __init__(self, users_lock: str) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        self.stopping = False
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._stop)
-        self._users = os.open(users_lock, os.O_RDWR)
-        threading.Thread(target=self._await_users, daemon=True).start()
-
-    def _stop(self, *_: object) -> None:
-        self.stopping = True
-
-    def _await_users(self) -> None:
-        fcntl.flock(self._users, fcntl.LOCK_EX)
-        self.stopping = True
-        with contextlib.suppress(OSError):
-            self._writer.send(b"u")
-
-    def wait(self, timeout_s: Optional[float], *others: Any) -> list[Any]:
-        """Sleep until something happens or the time is over; returns those of `others` that can be read."""
-        if self.stopping:
-            return []
-        ready, _, _ = select.select([self._reader, *others], [], [], timeout_s)
-        with contextlib.suppress(BlockingIOError):
-            while self._reader.recv(4096):
-                pass
-        return [item for item in ready if item is not self._reader]
-
-
-def keep(plan: KeeperPlan, out: IO[str] = sys.stdout) -> int:
-    """The keeper's whole life. Exit code: 0 after an orderly end, 1 without a server."""
-
-    def say(kind: str, **body: Any) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            out.write(json.dumps({"kind": kind, **body}) + "\n")
-            out.flush()
-
-    lock = os.open(os.path.join(plan.directory, "keeper.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return 0
-    wake = Wake(os.path.join(plan.directory, "users.lock"))
-    started = time.monotonic()
-    try:
-        _make_room(plan)
-        if plan.backend == "sqlite":
-            _keep_file(plan, wake, say, started)
-        else:
-            _keep_server(plan, wake, say, started)
-        return 0
-    except (KeeperFailed, OSError) as error:
-        say("failed", reason=str(error), log=log_tail(plan.directory))
-        return 1
-    finally:
-        shutil.rmtree(plan.directory, ignore_errors=True)
-
-
-def _make_room(plan: KeeperPlan) -> None:
-    size = os.stat(plan.snapshot).st_size
-    space = os.statvfs(plan.directory)
-    in_memory = _filesystem_type(plan.directory) in ("tmpfs", "ramfs")
-    reason = plans.check_space(
-        size, space.f_bavail * space.f_frsize, _available_bytes() if in_memory else None
-    )
-    if reason is not None:
-        raise KeeperFailed(reason)
-
-
-def _filesystem_type(directory: str) -> str:
-    """Type of the mount that holds the directory, "" if it is not known."""
-    device = os.stat(directory).st_dev
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            front, _, back = line.partition(" - ")
-            if front.split()[2] == "%d:%d" % (os.major(device), os.minor(device)):
-                return back.split()[0]
-    return ""
-
-
-def _available_bytes() -> Optional[int]:
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
-def _check_sum(plan: KeeperPlan, found: str) -> None:
-    if found != plan.sha256:
-        raise KeeperFailed(
-            "snapshot %s has checksum %s, expected %s" % (plan.snapshot, found[:12], plan.sha256[:12])
-        )
-
-
-def _keep_file(plan: KeeperPlan, wake: Wake, say: Callable[..., None], started: float) -> None:
-    path = plans.sqlite_path(plan.directory)
-    _check_sum(plan, copy_snapshot(plan.snapshot, path))
-    os.chmod(path, 0o444)
-    reason = plans.check_probe(probe_file(path, plan.probe_sql), plan.probe_expect)
-    if reason is not None:
-        raise KeeperFailed(reason)
-    environment = plans.payload_environment(plan.backend, plan.directory, Address(""))
-    say("ready", pid=None, ready_s=round(time.monotonic() - started, 3), environment=environment)
-    while not wake.stopping:
-        wake.wait(None)
-
-
-def _keep_server(plan: KeeperPlan, wake: Wake, say: Callable[..., None], started: float) -> None:
-    server = Server(plan, wake)
-    deaths, answered = 0, False
-    try:
-        # It starts while the calibrations are still on their way, and is asked nothing before their checksum is right.
-        data = os.path.join(plan.directory, "dd")
-        _check_sum(plan, unpack_snapshot(plan.snapshot, data, lambda: server.spawn(new_port=True)))
-        while not wake.stopping:
-            try:
-                if server.process is None or deaths:
-                    server.spawn(new_port=not answered)
-                server.await_answer()
-                environment = plans.payload_environment(plan.backend, plan.directory, server.address)
-                assert server.process is not None
-                ready_s = round(time.monotonic() - started, 3)
-                say("ready", pid=server.process.pid, ready_s=ready_s, environment=environment)
-                answered = True
-                while server.runs() and not wake.stopping:
-                    wake.wait(None)
-                if wake.stopping:
-                    return
-                reason = "the calibration server ended with %s" % server.process.returncode
-            except KeeperFailed as error:
-                reason = str(error)
-            server.stop()
-            deaths += 1
-            if wake.stopping:
-                return
-            if not plans.may_restart(deaths, plan.restarts):
-                raise KeeperFailed(reason)
-            started = time.monotonic()
-            say("restarted", count=deaths, reason=reason)
-    finally:
-        server.stop()

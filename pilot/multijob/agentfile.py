@@ -15,7 +15,7 @@ from pathlib import Path
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # Modules of pilot/caldb that run on a node; of pilot/multijob/node all do.
-CALDB_MODULES = ("plan", "prctl", "query", "server", "unpack")
+CALDB_MODULES = ("keeper", "plan", "prctl", "query", "server", "sharing", "unpack")
 # Packages whose __init__ is for the edge (or says nothing) have no text inside the file.
 EMPTY_PACKAGES = ("pilot", "pilot/caldb", "pilot/multijob", "pilot/multijob/node")
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
 from typing import Any, Dict, List, Sequence
 
+from pilot.caldb import sharing
+
 # What a keeper says in one line (a reason and 2,000 characters of log) is far below this.
 SAID_MAX_BYTES = 65536
 
 
 class Database:
-    """A keeper that was started for the node's payloads, with `directory` (made here, 0700) as its own.
+    """A keeper that was started for the node's payloads, in `directory`, which agents of the same batch job share.
 
     The shared lock on `users.lock` is what keeps the server: it is let go by `release`, or by the kernel when the
-    agent dies.
+    agent dies. `follows`: another agent's keeper has the server, this one only tells of it.
     """
 
     def __init__(self, directory: str, argv: Sequence[str]) -> None:
-        os.mkdir(directory, 0o700)
-        self._lock = os.open(os.path.join(directory, "users.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        self._lock = sharing.join(directory)
+        self.follows = False
         self.process = subprocess.Popen(
             list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
         )
@@ -43,6 +43,7 @@ class Database:
             except ValueError:
                 continue
             if isinstance(found, dict):
+                self.follows = bool(found.get("shared", found.get("kind") == "following"))
                 said.append(found)
         return said
 
@@ -60,10 +61,12 @@ class Database:
         return lines
 
     def release(self) -> None:
-        """The server is not needed any more: its keeper stops it and ends."""
+        """The server is not needed here any more: its keeper stops it and ends with the last one that let go."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+            if self.follows and not self.ended:
+                self.process.terminate()
 
     def note_end(self, status: int) -> None:
         """Its keeper was reaped."""

@@ -11,6 +11,9 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from pilot.multijob.node.manifest import BadManifest, Manifest, parse_manifest
 
+# Of a host's name in a directory's: a unix socket below it must fit into 107 bytes.
+HOST_CHARACTERS = 20
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line. Wrong usage exits with 2."""
@@ -89,12 +92,12 @@ def agent(options: argparse.Namespace, started_mono: float) -> None:
     local = os.path.abspath(options.local_dir or expand_local_dir(manifest.local_dir, dict(os.environ)))
     node, nonce, uid = options.node, draw_nonce(), os.getuid()
     own = os.path.join(local, "ep-%d-%s-%d-%s" % (uid, manifest.bundle_id, node, nonce))
-    database = os.path.join(local, "ep-%d-%s.db" % (uid, nonce))
+    database = os.path.join(local, database_name(uid, manifest.bundle_id, options.round, os.uname().nodename))
 
     def run() -> None:
         _run_agent(manifest, options, bundle, nonce, (own, database), started_mono)
 
-    guard(run, (own, database))
+    guard(run, own, database)
 
 
 def _run_agent(
@@ -134,6 +137,18 @@ def _run_agent(
     Host(manifest, post, journal, now).run(Agent(manifest, post, now).steps())
 
 
+def database_name(uid: int, bundle_id: str, number: int, host: str) -> str:
+    """One for all agents of a batch job (a round is one batch job's) on a node, in one network namespace."""
+    network = os.stat("/proc/self/ns/net").st_ino
+    return "ep-%d-%s-%d-%s-%x.db" % (
+        uid,
+        bundle_id,
+        number,
+        host.partition(".")[0][:HOST_CHARACTERS],
+        network,
+    )
+
+
 def journal_path(bundle: str, node: int, nonce: str) -> str:
     """The node journal of one start of an agent. Pure."""
     return "%s/node.%d.%s.journal" % (bundle, node, nonce)
@@ -159,17 +174,13 @@ def started_body(
 
 def keeper(options: argparse.Namespace) -> int:
     """The keeper of a node's calibration server."""
-    import signal
-
+    from pilot.caldb.keeper import keep
     from pilot.caldb.plan import KeeperPlan
-    from pilot.caldb.prctl import die_with_parent
-    from pilot.caldb.server import keep
 
     manifest = read_manifest(options.bundle)
     caldb = manifest.caldb
     if caldb is None:
         raise BadManifest("caldb: the bundle has none")
-    die_with_parent(signal.SIGTERM)
     plan = KeeperPlan(
         backend=caldb.backend,
         snapshot=caldb.snapshot,

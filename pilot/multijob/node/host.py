@@ -11,6 +11,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
 
+from pilot.caldb import sharing
 from pilot.caldb.prctl import become_subreaper
 from pilot.multijob.node.collect import collect, left_little
 from pilot.multijob.node.database import Database, keeper_argv
@@ -215,13 +216,18 @@ class Host:
             return
         database.release()
         end_s = time.monotonic() + KEEPER_STOP_S
-        while not database.ended and time.monotonic() < end_s:
+        while not database.ended and time.monotonic() < end_s and not self._serves_others():
             self._reap()
             end = self._reaped.pop(database.process.pid, None)
             if end is not None:
                 database.note_end(end[0])
             else:
                 self._wake.wait(end_s - time.monotonic())
+
+    def _serves_others(self) -> bool:
+        """Whether its keeper goes on for other agents: the warden then waits for them."""
+        database = self._database
+        return database is not None and not database.follows and sharing.in_use(self._post.database)
 
     # --- everything else --------------------------------------------------------------------------------------
 
@@ -241,9 +247,11 @@ class Host:
         return probe_node(own, order.argv, environment, order.limit_s, wait)
 
     def _sweep(self, order: Sweep) -> Swept:
-        left = sweep(lambda: live_descendants(os.getpid()), self._reap)
-        for directory in (self._post.own, self._post.database):
-            shutil.rmtree(directory, ignore_errors=True)
+        left = sweep(
+            lambda: live_descendants(os.getpid(), sharing.keeper_pid(self._post.database)), self._reap
+        )
+        shutil.rmtree(self._post.own, ignore_errors=True)
+        sharing.remove_unused(self._post.database)
         return Swept(left, len(foreign(snapshot(), os.getpid(), owned_by(os.getuid()))))
 
     def _say(self, order: Say) -> None:

@@ -194,12 +194,13 @@ def foreign(seen: Mapping[int, Seen], mine: int, owned: Callable[[int], bool]) -
     )
 
 
-def live_descendants(mine: int) -> FrozenSet[Name]:
-    """Everything alive below this process."""
+def live_descendants(mine: int, spared: Optional[int] = None) -> FrozenSet[Name]:
+    """Everything alive below process `mine`, without process `spared` and all below that."""
     seen = snapshot()
-    return frozenset(
-        Name(pid, seen[pid].start) for pid in descendants(seen, [mine]) if seen[pid].state not in "ZX"
-    )
+    below = descendants(seen, [mine])
+    if spared is not None:
+        below -= {spared} | descendants(seen, [spared])
+    return frozenset(Name(pid, seen[pid].start) for pid in below if seen[pid].state not in "ZX")
 
 
 def reap_all(note: Callable[[int, int, object], None]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from snapkit import PROBE, no_server, write_dump
@@ -17,6 +19,12 @@ from pilot.multijob.agentfile import build_agent_file
 
 pytestmark = pytest.mark.skipif(no_server, reason="mariadbd is not installed")
 AT_ONCE = 6
+
+
+def first_of(keeper: subprocess.Popen[str], kind: str) -> dict[str, Any]:
+    """The first line of this kind that a keeper says."""
+    assert keeper.stdout is not None
+    return next(said for said in map(json.loads, keeper.stdout) if said["kind"] == kind)
 
 
 def test_of_keepers_that_begin_at_once_one_has_the_server_and_all_end_with_the_last_user(
@@ -37,10 +45,14 @@ def test_of_keepers_that_begin_at_once_one_has_the_server_and_all_end_with_the_l
             fcntl.flock(lock, fcntl.LOCK_SH)
             argv = [*words, "--directory", str(directory)]
             keepers = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(AT_ONCE)]
-            said = [json.loads(keeper.stdout.readline() or "null") for keeper in keepers if keeper.stdout]
-        ends = [keeper.wait(30) for keeper in keepers]
+            said = [first_of(keeper, "ready") for keeper in keepers]
+            for keeper, word in zip(keepers, said, strict=True):
+                if "shared" in word:  # its agent lets go of the server
+                    keeper.terminate()
         for keeper in keepers:
-            keeper.communicate()
-        assert [word["kind"] for word in said if word is not None] == ["ready"]
-        assert ends == [0] * AT_ONCE
+            keeper.communicate(timeout=30)
+        ends = sorted(keeper.returncode for keeper in keepers)
+        assert len({word["pid"] for word in said}) == 1
+        assert sorted("shared" in word for word in said) == [False] + [True] * (AT_ONCE - 1)
+        assert ends == [-signal.SIGTERM] * (AT_ONCE - 1) + [0]
         assert not directory.exists()

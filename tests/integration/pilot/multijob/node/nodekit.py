@@ -77,7 +77,7 @@ class Bundle:
         (self.dir / "manifest.json").write_text(json.dumps(manifest))
         return self.dir
 
-    def agent_argv(self, seconds_left: float = 30.0) -> list[str]:
+    def agent_argv(self, seconds_left: float = 30.0, node: int = 0) -> list[str]:
         """The command that the gate would start."""
         words = [self.python, "-I", "-S", str(self.agent_file), "agent", "--bundle", str(self.dir)]
         return [
@@ -85,17 +85,17 @@ class Bundle:
             "--round",
             "1",
             "--node",
-            "0",
+            str(node),
             "--seconds-left",
             str(seconds_left),
             "--batch-id",
             "7.t",
         ]
 
-    def start_agent(self, seconds_left: float = 30.0) -> subprocess.Popen[str]:
+    def start_agent(self, seconds_left: float = 30.0, node: int = 0) -> subprocess.Popen[str]:
         """Start the agent; the caller waits for it."""
         self.write()
-        argv = self.agent_argv(seconds_left)
+        argv = self.agent_argv(seconds_left, node)
         agent = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.started.append(agent)
         return agent

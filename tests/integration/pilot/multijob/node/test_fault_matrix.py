@@ -311,6 +311,7 @@ def test_two_bundles_on_a_node_have_a_server_each(calib, tmp_path, agent_file, s
     root.mkdir()
     other = Bundle(root, agent_file)
     other.local, other.extra["caldb"] = calib.local, manifest_caldb(snapshot)
+    other.extra["bundle_id"] = "bother"
     go = tmp_path / "go"
     script = f"while [ ! -e {go} ]; do sleep 0.02; done; test -S $MYSQL_UNIX_PORT && echo End of Job"
     job = other.job(script, kind="calib")

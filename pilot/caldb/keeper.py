@@ -1,0 +1,227 @@
+"""The keeper of a node's calibration server: unpack the snapshot, start the server, prove it, keep it, remove it.
+
+A process of its own below the agent. It serves all that hold `users.lock` in its directory (`sharing`); when the last
+one has let go, however it ended, it stops the server, removes the directory and exits. It says what happens on its
+standard output, one JSON object a line: `ready`, `restarted`, `failed`. A second one in the same directory says
+`following`, then what the first one says, and takes over when that one is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import IO, Any, Callable, Optional
+
+from pilot.caldb import plan as plans
+from pilot.caldb import sharing
+from pilot.caldb.plan import Address, KeeperPlan
+from pilot.caldb.prctl import die_with_parent
+from pilot.caldb.server import Server, log_tail
+from pilot.caldb.unpack import KeeperFailed, copy_snapshot, probe_file, unpack_snapshot
+
+Say = Callable[..., None]
+# Between a keeper's lock and its socket, or between its death and the next look: microseconds on a live node.
+ASK_AGAIN_S = 0.005
+NO_SIGNAL = 0
+
+
+class Wake:
+    """What ends a wait early: a child's end, SIGTERM, the last user that let go of the lock."""
+
+    def __init__(self, users_lock: str) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self.stopping = self.unused = False
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        self._users = os.open(users_lock, os.O_RDWR)
+        threading.Thread(target=self._await_users, daemon=True).start()
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def _await_users(self) -> None:
+        fcntl.flock(self._users, fcntl.LOCK_EX)
+        self.stopping = self.unused = True
+        with contextlib.suppress(OSError):
+            self._writer.send(b"u")
+
+    def wait(self, timeout_s: Optional[float], *others: Any) -> list[Any]:
+        """Sleep until something happens or the time is over; returns those of `others` that can be read."""
+        if self.stopping:
+            return []
+        ready, _, _ = select.select([self._reader, *others], [], [], timeout_s)
+        with contextlib.suppress(BlockingIOError):
+            while self._reader.recv(4096):
+                pass
+        return [item for item in ready if item is not self._reader]
+
+
+def keep(plan: KeeperPlan, out: IO[str] = sys.stdout) -> int:
+    """The keeper's whole life. Exit code: 0 after an orderly end, 1 without a server."""
+
+    def say(kind: str, **body: Any) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            out.write(json.dumps({"kind": kind, **body}) + "\n")
+            out.flush()
+
+    deaths = 0
+    while sharing.in_use(plan.directory):
+        if sharing.take(plan.directory) is not None:
+            die_with_parent(NO_SIGNAL)
+            return _keep(plan, say, deaths)
+        if deaths == 0:
+            say("following")
+            # Who only follows has nothing that others need: it goes with its agent.
+            die_with_parent(signal.SIGTERM)
+        last = _follow(plan.directory, say)
+        if last is None:
+            time.sleep(ASK_AGAIN_S)
+        elif last == "failed":
+            return 1
+        else:
+            deaths += 1
+    return 0
+
+
+def _follow(directory: str, say: Say) -> Optional[str]:
+    """Say what the keeper says until it ends: the last kind of it, "" if it said nothing, None: not heard at all."""
+    last = ""
+    try:
+        for line in sharing.hear(directory):
+            said = json.loads(line)
+            last = said.pop("kind")
+            say(last, **said, shared=True)
+    except (OSError, ValueError):
+        return last or None
+    return last
+
+
+def _keep(plan: KeeperPlan, say: Say, deaths: int) -> int:
+    """Keep it, `deaths` other keepers having died before."""
+    sharing.clear(plan.directory)
+    told = sharing.Told(plan.directory)
+
+    def tell(kind: str, **body: Any) -> None:
+        say(kind, **body)
+        told.say(json.dumps({"kind": kind, **body}).encode() + b"\n")
+
+    wake = Wake(os.path.join(plan.directory, sharing.USERS))
+    started = time.monotonic()
+    try:
+        if deaths:
+            if not plans.may_restart(deaths, plan.restarts):
+                raise KeeperFailed("the keeper of another agent ended")
+            tell("restarted", count=deaths, reason="the keeper of another agent ended")
+        _make_room(plan)
+        if plan.backend == "sqlite":
+            _keep_file(plan, wake, tell, started)
+        else:
+            _keep_server(plan, wake, tell, started)
+        return 0
+    except (KeeperFailed, OSError) as error:
+        tell("failed", reason=str(error), log=log_tail(plan.directory))
+        return 1
+    finally:
+        if wake.unused:
+            shutil.rmtree(plan.directory, ignore_errors=True)
+        else:
+            sharing.clear(plan.directory)
+
+
+def _make_room(plan: KeeperPlan) -> None:
+    size = os.stat(plan.snapshot).st_size
+    space = os.statvfs(plan.directory)
+    in_memory = _filesystem_type(plan.directory) in ("tmpfs", "ramfs")
+    reason = plans.check_space(
+        size, space.f_bavail * space.f_frsize, _available_bytes() if in_memory else None
+    )
+    if reason is not None:
+        raise KeeperFailed(reason)
+
+
+def _filesystem_type(directory: str) -> str:
+    """Type of the mount that holds the directory, "" if it is not known."""
+    device = os.stat(directory).st_dev
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            front, _, back = line.partition(" - ")
+            if front.split()[2] == "%d:%d" % (os.major(device), os.minor(device)):
+                return back.split()[0]
+    return ""
+
+
+def _available_bytes() -> Optional[int]:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _check_sum(plan: KeeperPlan, found: str) -> None:
+    if found != plan.sha256:
+        raise KeeperFailed(
+            "snapshot %s has checksum %s, expected %s" % (plan.snapshot, found[:12], plan.sha256[:12])
+        )
+
+
+def _keep_file(plan: KeeperPlan, wake: Wake, say: Say, started: float) -> None:
+    path = plans.sqlite_path(plan.directory)
+    _check_sum(plan, copy_snapshot(plan.snapshot, path))
+    os.chmod(path, 0o444)
+    reason = plans.check_probe(probe_file(path, plan.probe_sql), plan.probe_expect)
+    if reason is not None:
+        raise KeeperFailed(reason)
+    environment = plans.payload_environment(plan.backend, plan.directory, Address(""))
+    say("ready", pid=None, ready_s=round(time.monotonic() - started, 3), environment=environment)
+    while not wake.stopping:
+        wake.wait(None)
+
+
+def _keep_server(plan: KeeperPlan, wake: Wake, say: Say, started: float) -> None:
+    server = Server(plan, wake)
+    deaths, answered = 0, False
+    try:
+        # It starts while the calibrations are still on their way, and is asked nothing before their checksum is right.
+        data = os.path.join(plan.directory, "dd")
+        _check_sum(plan, unpack_snapshot(plan.snapshot, data, lambda: server.spawn(new_port=True)))
+        while not wake.stopping:
+            try:
+                if server.process is None or deaths:
+                    server.spawn(new_port=not answered)
+                server.await_answer()
+                environment = plans.payload_environment(plan.backend, plan.directory, server.address)
+                assert server.process is not None
+                ready_s = round(time.monotonic() - started, 3)
+                say("ready", pid=server.process.pid, ready_s=ready_s, environment=environment)
+                answered = True
+                while server.runs() and not wake.stopping:
+                    wake.wait(None)
+                if wake.stopping:
+                    return
+                reason = "the calibration server ended with %s" % server.process.returncode
+            except KeeperFailed as error:
+                reason = str(error)
+            server.stop()
+            deaths += 1
+            if wake.stopping:
+                return
+            if not plans.may_restart(deaths, plan.restarts):
+                raise KeeperFailed(reason)
+            started = time.monotonic()
+            say("restarted", count=deaths, reason=reason)
+    finally:
+        server.stop()
