@@ -128,7 +128,7 @@ class NodeSection(Section):
     quiet_max_s: PositiveSeconds | None = None
     file_max_mib: Annotated[int, Field(gt=0)] | None = None
     usable_memory_mib: Annotated[int, Field(gt=0)] | None = None
-    bind: Literal["none", "cores"] = "none"
+    bind: Literal["none", "cores", "numa"] = "none"
 
 
 class ProtocolSection(Section):

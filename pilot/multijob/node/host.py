@@ -12,6 +12,7 @@ import time
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
 
 from pilot.caldb.prctl import become_subreaper
+from pilot.multijob.node.binding import slot_binding
 from pilot.multijob.node.collect import collect
 from pilot.multijob.node.database import Database, keeper_argv
 from pilot.multijob.node.files import Steps, perform, run_steps
@@ -40,7 +41,6 @@ from pilot.multijob.node.orders import (
     Terminate,
 )
 from pilot.multijob.node.payload import Payload, Streams, payload_environment, start_payload
-from pilot.multijob.node.plan import slot_cpus
 from pilot.multijob.node.processes import foreign, live_descendants, owned_by, reap_all, snapshot, sweep
 from pilot.multijob.node.selfcheck import probe_node
 from pilot.multijob.node.slots import Post
@@ -68,6 +68,7 @@ class Host:
         self._reaped: Dict[int, Tuple[int, Any]] = {}
         self._database: Optional[Database] = None
         self._cpus = sorted(os.sched_getaffinity(0))
+        self._cores_of = slot_binding(manifest.bind, manifest.slots, self._cpus)
 
     def run(self, steps: Steps[None]) -> None:
         """Carry out an agent from its start to its end."""
@@ -152,7 +153,7 @@ class Host:
         if self._manifest.bind == "none":
             yield
             return
-        os.sched_setaffinity(0, slot_cpus(slot, self._manifest.slots, self._cpus))
+        os.sched_setaffinity(0, self._cores_of(slot))
         try:
             yield
         finally:

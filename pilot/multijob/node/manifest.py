@@ -141,7 +141,7 @@ def parse_manifest(text: str) -> Manifest:
             limits=_limits(raw.get("limits", {})),
             local_dir=str(raw["local_dir"]),
             slots=_positive("slots", raw["slots"]),
-            bind=_one_of("bind", raw.get("bind", "none"), ("none", "cores")),
+            bind=_one_of("bind", raw.get("bind", "none"), ("none", "cores", "numa")),
             launch=launch,
             environment=_texts("environment", raw["environment"]),
             caldb=_caldb(raw["caldb"]) if raw.get("caldb") is not None else None,

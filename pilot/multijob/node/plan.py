@@ -309,6 +309,17 @@ def slot_cpus(slot: int, slots: int, cpus: Sequence[int]) -> FrozenSet[int]:
     return frozenset(cpus[slot * count // slots : (slot + 1) * count // slots])
 
 
+def slot_domain(slot: int, slots: int, domains: Sequence[FrozenSet[int]]) -> FrozenSet[int]:
+    """The cores of a slot's NUMA domain, all of which it shares with the other slots there.
+
+    More domains than slots: a slot has several. Neighbours in the numbering share a domain, as evenly as it goes.
+    """
+    count = len(domains)
+    if slots >= count:
+        return domains[slot * count // slots]
+    return frozenset().union(*domains[slot * count // slots : (slot + 1) * count // slots])
+
+
 def over_limit(rss_mib: float, stdout_mib: float, limits: Limits) -> Optional[str]:
     """Name of the limit that a payload exceeds, None if none. Output: stdout and stderr together."""
     if limits.rss_max_mib is not None and rss_mib > limits.rss_max_mib:
