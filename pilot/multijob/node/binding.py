@@ -1,4 +1,4 @@
-"""Which cores a slot keeps to: its share of them, or its NUMA domain. The decision is `plan`'s, this reads the machine."""
+"""Which cores a slot keeps to: its share of them, or its NUMA domain. `plan` decides, this reads the machine."""
 
 from __future__ import annotations
 
