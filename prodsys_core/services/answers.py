@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 
 from django.db import transaction
 from django.db.models import Case, Exists, OuterRef, Subquery, Value, When
@@ -20,6 +21,7 @@ from prodsys_core.lifecycle import StepStatus, waiting_status
 from prodsys_core.models import MESSAGE_LENGTH, AttemptEnd, PandaAttempt, SendBatch, Step
 from prodsys_core.plan import Listed, adopt, settle
 from prodsys_core.ports import Broken, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
+from prodsys_core.services.isolation import alone
 from prodsys_core.services.moves import Mover, move
 
 log = logging.getLogger(__name__)
@@ -100,9 +102,10 @@ def batches_settle(config: Config, sink: JobSink, mover: Mover) -> int:
     for attempt in _open(batches) if batches else ():
         attempts[attempt.batch_id][attempt.job_name] = attempt
     for batch in batches:
-        n, settled = _settle(config, sink, batch, attempts[batch.pk], mover)
-        found += n
-        complete += [batch] if settled else []
+        with alone(partial(_close, [batch], "unknown")):
+            n, settled = _settle(config, sink, batch, attempts[batch.pk], mover)
+            found += n
+            complete += [batch] if settled else []
     _finish(complete, "settled")
     return found
 

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
-from django.db import transaction
 from django.db.models import F, Q
 
 from prodsys_core import tables
@@ -17,6 +17,7 @@ from prodsys_core.config import Config
 from prodsys_core.lifecycle import IN_PANDA, NOT_IN_PANDA, WATCHED, StepStatus, TaskStatus, waiting_status
 from prodsys_core.models import AttemptEnd, LastLook, PandaAttempt, Step
 from prodsys_core.ports import Broken, Description, JobSink, Refused, Unavailable, describe
+from prodsys_core.services.isolation import apart
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.verdicts import (
     Ended,
@@ -72,7 +73,7 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
         if isinstance(records, Unavailable | Refused | Broken):
             log.warning("no records of %d jobs: PanDA is %s", len(part), describe(records))
             break
-        ended += _store_records(config, part, records, waiting, mover)
+        ended += sum(apart(part, partial(_store_records, config, mover, records, waiting), _cannot_store))
     if not LastLook.objects.filter(name="status").update(at=mover.now):
         LastLook.objects.create(name="status", at=mover.now)
     return ended
@@ -113,14 +114,19 @@ def _tasks_running(items: Iterable[Followed], waiting: set[int], mover: Mover) -
         waiting -= tasks
 
 
+def _cannot_store(item: Followed, why: str) -> None:
+    note("step", [item.step_id], item.step_status, "cannot-store", why)
+
+
 def _store_records(
     config: Config,
-    part: Sequence[Followed],
-    records: Mapping[int, Description],
-    waiting: set[int],
     mover: Mover,
+    records: Mapping[int, Description],
+    all_waiting: set[int],
+    part: Sequence[Followed],
 ) -> int:
-    """Judge and store one chunk of full records."""
+    """Judge and store one chunk of full records. All of it is stored, and `all_waiting` changed, or nothing."""
+    waiting = set(all_waiting)
     rules = RetryRules(config.retry.uncharged_max, config.retry.backoff_s, config.retry.charged_wait_s)
     ends: list[tuple[Followed, Description, Ended]] = []
     running: list[Followed] = []
@@ -141,6 +147,7 @@ def _store_records(
             note("step", list(texts), status, reason, texts)
     if ends:
         _store_ends(ends, waiting, mover)
+    all_waiting &= waiting
     return len(ends)
 
 
@@ -156,24 +163,23 @@ def _of_unwanted(item: Followed, record: Description, verdict: Ended) -> Ended:
 
 
 def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], waiting: set[int], mover: Mover) -> None:
-    """Ends and the statuses that follow, in one transaction. A step that was moved meanwhile keeps its status."""
+    """Ends and the statuses that follow, all or none. A step that was moved meanwhile keeps its status."""
     groups: dict[tuple[StepStatus, bool, str, float | None], dict[int, str]] = {}
     for item, _, verdict in ends:
         key = (verdict.status, verdict.charged, verdict.reason, verdict.retry_in_s)
         groups.setdefault(key, {})[item.step_id] = verdict.text
-    with transaction.atomic():
-        rows = [_end_row(item, record, verdict, mover) for item, record, verdict in ends]
-        AttemptEnd.objects.bulk_create(rows, ignore_conflicts=True)
-        for (status, charged, reason, retry_in_s), texts in groups.items():
-            next_try_at = None if retry_in_s is None else mover.now + timedelta(seconds=retry_in_s)
-            counter = "charged" if charged else "uncharged"
-            taken_back = reason == "taken-back"
-            columns = {"next_try_at": next_try_at} | ({} if taken_back else {counter: F(counter) + 1})
-            left = set(texts)
-            for old in IN_PANDA[:1] if taken_back else IN_PANDA:
-                left -= set(
-                    move(mover, "step", sorted(left), old, status, reason=reason, message=texts, **columns)
-                )
+    rows = [_end_row(item, record, verdict, mover) for item, record, verdict in ends]
+    AttemptEnd.objects.bulk_create(rows, ignore_conflicts=True)
+    for (status, charged, reason, retry_in_s), texts in groups.items():
+        next_try_at = None if retry_in_s is None else mover.now + timedelta(seconds=retry_in_s)
+        counter = "charged" if charged else "uncharged"
+        taken_back = reason == "taken-back"
+        columns = {"next_try_at": next_try_at} | ({} if taken_back else {counter: F(counter) + 1})
+        left = set(texts)
+        for old in IN_PANDA[:1] if taken_back else IN_PANDA:
+            left -= set(
+                move(mover, "step", sorted(left), old, status, reason=reason, message=texts, **columns)
+            )
     _tasks_running([item for item, record, _ in ends if record.status == "finished"], waiting, mover)
     _log_ends(ends)
 

@@ -42,6 +42,15 @@ def run_site(config: Config, run: Run, task: Task) -> Site | None:
     return config.site(run.site or task.site_names[0])
 
 
+NO_SITE = "no-site"
+"""Reason of work whose site is not in the configuration: it waits until the site is there again."""
+
+
+def no_site(run_site: str, task_sites: str) -> str:
+    """The same for people."""
+    return f"site {run_site or task_sites} is not in the configuration"
+
+
 def task_names(task: Task) -> TaskNames:
     """The task's fields that go into names."""
     return TaskNames(*_NAMED(task))

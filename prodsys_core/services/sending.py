@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from django.db import transaction
@@ -37,14 +40,21 @@ from prodsys_core.plan import (
 )
 from prodsys_core.ports import JobSink, PandaJob, Unavailable, describe
 from prodsys_core.services.answers import batches_submit
-from prodsys_core.services.jobs import Input, input_list, merge_inputs, panda_queue, prepare, priority
+from prodsys_core.services.isolation import AGAIN_S, apart
+from prodsys_core.services.jobs import (
+    NO_SITE,
+    Input,
+    input_list,
+    merge_inputs,
+    no_site,
+    panda_queue,
+    prepare,
+    priority,
+)
 from prodsys_core.services.moves import Mover, move, move_each, note
-from prodsys_core.storage import OutsideRoot, SiteFilesystem
+from prodsys_core.storage import SiteFilesystem
 
 log = logging.getLogger(__name__)
-
-PREPARE_WAIT_S = 60.0
-"""A step whose job cannot be made up (site unwritable, no command) is looked at again after this."""
 
 DELIVERED = ~Q(job__undelivered__gt="")
 """Steps whose raw file no delivery list holds back."""
@@ -73,7 +83,7 @@ def steps_send(config: Config, sink: JobSink, mover: Mover) -> int:
     sent, numbers = 0, _numbers(config)
     for site, together, merges in plans:
         inputs = _write_lists(site, merges, mover) if merges else {}
-        made = _commit(config, site, together, inputs, numbers, mover)
+        made = _commit_apart(partial(_commit, config, mover, site, inputs, numbers), together, mover)
         taken, answers = batches_submit(sink, made, mover)
         sent += taken
         if not answers:
@@ -111,6 +121,10 @@ def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan],
     return plans
 
 
+Problems = dict[str, dict[int, str]]
+"""By status and step."""
+
+
 class Due(NamedTuple):
     """What is planned with of a step that may be sent now."""
 
@@ -121,6 +135,8 @@ class Due(NamedTuple):
     task_type: str
     task_sites: str
     n_events: int | None
+    status: str
+    reason: str
 
     @property
     def priority(self) -> int:
@@ -130,7 +146,7 @@ class Due(NamedTuple):
 
 def _load_due(mover: Mover) -> list[Due]:
     due = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING)
-    columns = "pk kind run_id run__site task__type task__sites job__n_events"
+    columns = "pk kind run_id run__site task__type task__sites job__n_events status reason"
     return [Due(*row) for row in due.values_list(*columns.split())]
 
 
@@ -138,13 +154,22 @@ def _homes(config: Config, steps: Iterable[Due], room: Mapping[str, int], mover:
     """Sites of the steps' runs. A run is bound to its site with its first attempt; until then it is placed anew."""
     homes, left = {}, Counter(room)
     homeless: dict[int, list[Due]] = {}
+    lost, back = Problems(), Problems()
     for step in steps:
         site = config.site(step.run_site)
+        if not any(map(config.site, [step.run_site] if step.run_site else step.task_sites.split())):
+            lost.setdefault(step.status, {})[step.pk] = no_site(step.run_site, step.task_sites)
+            continue
+        if step.reason == NO_SITE:
+            back.setdefault(step.status, {})[step.pk] = ""
         if not step.run_site:
             homeless.setdefault(step.run_id, []).append(step)
         elif site is not None:
             homes[step.run_id] = site.name
             left[panda_queue(site, step.kind)] -= 1
+    _put_off(lost, NO_SITE, mover)
+    for status, texts in back.items():
+        note("step", list(texts), status, "")
     runs = []
     for run_id, (step, *others) in sorted(homeless.items(), key=lambda one: (-one[1][0].priority, one[0])):
         sites = config.open_sites(step.task_sites.split(), step.task_type, mover.now)
@@ -203,7 +228,7 @@ def _write_lists(site: Site, step_ids: Sequence[int], mover: Mover) -> dict[int,
     for step in steps:
         try:
             written = files.write_text(*input_list(site, step, inputs[step.group_id]))
-        except (OutsideRoot, KeyError, ValueError) as error:
+        except Exception as error:  # whatever a bad row makes of code that expects a good one
             written = Unavailable(f"{type(error).__name__}: {error}")
         if isinstance(written, Unavailable):
             log.warning("input list of %s cannot be written: %s", step.work, written.reason)
@@ -212,12 +237,8 @@ def _write_lists(site: Site, step_ids: Sequence[int], mover: Mover) -> dict[int,
     return inputs
 
 
-Problems = dict[str, dict[int, str]]
-"""By status and step."""
-
-
 def _put_off(problems: Problems, reason: str, mover: Mover) -> None:
-    wait = mover.now + timedelta(seconds=PREPARE_WAIT_S)
+    wait = mover.now + timedelta(seconds=AGAIN_S)
     for status, texts in problems.items():
         note("step", list(texts), status, reason, texts, next_try_at=wait)
 
@@ -231,32 +252,51 @@ def _numbers(config: Config) -> Iterator[int]:
     raise NumbersUsedUp(f"panda.batch_numbers: {numbers.first} to {numbers.last} are used up")
 
 
+Made = list[tuple[SendBatch, list[PandaJob]]]
+
+
+def _commit_apart(
+    commit: Callable[[Sequence[BatchPlan]], Made], plans: Sequence[BatchPlan], mover: Mover
+) -> Made:
+    """`commit` the plans; a step that cannot be stored is put off alone."""
+
+    def hold(pk: int, why: str) -> None:
+        statuses = (StepStatus.STAGED, StepStatus.READY, StepStatus.FAILED)
+        _put_off({status: {pk: why} for status in statuses}, "cannot-send", mover)
+
+    def split(plan: BatchPlan, why: str) -> None:
+        parts = apart(plan.step_ids, lambda ids: commit([replace(plan, step_ids=ids)]), hold)
+        made.extend(chain(*parts))
+
+    made: Made = []
+    return [*chain(*apart(plans, commit, split)), *made]
+
+
 def _commit(
     config: Config,
+    mover: Mover,
     site: Site,
-    plans: Sequence[BatchPlan],
     inputs: Mapping[int, Sequence[Input]],
     numbers: Iterator[int],
-    mover: Mover,
-) -> list[tuple[SendBatch, list[PandaJob]]]:
-    """Batches, attempts and the steps' status `sent`, in one transaction, before the calls. Nothing, when somebody
-    has changed a step meanwhile: the next tick plans again."""
-    with transaction.atomic():
-        here = Q(run__site__in=("", site.name))  # no other site has taken the run meanwhile
-        due = Step.objects.filter(_due(mover), here).select_related("task", "run", "job__task", "group")
-        steps = due.in_bulk([pk for plan in plans for pk in plan.step_ids])
-        failed, made = Problems(), []
-        for plan in plans:
-            found = [steps[pk] for pk in plan.step_ids if pk in steps]
-            number = next(numbers)
-            jobs = _prepare_all(config, site, found, inputs, number, failed)
-            if jobs:
-                columns = {"site": site.name, "panda_queue": plan.panda_queue, "n_jobs": len(jobs)}
-                made.append((SendBatch(number=number, status="made", made_at=mover.now, **columns), jobs))
-        _put_off(failed, "cannot-send", mover)
-        if made and not _store_made(site, steps, made, mover):
-            transaction.set_rollback(True)
-            return []
+    plans: Sequence[BatchPlan],
+) -> Made:
+    """Batches, attempts and the steps' status `sent`, all or none, before the calls. Nothing, when somebody has
+    changed a step meanwhile: the next tick plans again."""
+    here = Q(run__site__in=("", site.name))  # no other site has taken the run meanwhile
+    due = Step.objects.filter(_due(mover), here).select_related("task", "run", "job__task", "group")
+    steps = due.in_bulk([pk for plan in plans for pk in plan.step_ids])
+    failed, made = Problems(), []
+    for plan in plans:
+        found = [steps[pk] for pk in plan.step_ids if pk in steps]
+        number = next(numbers)
+        jobs = _prepare_all(config, site, found, inputs, number, failed)
+        if jobs:
+            columns = {"site": site.name, "panda_queue": plan.panda_queue, "n_jobs": len(jobs)}
+            made.append((SendBatch(number=number, status="made", made_at=mover.now, **columns), jobs))
+    _put_off(failed, "cannot-send", mover)
+    if made and not _store_made(site, steps, made, mover):
+        transaction.set_rollback(True)
+        return []
     return [(batch, list(jobs.values())) for batch, jobs in made]
 
 
@@ -273,7 +313,7 @@ def _prepare_all(
     for step in steps:
         try:
             jobs[step.pk] = prepare(config, site, step, number, inputs.get(step.group_id, ()))
-        except (KeyError, ValueError) as error:
+        except Exception as error:  # as above
             problem = f"{type(error).__name__}: {error}"
             log.warning("step %s cannot be sent: %s", step.work, problem)
             failed.setdefault(step.status, {})[step.pk] = problem
