@@ -149,8 +149,9 @@ MEASUREMENTS = (
     ),
     Measurement(
         ("prodsys.queries_per_1000", "prodsys.merge_latency_ticks", "prodsys.plan_1100_s"),
-        "ticks over a run of 1,100 chunks: statements of steps_send and jobs_follow for 1,000 jobs (the worst "
-        "of 1,100 and 4,400), ticks from the last chunk's end in PanDA to the call that submits its merges, seconds of "
+        "ticks over a run of 1,100 chunks: statements per 1,000 jobs of steps_stage, steps_send, batches_settle and "
+        "jobs_follow, once when PanDA runs them and once when they are finished (the worst of 1,100 and 4,400 jobs), "
+        "ticks from the last chunk's end in PanDA to the call that submits its merges, seconds of "
         "services.runs.runs_merge",
         _services("sqlite", "run"),
     ),

@@ -31,6 +31,7 @@ from prodsys_core.models import AttemptEnd, LastLook, Run, Step, Task, Transitio
 from prodsys_core.panda import HttpJobSink
 from prodsys_core.ports import Description, FileSeen, PandaJob, Submitted
 from prodsys_core.services import runs, tasks
+from prodsys_core.services.answers import batches_settle
 from prodsys_core.services.following import jobs_follow
 from prodsys_core.services.sending import steps_send, steps_stage
 from prodsys_core.taskfile import TaskFile
@@ -54,6 +55,7 @@ class Server:
         self.model = model
         self.jobs: dict[int, PandaJob] = {}
         self.ended: set[int] = set()
+        self.status = "activated"
 
     def alive(self) -> bool:
         """Always."""
@@ -73,8 +75,8 @@ class Server:
         return tuple(pk for pk, job in self.jobs.items() if job.batch_number == batch_number)
 
     def statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
-        """Finished or activated."""
-        return {pk: "finished" if pk in self.ended else "activated" for pk in ids}
+        """Finished, or what all others are."""
+        return {pk: "finished" if pk in self.ended else self.status for pk in ids}
 
     def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description]:
         """Records with 1,000 bytes for each file."""
@@ -183,10 +185,13 @@ def prepare_run(work: Path, engine: str) -> Callable[[int], Mapping[str, float]]
         server, mover = Server(), tasks.as_service("bench", START)
         Task.objects.all().update(status=TaskStatus.CANCELLED)
         task = make_task(work, name, 1100 * n_runs, chunks=1100)
-        steps_stage(mover)
         LastLook.objects.all().delete()
         with counted() as count:
+            assert steps_stage(mover) == 1100 * n_runs
             assert steps_send(config, server, mover) == 1100 * n_runs
+            batches_settle(config, server, mover)
+            server.status = "running"
+            jobs_follow(config, server, mover)
             server.ended = set(server.jobs)
             assert jobs_follow(config, server, mover) == 1100 * n_runs
         return task, count[0] / (1.1 * n_runs)

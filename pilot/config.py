@@ -122,6 +122,22 @@ def check_together(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
     yield from _check_silence(value)
     yield from _check_fencing(value)
     yield from _check_tasks(value)
+    yield from _check_inputs(value)
+
+
+def _check_inputs(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
+    """A command is there where one is asked for, and says where it reads and writes."""
+    section = value.get("inputs", {})
+    if not isinstance(section, dict) or not isinstance(section.get("command", []), list):
+        return
+    command = section.get("command", [])
+    methods = [section.get("method"), *(queue.get("inputs_method") for _, queue in _items(value, "queues"))]
+    wanted = "command" in methods
+    missing = [name for name in ("{source}", "{target}") if not any(name in str(word) for word in command)]
+    if wanted and (missing or not command):
+        yield ("inputs", "command"), f"found {command!a}, expected words with {{source}} and {{target}}"
+    if command and not wanted:
+        yield ("inputs", "command"), "found a command that nothing uses, expected method: command"
 
 
 def _check_credential(index: int, server: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:

@@ -59,6 +59,7 @@ NoStart = Annotated[str, AfterValidator(_window)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 LocalDir = Annotated[str, AfterValidator(_local)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+InputsMethod = Literal["in place", "link", "copy", "command"]
 Seconds = Annotated[float, Field(ge=0, le=10_000_000)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=10_000_000)]
 
@@ -129,7 +130,7 @@ class NodeSection(Section):
     file_max_mib: Annotated[int, Field(gt=0)] | None = None
     usable_memory_mib: Annotated[int, Field(gt=0)] | None = None
     poll_apart_s: Seconds = 1.0
-    bind: Literal["none", "cores"] = "none"
+    bind: Literal["none", "cores", "numa"] = "none"
 
 
 class ProtocolSection(Section):
@@ -201,6 +202,7 @@ class QueueSection(Section):
     node_hours_max: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
     share: Annotated[float, Field(gt=0, le=1000)] = 1.0
     no_start: list[NoStart] = []
+    inputs_method: InputsMethod | None = None
     walltime: WalltimeSection = WalltimeSection()
 
 
@@ -225,10 +227,16 @@ class AnnounceSection(Section):
 
 
 class InputsSection(Section):
-    """Inputs of a job are looked at from here before it enters a bundle."""
+    """Inputs of a job are looked at from here before it enters a bundle, and made available to it on its node."""
 
     quiet_s: Seconds = 10.0
     wait_s: Seconds = 3600.0
+    method: InputsMethod = "in place"
+    command: list[str] = []
+    at_once: Annotated[int, Field(ge=1, le=1000)] = 4
+    try_s: PositiveSeconds = 1800.0
+    tries: Annotated[int, Field(ge=1, le=20)] = 3
+    local_max_mib: Annotated[int, Field(gt=0)] | None = None
 
 
 class SpaceSection(Section):

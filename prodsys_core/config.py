@@ -105,6 +105,7 @@ class Panda(Section):
     url: Url
     timeout_s: float = Field(default=120.0, gt=0, le=3600)  # the server stores a job in 15 to 110 ms
     submit_chunk: int = Field(default=200, ge=1, le=5000)  # jobs a call; the server cuts at 5000, silently
+    commit_batches: int = Field(default=8, ge=1, le=100)  # what a dead tick leaves to be looked for
     status_chunk: int = Field(default=300, ge=1, le=450)  # ids in a URL; Apache takes 8190 bytes
     record_chunk: int = Field(default=1000, ge=1, le=5500)  # full records a call; the server cuts at 5500
     settle_s: float = Field(default=900.0, ge=0, le=86400)  # an unchanged list this much later is final

@@ -81,6 +81,7 @@ class Run(Reasoned):
     number = models.PositiveIntegerField()
     site = models.CharField(max_length=50, blank=True, default="")
     status = models.CharField(max_length=STATUS_LENGTH, default=RunStatus.OPEN.value, db_index=True)
+    next_try_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["task", "number"], name="run_once_per_task")]

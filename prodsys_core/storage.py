@@ -44,7 +44,11 @@ class OutsideRoot(Exception):
 def below(root: str, path: str) -> Path:
     """`path` (absolute, or relative to root) as a path below `root`, links followed; raises OutsideRoot."""
     full = Path(root, path)
-    if ".." in full.parts or not Path(os.path.realpath(full)).is_relative_to(os.path.realpath(root)):
+    try:
+        inside = Path(os.path.realpath(full)).is_relative_to(os.path.realpath(root))
+    except ValueError:  # it holds what no path holds: a NUL, half a character
+        inside = False
+    if ".." in full.parts or not inside:
         raise OutsideRoot(f"{path!a} is not below {root}")
     return full
 
@@ -165,7 +169,8 @@ class DropboxTape:
         try:
             receipt = below(self._root, f"receipts/{target}.json")
             if receipt.exists():
-                return _parse_receipt(receipt.read_text(encoding="utf-8")[:RECEIPT_MAX], target)
+                text = receipt.read_text(encoding="utf-8", errors="replace")
+                return _parse_receipt(text[:RECEIPT_MAX], target)
             waiting = (
                 below(self._root, f"incoming/{target}").exists()
                 or below(self._root, f"tape/{target}").exists()

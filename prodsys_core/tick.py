@@ -16,7 +16,7 @@ from django.db import close_old_connections
 
 from prodsys_core.config import Config
 from prodsys_core.ports import JobSink
-from prodsys_core.services import following, lease, local, runs, sending, tasks
+from prodsys_core.services import answers, following, lease, local, runs, sending, tasks
 from prodsys_core.services.moves import Mover
 from prodsys_core.yamlfile import BadFile
 
@@ -70,7 +70,7 @@ def tick(
 def _services(config: Config, sink: JobSink) -> tuple[tuple[str, Callable[[Mover], int]], ...]:
     return (
         ("generated", lambda mover: tasks.tasks_generate(config, mover)),
-        ("found again", lambda mover: sending.batches_settle(config, sink, mover)),
+        ("found again", lambda mover: answers.batches_settle(config, sink, mover)),
         ("ended", lambda mover: following.jobs_follow(config, sink, mover)),
         ("end asked", lambda mover: following.jobs_cancel(config, sink, mover)),
         ("runs released", lambda mover: sending.runs_release(config, mover)),

@@ -116,7 +116,7 @@ def parse_envelope(status: int, text: str) -> Any | Unavailable | Refused | Brok
     try:
         answer = json.loads(text)
         success, message = answer["success"], str(answer.get("message") or "")
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return Broken("not the JSON of a PanDA answer", excerpt(text, 500))
     if success is True:
         return answer.get("data")
@@ -147,9 +147,14 @@ def parse_statuses(ids: Sequence[int], answer: Any) -> dict[int, str] | Broken:
         items = _list(answer)
         if len(items) != len(ids):
             return Broken(f"asked for {len(ids)} statuses, got {len(items)}", excerpt(repr(answer), 500))
-        return {panda_id: str(item["status"]) for panda_id, item in zip(ids, items, strict=True)}
-    except (TypeError, ValueError, KeyError):
+        return {panda_id: _status(item) for panda_id, item in zip(ids, items, strict=True)}
+    except TypeError:
         return Broken("not a list of statuses", excerpt(repr(answer), 500))
+
+
+def _status(item: object) -> str:
+    """Of an item that makes no sense nothing is known: its record is asked for."""
+    return str(item.get("status", "unknown")) if isinstance(item, dict) else "unknown"
 
 
 def parse_descriptions(answer: Any) -> dict[int, Description] | Broken:
@@ -176,7 +181,7 @@ def _description(item: Mapping[str, Any]) -> Description | None:
             str(item["jobName"]),
             _integer(item["attemptNr"]),
             str(item["jobStatus"]),
-            None if item.get("nEvents") in (None, UNSET) else _integer(item["nEvents"]),
+            _count(item.get("nEvents")),
             {name: code for name, code in codes.items() if code},
             {
                 name: excerpt(str(item[name]), DIAG_MAX)
@@ -191,13 +196,8 @@ def _description(item: Mapping[str, Any]) -> Description | None:
 
 
 def _file(item: Mapping[str, Any]) -> FileSeen:
-    size = item.get("fsize")
-    return FileSeen(
-        str(item["lfn"]),
-        str(item.get("type", "")),
-        0 if size in (None, UNSET) else _integer(size),
-        _adler(item.get("checksum")),
-    )
+    size = _count(item.get("fsize")) or 0
+    return FileSeen(str(item["lfn"]), str(item.get("type", "")), size, _adler(item.get("checksum")))
 
 
 def _adler(checksum: object) -> str | None:
@@ -219,9 +219,17 @@ def _panda_id(value: object) -> int | None:
 
 
 def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"not an integer: {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | str) or not 0 <= int(value) < 2**63:
+        raise ValueError(f"not an integer that can be stored: {value!r}")
     return int(value)
+
+
+def _count(value: object) -> int | None:
+    """Of events or bytes; None where the server has none, or something else."""
+    try:
+        return _integer(value)
+    except ValueError:
+        return None
 
 
 def _list(answer: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _WORK = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_SUM = re.compile(r"(?:([0-9]{1,18})(?::([0-9A-Fa-f]{8}))?)?")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # Blanks, or a part of a word: plain, or between single quotes.
 _PIECE = re.compile(r"([ \t\r\n]+)|([^ \t\r\n'\"\\]+)|'([^']*)'")
@@ -24,14 +25,23 @@ class BadJobText(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class InputSum:
+    """What the job says of one input: size in bytes and adler32 as 8 hex digits, None: it does not."""
+
+    size: int | None = None
+    adler32: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobText:
-    """What the job parameters say. `n_events` None: unknown."""
+    """What the job parameters say. `n_events` None: unknown. `sums`: one for each of `inputs`."""
 
     environment: Mapping[str, str]
     argv: tuple[str, ...]
     work: str | None
     n_events: int | None
     inputs: tuple[str, ...]
+    sums: tuple[InputSum, ...] = ()
 
 
 @lru_cache(REMEMBERED)
@@ -50,7 +60,9 @@ def parse_job_text(text: str) -> JobText:
         environment[name] = value
     if not words:
         raise BadJobText("job parameters name no command")
-    return JobText(environment, tuple(words), _work(environment), _events(environment), _inputs(environment))
+    inputs = _inputs(environment)
+    sums = _sums(environment, len(inputs))
+    return JobText(environment, tuple(words), _work(environment), _events(environment), inputs, sums)
 
 
 def _split(text: str) -> list[str]:
@@ -101,3 +113,15 @@ def _inputs(environment: Mapping[str, str]) -> tuple[str, ...]:
         if not path.startswith("/") or "/../" in path:
             raise BadJobText(f"input {path[:120]!a} is not an absolute path without '..'")
     return paths
+
+
+def _sums(environment: Mapping[str, str], count: int) -> tuple[InputSum, ...]:
+    text = environment.get("PRODSYS_INPUT_SUMS")
+    if text is None:
+        return (InputSum(),) * count
+    found = [_SUM.fullmatch(word) for word in text.split(",")]
+    if len(found) != count or not all(found):
+        expected = "SIZE, SIZE:ADLER32 or nothing for each of PRODSYS_INPUTS, joined by ','"
+        raise BadJobText(f"PRODSYS_INPUT_SUMS is {text[:120]!a}, expected {expected}")
+    pairs = [match.groups() for match in found if match is not None]
+    return tuple(InputSum(int(size) if size else None, sum_ and sum_.lower()) for size, sum_ in pairs)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilot.multijob.evidence import on_disk
-from pilot.multijob.node.files import Steps
-from pilot.multijob.operations import Inspect
+from pilot.multijob.node.files import Inspect, Steps
 from pilot.ports import InputSeen, InputsSeen, JobKey
 
 # A definite no of the filesystem; every other error says nothing about the file.

@@ -426,6 +426,8 @@ class QueueSpec:
     # weight among queues that want to start at once; times at which nothing is started
     share: float = 1.0
     no_start: tuple[Window, ...] = ()
+    # how its inputs are made available, None: as the site's
+    inputs_method: str | None = None
 
     @property
     def bundle_jobs(self) -> int:
@@ -457,6 +459,9 @@ class SiteSpec:
     directives: Callable[[BatchRequest], str]
     bind: str = "none"
     probe: tuple[str, ...] = ()
+    # how inputs are made available on nodes, and the command where it is one
+    inputs_method: str = "in place"
+    inputs_command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

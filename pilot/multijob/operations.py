@@ -6,9 +6,7 @@ They are not with the node's because a node reads no more code at its start than
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,13 +23,6 @@ class MakeDirectory(NamedTuple):
     exist_ok: bool = False
 
 
-class Rename(NamedTuple):
-    """rename(2) of a directory to a name that is free. Replies None."""
-
-    path: str
-    target: str
-
-
 class RemoveTree(NamedTuple):
     """Remove a directory and what is in it, at most so many names. Replies True when nothing is left."""
 
@@ -41,12 +32,6 @@ class RemoveTree(NamedTuple):
 
 class Size(NamedTuple):
     """Replies the size in bytes."""
-
-    path: str
-
-
-class Inspect(NamedTuple):
-    """Replies the size of a regular file that can be opened for reading; never waits for a pipe or device."""
 
     path: str
 
@@ -88,10 +73,6 @@ def _make_directory(operation: MakeDirectory) -> None:
             raise
 
 
-def _rename(operation: Rename) -> None:
-    os.rename(operation.path, operation.target)
-
-
 def _remove_tree(operation: RemoveTree) -> bool:
     """Bottom up, so that what a crash leaves is still a tree. Symbolic links are removed, never followed."""
     left = operation.at_most
@@ -116,17 +97,6 @@ def _raise(error: OSError) -> None:
 
 def _size(operation: Size) -> int:
     return os.stat(operation.path).st_size
-
-
-def _inspect(operation: Inspect) -> int:
-    fd = os.open(operation.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    try:
-        found = os.fstat(fd)
-    finally:
-        os.close(fd)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "no regular file", operation.path)
-    return found.st_size
 
 
 def _free(operation: Free) -> tuple[int, int | None]:
@@ -162,10 +132,8 @@ def _same_file(operation: SameFile) -> bool:
 
 _OPERATIONS: dict[type, Callable[[Any], Any]] = {
     MakeDirectory: _make_directory,
-    Rename: _rename,
     RemoveTree: _remove_tree,
     Size: _size,
-    Inspect: _inspect,
     Free: _free,
     ReadBytes: _read_bytes,
     PutBytes: _put_bytes,

@@ -85,6 +85,10 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         "bind": site.bind,
         "avoided": {item.host: item.reason for item in avoided(state, bundle.planned_at, limits)},
         "probe": list(site.probe),
+        "inputs": {
+            "method": queue.inputs_method or site.inputs_method,
+            "command": list(site.inputs_command),
+        },
         "launch": [
             list(site.launch(index, queue.cores or queue.slots)) for index in range(len(bundle.nodes))
         ],
@@ -136,7 +140,10 @@ def _job(record: JobRecord, predicted_s: float, limits: Limits) -> dict[str, Any
         "predicted_s": round(predicted_s, 3),
         "argv": list(text.argv),
         "environment": dict(text.environment),
-        "inputs": [{"path": path} for path in text.inputs],
+        "inputs": [
+            {"path": path, "size": known.size, "adler32": known.adler32}
+            for path, known in zip(text.inputs, text.sums, strict=True)
+        ],
         "outputs": [places[lfn] for lfn in job.outputs],
         "log": places[job.log_lfn] if job.log_lfn else None,
     }

@@ -26,6 +26,8 @@ ENDED_BY: Mapping[str, str] = {
     "limit-wall": "looping",
     "limit-quiet": "looping",
     "caldb-lost": "caldb",
+    "no-input": "input-missing",
+    "stage-in": "stage-in",
 }
 
 # Signal that ended the payload -> code name.
@@ -66,7 +68,10 @@ def _failure(
         return codes["malformed-job"], f"unknown kind of work {job.transformation[:60]!a}"
     ended_by = facts.get("ended_by")
     if ended_by is not None:
-        return codes[ENDED_BY.get(str(ended_by), "unknown-payload")], f"ended by the agent ({ended_by!s:.40})"
+        why = f": {facts['trouble']!s:.200}" if facts.get("trouble") else ""
+        return codes[
+            ENDED_BY.get(str(ended_by), "unknown-payload")
+        ], f"ended by the agent ({ended_by!s:.40}){why}"
     for name in kind.patterns:
         if name in facts.get("patterns", ()):
             pattern = experiment.patterns[name]

@@ -155,6 +155,8 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         directives=DIALECTS[batch.dialect].render_directives,
         bind=node.bind,
         probe=tuple(node.probe),
+        inputs_method=config.inputs.method,
+        inputs_command=tuple(config.inputs.command),
     )
     return Limits(
         queues=queues,
@@ -252,8 +254,12 @@ def _check_batch(config: Config) -> None:
 
 
 def _node_limits(config: Config) -> Mapping[str, float | int | None]:
-    node, times = config.node, config.protocol
+    node, times, inputs = config.node, config.protocol, config.inputs
     return {
+        "inputs_at_once": inputs.at_once,
+        "input_try_s": inputs.try_s,
+        "input_tries": inputs.tries,
+        "inputs_max_mib": inputs.local_max_mib,
         "margin_s": times.margin_s,
         "poll_s": times.poll_s,
         "poll_apart_s": node.poll_apart_s,

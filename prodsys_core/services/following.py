@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
-from django.db import transaction
 from django.db.models import F, Q
 
 from prodsys_core import tables
@@ -17,6 +17,7 @@ from prodsys_core.config import Config
 from prodsys_core.lifecycle import IN_PANDA, NOT_IN_PANDA, WATCHED, StepStatus, TaskStatus, waiting_status
 from prodsys_core.models import AttemptEnd, LastLook, PandaAttempt, Step
 from prodsys_core.ports import Broken, Description, JobSink, Refused, Unavailable, describe
+from prodsys_core.services.isolation import apart
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.verdicts import (
     Ended,
@@ -62,8 +63,9 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
         return 0
     words = tables.panda_words()
     judged = {panda_id: judge_status(status, words) for panda_id, status in statuses.items()}
+    waiting = {item.task_id for item in followed.values() if item.task_status == TaskStatus.SEND}
     running = [followed[panda_id] for panda_id, verdict in judged.items() if verdict == Seen(running=True)]
-    _store_running(running, mover)
+    _store_running(running, waiting, mover)
     asked = [followed[panda_id] for panda_id, verdict in judged.items() if isinstance(verdict, Held)]
     ended = 0
     for part in in_chunks(asked, config.panda.record_chunk):
@@ -71,8 +73,9 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
         if isinstance(records, Unavailable | Refused | Broken):
             log.warning("no records of %d jobs: PanDA is %s", len(part), describe(records))
             break
-        ended += _store_records(config, part, records, mover)
-    LastLook.objects.update_or_create(name="status", defaults={"at": mover.now})
+        ended += sum(apart(part, partial(_store_records, config, mover, records, waiting), _cannot_store))
+    if not LastLook.objects.filter(name="status").update(at=mover.now):
+        LastLook.objects.create(name="status", at=mover.now)
     return ended
 
 
@@ -83,41 +86,51 @@ def _look_due(config: Config, mover: Mover) -> bool:
 
 def _load() -> dict[int, Followed]:
     rows = PandaAttempt.objects.filter(end=None, step__task__status__in=WATCHED).exclude(panda_id=None)
+    of_item = "pk panda_id step_id step__task_id step__task__status step__status step__reason"
+    of_expected = "step__kind job_name number step__job__n_events step__charged step__uncharged"
+    columns = f"{of_item} {of_expected} step__task__max_attempts"
     followed = {}
-    for row in rows.select_related("step", "step__task", "step__job").iterator(chunk_size=2000):
-        step, task = row.step, row.step.task
-        n_events = step.job.n_events if step.job and counts_events(step.kind) else None
-        expected = Expected(
-            step.kind, row.job_name, row.number, n_events, step.charged, step.uncharged, task.max_attempts
-        )
-        followed[row.panda_id] = Followed(
-            row.pk, row.panda_id, step.pk, task.pk, task.status, step.status, step.reason, expected
-        )
+    for row in rows.values_list(*columns.split()).iterator(chunk_size=2000):
+        item, expected = row[:7], Expected(*row[7:])
+        if not counts_events(expected.kind):
+            expected = replace(expected, n_events=None)
+        followed[row[1]] = Followed(*item, expected)
     return followed
 
 
-def _store_running(running: Iterable[Followed], mover: Mover) -> None:
+def _store_running(running: Iterable[Followed], waiting: set[int], mover: Mover) -> None:
     new = [item for item in running if item.step_status == StepStatus.SENT]
     if new:
         move(mover, "step", [item.step_id for item in new], StepStatus.SENT, StepStatus.RUNNING)
-        _tasks_running(new, mover)
+        _tasks_running(new, waiting, mover)
 
 
-def _tasks_running(items: Iterable[Followed], mover: Mover) -> None:
-    """send -> running: PanDA has reported one of the task's jobs running (or finished, which it did running)."""
-    tasks = sorted({item.task_id for item in items if item.task_status == TaskStatus.SEND})
+def _tasks_running(items: Iterable[Followed], waiting: set[int], mover: Mover) -> None:
+    """send -> running: PanDA has reported one of the task's jobs running (or finished, which it did running).
+    `waiting`: tasks that have not been moved yet."""
+    tasks = waiting & {item.task_id for item in items}
     if tasks:
-        move(mover, "task", tasks, TaskStatus.SEND, TaskStatus.RUNNING, reason="job-running")
+        move(mover, "task", sorted(tasks), TaskStatus.SEND, TaskStatus.RUNNING, reason="job-running")
+        waiting -= tasks
+
+
+def _cannot_store(item: Followed, why: str) -> None:
+    note("step", [item.step_id], item.step_status, "cannot-store", why)
 
 
 def _store_records(
-    config: Config, part: Sequence[Followed], records: Mapping[int, Description], mover: Mover
+    config: Config,
+    mover: Mover,
+    records: Mapping[int, Description],
+    all_waiting: set[int],
+    part: Sequence[Followed],
 ) -> int:
-    """Judge and store one chunk of full records."""
+    """Judge and store one chunk of full records. All of it is stored, and `all_waiting` changed, or nothing."""
+    waiting = set(all_waiting)
     rules = RetryRules(config.retry.uncharged_max, config.retry.backoff_s, config.retry.charged_wait_s)
     ends: list[tuple[Followed, Description, Ended]] = []
     running: list[Followed] = []
-    held: dict[tuple[str, str], list[Followed]] = {}
+    held: dict[str, dict[int, str]] = {}
     for item in part:
         record = records.get(item.panda_id)
         verdict = judge_description(item.expected, record, tables.codes(), tables.panda_words(), rules)
@@ -127,13 +140,14 @@ def _store_records(
             case Seen(running=True):
                 running.append(item)
             case Held(reason, text) if item.reason not in (reason, CANCEL_ASKED, TAKE_BACK_ASKED):
-                held.setdefault((reason, text), []).append(item)
-    _store_running(running, mover)
-    for (reason, text), items in held.items():
+                held.setdefault(reason, {})[item.step_id] = text
+    _store_running(running, waiting, mover)
+    for reason, texts in held.items():
         for status in IN_PANDA:
-            note("step", [item.step_id for item in items], status, reason, text)
+            note("step", list(texts), status, reason, texts)
     if ends:
-        _store_ends(ends, mover)
+        _store_ends(ends, waiting, mover)
+    all_waiting &= waiting
     return len(ends)
 
 
@@ -148,23 +162,25 @@ def _of_unwanted(item: Followed, record: Description, verdict: Ended) -> Ended:
     return Ended(StepStatus.CANCELLED, verdict.charge, verdict.reason, verdict.text)
 
 
-def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], mover: Mover) -> None:
-    """Ends and the statuses that follow, in one transaction. A step that was moved meanwhile keeps its status."""
-    groups: dict[tuple[StepStatus, bool, str, str, float | None], list[int]] = {}
+def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], waiting: set[int], mover: Mover) -> None:
+    """Ends and the statuses that follow, all or none. A step that was moved meanwhile keeps its status."""
+    groups: dict[tuple[StepStatus, bool, str, float | None], dict[int, str]] = {}
     for item, _, verdict in ends:
-        key = (verdict.status, verdict.charged, verdict.reason, verdict.text, verdict.retry_in_s)
-        groups.setdefault(key, []).append(item.step_id)
-    with transaction.atomic():
-        rows = [_end_row(item, record, verdict, mover) for item, record, verdict in ends]
-        AttemptEnd.objects.bulk_create(rows, ignore_conflicts=True)
-        for (status, charged, reason, text, retry_in_s), ids in groups.items():
-            next_try_at = None if retry_in_s is None else mover.now + timedelta(seconds=retry_in_s)
-            counter = "charged" if charged else "uncharged"
-            taken_back = reason == "taken-back"
-            columns = {"next_try_at": next_try_at} | ({} if taken_back else {counter: F(counter) + 1})
-            for old in IN_PANDA[:1] if taken_back else IN_PANDA:
-                move(mover, "step", ids, old, status, reason=reason, message=text, **columns)
-    _tasks_running([item for item, record, _ in ends if record.status == "finished"], mover)
+        key = (verdict.status, verdict.charged, verdict.reason, verdict.retry_in_s)
+        groups.setdefault(key, {})[item.step_id] = verdict.text
+    rows = [_end_row(item, record, verdict, mover) for item, record, verdict in ends]
+    AttemptEnd.objects.bulk_create(rows, ignore_conflicts=True)
+    for (status, charged, reason, retry_in_s), texts in groups.items():
+        next_try_at = None if retry_in_s is None else mover.now + timedelta(seconds=retry_in_s)
+        counter = "charged" if charged else "uncharged"
+        taken_back = reason == "taken-back"
+        columns = {"next_try_at": next_try_at} | ({} if taken_back else {counter: F(counter) + 1})
+        left = set(texts)
+        for old in IN_PANDA[:1] if taken_back else IN_PANDA:
+            left -= set(
+                move(mover, "step", sorted(left), old, status, reason=reason, message=texts, **columns)
+            )
+    _tasks_running([item for item, record, _ in ends if record.status == "finished"], waiting, mover)
     _log_ends(ends)
 
 

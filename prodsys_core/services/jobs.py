@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from prodsys_core import tables
+from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
 from prodsys_core.lifecycle import StepKind
 from prodsys_core.models import MergeInput, Run, Step, Task
@@ -29,25 +30,25 @@ _NAMED = attrgetter(*"pk production type year files_home_prefix path soft prodsl
 """In the order of TaskNames."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputList:
-    """A text that must stand on the site before the job is sent."""
+class Input(NamedTuple):
+    """A file that goes into a merged one."""
 
-    path: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An attempt ready to be committed and sent."""
-
-    step_id: int
-    job: PandaJob
+    lfn: str
+    n_events: int | None
 
 
 def run_site(config: Config, run: Run, task: Task) -> Site | None:
     """Where a run's files are. One of which nothing was ever sent (all left out) counts for its task's first site."""
     return config.site(run.site or task.site_names[0])
+
+
+NO_SITE = "no-site"
+"""Reason of work whose site is not in the configuration: it waits until the site is there again."""
+
+
+def no_site(run_site: str, task_sites: str) -> str:
+    """The same for people."""
+    return f"site {run_site or task_sites} is not in the configuration"
 
 
 def task_names(task: Task) -> TaskNames:
@@ -74,12 +75,12 @@ def step_outputs(step: Step, attempt: int) -> dict[str, str]:
     return merged_outputs(tables.products(), names, piece_names(step), attempt)
 
 
-def priority(step: Step) -> int:
+def priority(kind: str, task_type: str) -> int:
     """PanDA priority: merging before processing before filtering."""
     priorities = tables.products().priorities
-    if step.kind != StepKind.RECONSTRUCT:
+    if kind != StepKind.RECONSTRUCT:
         return priorities["merge"]
-    return priorities.get(step.task.type, priorities["reconstruct"])
+    return priorities.get(task_type, priorities["reconstruct"])
 
 
 def panda_queue(site: Site, kind: str) -> str:
@@ -87,26 +88,26 @@ def panda_queue(site: Site, kind: str) -> str:
     return site.panda_queue if kind == StepKind.RECONSTRUCT else site.merge_queue
 
 
-def prepare(config: Config, site: Site, step: Step, batch_number: int, attempt: int) -> Prepared:
-    """What attempt number `attempt` of this step sends; raises KeyError where the site has no command for it."""
-    prepared = _prepare_chunk if step.kind == StepKind.RECONSTRUCT else _prepare_merge
-    job = prepared(site, step, attempt)
-    panda = config.panda
-    return Prepared(
-        step.pk,
-        PandaJob(
-            **job,
-            batch_number=batch_number,
-            panda_queue=panda_queue(site, step.kind),
-            attempt_nr=attempt,
-            max_attempt=step.task.max_attempts,
-            priority=priority(step),
-            task_id=step.task_id,
-            parent_id=step.panda_id,
-            prod_source_label=panda.prod_source_label,
-            vo=panda.vo,
-            max_walltime_s=site.max_walltime_s,
-        ),
+def prepare(config: Config, site: Site, step: Step, number: int, inputs: Sequence[Input]) -> PandaJob:
+    """The step's next attempt, in batch `number`; a merge has `inputs`. Raises KeyError where the site has no command
+    for it."""
+    attempt, panda = step.attempt + 1, config.panda
+    if step.kind == StepKind.RECONSTRUCT:
+        job = _prepare_chunk(site, step, attempt)
+    else:
+        job = _prepare_merge(site, step, attempt, inputs)
+    return PandaJob(
+        **job,
+        batch_number=number,
+        panda_queue=panda_queue(site, step.kind),
+        attempt_nr=attempt,
+        max_attempt=step.task.max_attempts,
+        priority=priority(step.kind, step.task.type),
+        task_id=step.task_id,
+        parent_id=step.panda_id,
+        prod_source_label=panda.prod_source_label,
+        vo=panda.vo,
+        max_walltime_s=site.max_walltime_s,
     )
 
 
@@ -125,9 +126,10 @@ def _prepare_chunk(site: Site, step: Step, attempt: int) -> dict[str, Any]:
     }
 
 
-def _prepare_merge(site: Site, step: Step, attempt: int) -> dict[str, Any]:
+def _prepare_merge(site: Site, step: Step, attempt: int, inputs: Sequence[Input]) -> dict[str, Any]:
     table, names, piece = tables.products(), task_names(step.task), piece_names(step)
-    n_events = _sum_events(step) if piece.product == "mdst" else None
+    counts = [item.n_events for item in inputs]
+    n_events = sum(counts) if piece.product == "mdst" and None not in counts else None
     lfns = step_outputs(step, attempt)
     parameters = render_merge_parameters(
         names, lfns, piece.product, input_list_path(site, step), site.commands[step.kind], step.work, n_events
@@ -141,17 +143,21 @@ def _prepare_merge(site: Site, step: Step, attempt: int) -> dict[str, Any]:
     }
 
 
-def _sum_events(step: Step) -> int | None:
-    counts = list(MergeInput.objects.filter(group=step.group).values_list("n_events", flat=True))
-    return None if None in counts else sum(counts)
+def merge_inputs(steps: Iterable[Step]) -> dict[int, list[Input]]:
+    """Inputs of merge steps by group, in chunk order."""
+    inputs: dict[int, list[Input]] = {step.group_id: [] for step in steps}
+    for ids in in_chunks(list(inputs)):
+        rows = MergeInput.objects.filter(group__in=ids).order_by("pk")
+        for group_id, *row in rows.values_list("group_id", "lfn", "n_events"):
+            inputs[group_id].append(Input(*row))
+    return inputs
 
 
-def input_list(site: Site, step: Step) -> InputList:
-    """Paths of a merge step's inputs, one a line, in chunk order."""
+def input_list(site: Site, step: Step, inputs: Iterable[Input]) -> tuple[str, str]:
+    """Path and text of a merge step's list of inputs, one path a line; it must stand before the job is sent."""
     names, product = task_names(step.task), step.group.product
-    lfns = MergeInput.objects.filter(group=step.group).order_by("pk").values_list("lfn", flat=True)
-    paths = [chunk_path(tables.products(), names, product, lfn) for lfn in lfns]
-    return InputList(input_list_path(site, step), "".join(f"{path}\n" for path in paths))
+    paths = (chunk_path(tables.products(), names, product, item.lfn) for item in inputs)
+    return input_list_path(site, step), "".join(f"{path}\n" for path in paths)
 
 
 def input_list_path(site: Site, step: Step) -> str:

@@ -22,7 +22,16 @@ from prodsys_core.models import AttemptEnd, GroupCheck, MergeGroup, MergeInput, 
 from prodsys_core.naming import chunk_path, final_name, merged_path, packed_log_name, tape_path
 from prodsys_core.plan import GroupCount, backoff_s, crosscheck_problems
 from prodsys_core.ports import Accepted, Broken, NotThere, Refused, Stored, Unavailable, UnderWay
-from prodsys_core.services.jobs import input_list_path, piece_names, run_site, step_outputs, task_names
+from prodsys_core.services.isolation import AGAIN_S, NO_ROWS_FAULT
+from prodsys_core.services.jobs import (
+    NO_SITE,
+    input_list_path,
+    no_site,
+    piece_names,
+    run_site,
+    step_outputs,
+    task_names,
+)
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.services.runs import current_groups
 from prodsys_core.storage import OutsideRoot, SiteFilesystem, below, open_tape
@@ -64,21 +73,29 @@ def _try(
     site = run_site(config, step.run, step.task)
     if mover.hold is not None:
         mover.hold()
+    if site is None:  # it is waited for, however long
+        wait = mover.now + timedelta(seconds=AGAIN_S)
+        note(
+            "step", [step.pk], step.status, NO_SITE, no_site(step.run.site, step.task.sites), next_try_at=wait
+        )
+        return False
     try:
-        if site is None:
-            raise NotYet(f"site {step.run.site} is not in the configuration")
         return perform(config, site, step, mover)
-    except (NotYet, OutsideRoot) as error:
-        failures = step.failures + 1
-        log.warning("%s (%s): %s", step.work, step.kind, error)
-        if failures >= TRIES_MAX:
-            _hold(step, "gave-up", f"{error} (looked {failures} times)", mover)
-            return False
-        wait = mover.now + timedelta(seconds=backoff_s(failures, TRY_FIRST_S, TRY_LONGEST_S))
-        note("step", [step.pk], step.status, "not-yet", str(error), failures=failures, next_try_at=wait)
+    except NO_ROWS_FAULT:
+        raise
     except NeedsPerson as error:
         log.error("%s (%s): %s", step.work, step.kind, error.args[1])
         _hold(step, error.args[0], error.args[1], mover)
+    except Exception as error:  # whatever a bad row makes of code that expects a good one
+        expected = isinstance(error, NotYet | OutsideRoot)
+        text = str(error) if expected else f"{type(error).__name__}: {error}"
+        failures = step.failures + 1
+        log.warning("%s (%s): %s", step.work, step.kind, text, exc_info=not expected)
+        if failures >= TRIES_MAX:
+            _hold(step, "gave-up", f"{text} (looked {failures} times)", mover)
+            return False
+        wait = mover.now + timedelta(seconds=backoff_s(failures, TRY_FIRST_S, TRY_LONGEST_S))
+        note("step", [step.pk], step.status, "not-yet", text, failures=failures, next_try_at=wait)
     return False
 
 

@@ -4,17 +4,20 @@ edges, with one Transition row each. Somebody else's change in between makes the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db import models, transaction
+from django.db.models import Case, Value, When
 
 from prodsys_core.chunks import in_chunks
 from prodsys_core.lifecycle import Role, check_edge
 from prodsys_core.models import MESSAGE_LENGTH, REASON_LENGTH, Run, Step, Task, Transition
 
+Message = str | Mapping[int, str]
+"""A sentence for all rows, or one for each."""
 SUBJECTS: dict[str, type[models.Model]] = {"task": Task, "run": Run, "step": Step}
 
 
@@ -41,7 +44,7 @@ def move(
     new: str,
     *,
     reason: str = "",
-    message: str = "",
+    message: Message = "",
     **columns: Any,
 ) -> list[int]:
     """Set the status of rows from `old` to `new`, further columns with it; returns the ids that were still in `old`.
@@ -53,13 +56,7 @@ def move(
         raise NotAllowed(problem)
     if mover.hold is not None:
         mover.hold()
-    values = {
-        "status": new,
-        "status_at": mover.now,
-        "reason": reason[:REASON_LENGTH],
-        "message": message[:MESSAGE_LENGTH],
-        **columns,
-    }
+    values = {"status": new, "status_at": mover.now, "reason": reason[:REASON_LENGTH], **columns}
     moved: list[int] = []
     for part in in_chunks(ids):
         with transaction.atomic(savepoint=False):
@@ -67,7 +64,7 @@ def move(
             rows = list(expected.select_for_update().values_list("pk", flat=True))
             if not rows:
                 continue
-            expected.filter(pk__in=rows).update(**values)
+            expected.filter(pk__in=rows).update(message=_message(message, rows), **values)
             record(mover, subject, rows, old, new, reason)
         moved.extend(rows)
     return moved
@@ -92,9 +89,21 @@ def move_each(
 
 
 def note(
-    subject: str, ids: Sequence[int], status: str, reason: str, message: str = "", **columns: Any
+    subject: str, ids: Sequence[int], status: str, reason: str, message: Message = "", **columns: Any
 ) -> None:
     """Say why rows stay in their status; rows that have left it are not touched. No transition."""
     for part in in_chunks(ids):
         rows = SUBJECTS[subject]._default_manager.filter(pk__in=part, status=status)
-        rows.update(reason=reason[:REASON_LENGTH], message=message[:MESSAGE_LENGTH], **columns)
+        rows.update(reason=reason[:REASON_LENGTH], message=_message(message, part), **columns)
+
+
+def _message(message: Message, ids: Iterable[int]) -> str | Case:
+    """A value for one statement, whether the rows have one text or each its own."""
+    if isinstance(message, str):
+        return message[:MESSAGE_LENGTH]
+    by_text: dict[str, list[int]] = {}
+    for pk in ids:
+        by_text.setdefault(message[pk][:MESSAGE_LENGTH], []).append(pk)
+    if len(by_text) == 1:
+        return next(iter(by_text))
+    return Case(*(When(pk__in=pks, then=Value(text)) for text, pks in by_text.items()))

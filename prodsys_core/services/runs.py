@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
 
 from django.db import transaction
-from django.db.models import Count, Exists, Max, OuterRef, QuerySet
+from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet
 
 from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
@@ -29,7 +31,8 @@ from prodsys_core.naming import chunk_outputs, chunk_path, work_key
 from prodsys_core.plan import MergeInput as PlannedInput
 from prodsys_core.plan import MergeLimits, plan_groups
 from prodsys_core.ports import Unavailable
-from prodsys_core.services.jobs import chunk_names, run_site, task_names
+from prodsys_core.services.isolation import AGAIN_S, alone, apart
+from prodsys_core.services.jobs import NO_SITE, chunk_names, no_site, run_site, task_names
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.storage import OutsideRoot, SiteFilesystem
 from prodsys_core.verdicts import UNCHECKED
@@ -50,18 +53,29 @@ def runs_merge(config: Config, mover: Mover) -> int:
     unfinished = Step.objects.filter(run=OuterRef("pk"), kind=StepKind.RECONSTRUCT).exclude(
         status__in=sorted(CHUNK_DONE)
     )
-    runs = Run.objects.filter(~Exists(unfinished), status=RunStatus.OPEN, task__status__in=ADVANCED)
+    runs = Run.objects.filter(
+        ~Exists(unfinished), _due(mover), status=RunStatus.OPEN, task__status__in=ADVANCED
+    )
     planned = 0
     for run in runs.select_related("task").order_by("pk"):
-        site = run_site(config, run, run.task)
-        if site is None:
-            note("run", [run.pk], run.status, "no-site", f"site {run.site} is not in the configuration")
-            continue
-        try:
-            planned += _plan_run(config, site, run, mover)
-        except (NoSize, OutsideRoot) as error:
-            note("run", [run.pk], run.status, "no-size", str(error))
+        with alone(partial(_hold, mover, run, "cannot-plan")):
+            site = run_site(config, run, run.task)
+            if site is None:
+                _hold(mover, run, NO_SITE, no_site(run.site, run.task.sites))
+                continue
+            try:
+                planned += _plan_run(config, site, run, mover)
+            except (NoSize, OutsideRoot) as error:
+                _hold(mover, run, "no-size", str(error))
     return planned
+
+
+def _due(mover: Mover) -> Q:
+    return Q(next_try_at=None) | Q(next_try_at__lte=mover.now)
+
+
+def _hold(mover: Mover, run: Run, reason: str, why: str) -> None:
+    note("run", [run.pk], run.status, reason, why, next_try_at=mover.now + timedelta(seconds=AGAIN_S))
 
 
 def _plan_run(config: Config, site: Site, run: Run, mover: Mover) -> int:
@@ -70,7 +84,7 @@ def _plan_run(config: Config, site: Site, run: Run, mover: Mover) -> int:
     limits = {row.product: row for row in MergeLimit.objects.filter(task=run.task)}
     table = tables.products()
     with transaction.atomic():
-        if not move(mover, "run", [run.pk], RunStatus.OPEN, RunStatus.MERGING):
+        if not move(mover, "run", [run.pk], RunStatus.OPEN, RunStatus.MERGING, next_try_at=None):
             return 0
         if _chunks_wanted(run) != {item.job_id for found in inputs.values() for item in found}:
             transaction.set_rollback(True)  # a manager left a chunk out or took one in meanwhile: next tick
@@ -172,18 +186,31 @@ def _stat(site: Site, path: str) -> int:
 def runs_advance(config: Config, mover: Mover) -> int:
     """Open the next kinds of work of every run and close what is complete; returns the number of steps opened."""
     runs = Run.objects.filter(status__in=(RunStatus.MERGING, RunStatus.CHECKED))
-    due = list(runs.filter(task__status__in=(*ADVANCED, *ARCHIVED)).select_related("task").order_by("pk"))
+    of_tasks = runs.filter(_due(mover), task__status__in=(*ADVANCED, *ARCHIVED))
+    due = list(of_tasks.select_related("task").order_by("pk"))
     opened = 0
+
+    def cannot(run: Run, why: str) -> None:
+        _hold(mover, run, "cannot-advance", why)
+
     for part in in_chunks(due):
-        progress = load_progress(config, part)
-        for run in part:
-            opened += _advance(config, run, progress[run.pk], mover)
+        opened += sum(apart(part, partial(_advance_all, config, mover), cannot))
     tasks_close(config, mover)
     return opened
 
 
+def _advance_all(config: Config, mover: Mover, due: Sequence[Run]) -> int:
+    progress = load_progress(config, due)
+    return sum(_advance(config, run, progress[run.pk], mover) for run in due)
+
+
 def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> int:
     chain, asked = tables.chains()[run.task.type], run.task.status in ARCHIVED
+    if run_site(config, run, run.task) is None:
+        _hold(mover, run, NO_SITE, no_site(run.site, run.task.sites))
+        return 0
+    if run.next_try_at is not None:  # it was held, and goes on
+        note("run", [run.pk], run.status, "", next_try_at=None)
     if run.status == RunStatus.CHECKED and asked and run_complete(chain, progress, asked_too=True):
         move(mover, "run", [run.pk], RunStatus.CHECKED, RunStatus.ARCHIVED)
         return 0
@@ -231,7 +258,7 @@ def load_progress(config: Config, runs: Iterable[Run]) -> Mapping[int, RunProgre
 def _set_transfers(config: Config, run: Run, kinds: dict[StepKind, tuple[int, int]], n_groups: int) -> None:
     """Transfers count as opened when there is one for each merged file, or none is wanted: no tape, no file."""
     site = run_site(config, run, run.task)
-    if site is None or site.tape is None or n_groups == 0:
+    if (site is not None and site.tape is None) or n_groups == 0:
         if RunProgress(kinds).complete(StepKind.CROSS_CHECK):
             kinds[StepKind.TRANSFER] = (0, 0)
         return
@@ -242,10 +269,11 @@ def _set_transfers(config: Config, run: Run, kinds: dict[StepKind, tuple[int, in
 def tasks_close(config: Config, mover: Mover) -> None:
     """running -> done when all runs are checked and their merged files safe; archiving -> archived."""
     for task in Task.objects.filter(status=TaskStatus.RUNNING):
-        runs = list(Run.objects.filter(task=task).select_related("task"))
-        checked = bool(runs) and all(run.status == RunStatus.CHECKED for run in runs)
-        if checked and _all_complete(config, tables.chains()[task.type], runs):
-            move(mover, "task", [task.pk], TaskStatus.RUNNING, TaskStatus.DONE, reason="all-runs-checked")
+        with alone(partial(note, "task", [task.pk], task.status, "cannot-close")):
+            runs = list(Run.objects.filter(task=task).select_related("task"))
+            checked = bool(runs) and all(run.status == RunStatus.CHECKED for run in runs)
+            if checked and _all_complete(config, tables.chains()[task.type], runs):
+                move(mover, "task", [task.pk], TaskStatus.RUNNING, TaskStatus.DONE, reason="all-runs-checked")
     begun = Run.objects.filter(task=OuterRef("pk"), steps__kind=StepKind.ARCHIVE_LOGS)
     for task in Task.objects.filter(Exists(begun), status=TaskStatus.ARCHIVE):
         move(mover, "task", [task.pk], TaskStatus.ARCHIVE, TaskStatus.ARCHIVING)

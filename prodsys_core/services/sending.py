@@ -1,19 +1,21 @@
-"""Sending steps to PanDA, and finding them again when the answer was lost.
+"""Sending steps to PanDA: what is due is planned, and committed before it is submitted (`answers`).
 
-A batch and its attempts are committed before the call. No answer means unknown: the server's list for the batch
-number is read until it has not changed for `settle_s`; what is in it is adopted by name, the rest is taken back and
-sent in a new batch under new names.
+Several batches are committed in one transaction, so that the number of statements does not follow that of jobs.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import Count, Exists, F, Max, OuterRef, Q
+from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Value, When
 
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
@@ -25,32 +27,34 @@ from prodsys_core.lifecycle import (
     RunStatus,
     StepKind,
     StepStatus,
-    waiting_status,
 )
 from prodsys_core.models import AttemptEnd, PandaAttempt, Run, SendBatch, Step
 from prodsys_core.plan import (
     BatchPlan,
     Homeless,
-    Listed,
     QueueUse,
     Sendable,
-    adopt,
     has_stragglers,
     place_runs,
     plan_batches,
-    settle,
 )
-from prodsys_core.ports import Broken, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
-from prodsys_core.services.jobs import Prepared, input_list, panda_queue, prepare, priority
+from prodsys_core.ports import JobSink, PandaJob, Unavailable, describe
+from prodsys_core.services.answers import batches_submit
+from prodsys_core.services.isolation import AGAIN_S, apart
+from prodsys_core.services.jobs import (
+    NO_SITE,
+    Input,
+    input_list,
+    merge_inputs,
+    no_site,
+    panda_queue,
+    prepare,
+    priority,
+)
 from prodsys_core.services.moves import Mover, move, move_each, note
-from prodsys_core.storage import OutsideRoot, SiteFilesystem
+from prodsys_core.storage import SiteFilesystem
 
 log = logging.getLogger(__name__)
-
-REFUSED_WAIT_S = 300.0
-"""A refused batch (no role, wrong argument) needs a person; asking more often only makes names."""
-PREPARE_WAIT_S = 60.0
-"""A step whose job cannot be made up (site unwritable, no command) is looked at again after this."""
 
 DELIVERED = ~Q(job__undelivered__gt="")
 """Steps whose raw file no delivery list holds back."""
@@ -76,23 +80,20 @@ def steps_send(config: Config, sink: JobSink, mover: Mover) -> int:
     if alive is not True:
         log.warning("nothing sent: PanDA is %s", describe(alive) if alive is not False else "not alive")
         return 0
-    sent = 0
-    for site, plan in plans:
-        _write_lists(site, plan, mover)
-        committed = _commit(config, site, plan, mover)
-        if committed is None:
-            continue
-        batch, jobs = committed
-        answer = sink.submit(jobs)
-        sent += _record_answer(batch, answer, mover)
-        if isinstance(answer, Unavailable | Broken):
+    sent, numbers = 0, _numbers(config)
+    for site, together, merges in plans:
+        inputs = _write_lists(site, merges, mover) if merges else {}
+        made = _commit_apart(partial(_commit, config, mover, site, inputs, numbers), together, mover)
+        taken, answers = batches_submit(sink, made, mover)
+        sent += taken
+        if not answers:
             break
     return sent
 
 
-def _plan(config: Config, mover: Mover) -> list[tuple[Site, BatchPlan]]:
-    due = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING)
-    steps = list(due.select_related("task", "run", "job"))
+def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan], list[int]]]:
+    """Batches that are committed together, and the merge steps among them."""
+    steps = _load_due(mover)
     if not steps:
         return []
     room = {
@@ -100,42 +101,78 @@ def _plan(config: Config, mover: Mover) -> list[tuple[Site, BatchPlan]]:
         for queue, use in _queue_uses(config, mover).items()
     }
     homes = _homes(config, steps, room, mover)
+    merges = {step.pk for step in steps if step.kind != StepKind.RECONSTRUCT}
     plans = []
     for site in config.sites:
         rows = [
             step
             for step in steps
-            if homes.get(step.run_id) == site.name and site.takes(step.task.type, mover.now)
+            if homes.get(step.run_id) == site.name and site.takes(step.task_type, mover.now)
         ]
         last = _runs_with_stragglers({step.run_id for step in rows})
         sendable = (
-            Sendable(
-                step.pk,
-                panda_queue(site, step.kind),
-                priority(step),
-                step.job.n_events if step.job else None,
-                step.run_id in last,
-            )
+            Sendable(step.pk, panda_queue(site, step.kind), step.priority, step.n_events, step.run_id in last)
             for step in rows
         )
-        plans += [(site, plan) for plan in plan_batches(sendable, room, config.panda.submit_chunk)]
+        batches = plan_batches(sendable, room, config.panda.submit_chunk)
+        for together in in_chunks(batches, config.panda.commit_batches):
+            ids = [pk for batch in together for pk in batch.step_ids if pk in merges]
+            plans.append((site, together, ids))
     return plans
 
 
-def _homes(config: Config, steps: Iterable[Step], room: Mapping[str, int], mover: Mover) -> dict[int, str]:
+Problems = dict[str, dict[int, str]]
+"""By status and step."""
+
+
+class Due(NamedTuple):
+    """What is planned with of a step that may be sent now."""
+
+    pk: int
+    kind: str
+    run_id: int
+    run_site: str
+    task_type: str
+    task_sites: str
+    n_events: int | None
+    status: str
+    reason: str
+
+    @property
+    def priority(self) -> int:
+        """PanDA priority."""
+        return priority(self.kind, self.task_type)
+
+
+def _load_due(mover: Mover) -> list[Due]:
+    due = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING)
+    columns = "pk kind run_id run__site task__type task__sites job__n_events status reason"
+    return [Due(*row) for row in due.values_list(*columns.split())]
+
+
+def _homes(config: Config, steps: Iterable[Due], room: Mapping[str, int], mover: Mover) -> dict[int, str]:
     """Sites of the steps' runs. A run is bound to its site with its first attempt; until then it is placed anew."""
     homes, left = {}, Counter(room)
-    homeless: dict[int, list[Step]] = {}
+    homeless: dict[int, list[Due]] = {}
+    lost, back = Problems(), Problems()
     for step in steps:
-        site = config.site(step.run.site)
-        if not step.run.site:
+        site = config.site(step.run_site)
+        if not any(map(config.site, [step.run_site] if step.run_site else step.task_sites.split())):
+            lost.setdefault(step.status, {})[step.pk] = no_site(step.run_site, step.task_sites)
+            continue
+        if step.reason == NO_SITE:
+            back.setdefault(step.status, {})[step.pk] = ""
+        if not step.run_site:
             homeless.setdefault(step.run_id, []).append(step)
         elif site is not None:
             homes[step.run_id] = site.name
             left[panda_queue(site, step.kind)] -= 1
+    _put_off(lost, NO_SITE, mover)
+    for status, texts in back.items():
+        note("step", list(texts), status, "")
     runs = []
-    for run_id, (step, *others) in sorted(homeless.items(), key=lambda one: (-priority(one[1][0]), one[0])):
-        sites = config.open_sites(step.task.site_names, step.task.type, mover.now)
+    for run_id, (step, *others) in sorted(homeless.items(), key=lambda one: (-one[1][0].priority, one[0])):
+        sites = config.open_sites(step.task_sites.split(), step.task_type, mover.now)
         choices = tuple((site.name, panda_queue(site, step.kind)) for site in sites)
         runs.append(Homeless(run_id, 1 + len(others), choices))
     return homes | place_runs(runs, left)
@@ -183,214 +220,127 @@ def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:
     }
 
 
-def _commit(
-    config: Config, site: Site, plan: BatchPlan, mover: Mover
-) -> tuple[SendBatch, Sequence[PandaJob]] | None:
-    """Batch, attempts and the steps' status `sent`, in one transaction, before the call. None: nothing was left."""
-    with transaction.atomic():
-        batch = SendBatch.objects.create(
-            number=_next_number(config),
-            site=site.name,
-            panda_queue=plan.panda_queue,
-            status="made",
-            n_jobs=0,
-            made_at=mover.now,
-        )
-        here = Q(run__site__in=("", site.name))  # no other site has taken the run meanwhile
-        due = Step.objects.filter(_due(mover), here, pk__in=plan.step_ids).only("pk", "status")
-        columns = {"batch": batch, "attempt": F("attempt") + 1, "next_try_at": None}
-        move_each(mover, "step", due, lambda _: StepStatus.SENT, **columns)
-        rows = Step.objects.filter(batch=batch).select_related("task", "run", "job__task", "group")
-        order = {step_id: place for place, step_id in enumerate(plan.step_ids)}
-        steps = sorted(rows, key=lambda step: order[step.pk])
-        prepared = _prepare_all(config, site, steps, batch, mover)
-        PandaAttempt.objects.bulk_create(
-            PandaAttempt(
-                step_id=item.step_id,
-                number=item.job.attempt_nr,
-                job_name=item.job.job_name,
-                batch=batch,
-                made_at=mover.now,
-            )
-            for item in prepared
-        )
-        made = {item.step_id for item in prepared}
-        runs = {step.run_id for step in steps if step.pk in made and not step.run.site}
-        Run.objects.filter(pk__in=runs, site="").update(site=site.name)
-        batch.n_jobs = len(prepared)
-        if not prepared:
-            batch.delete()
-            return None
-        batch.save(update_fields=["n_jobs"])
-    return batch, [item.job for item in prepared]
-
-
-def _write_lists(site: Site, plan: BatchPlan, mover: Mover) -> None:
-    """Input lists of the plan's merge steps; one that cannot be written puts its step off."""
-    files = SiteFilesystem(site.files.root)
-    steps = Step.objects.filter(pk__in=plan.step_ids).exclude(group=None).select_related("task", "group")
+def _write_lists(site: Site, step_ids: Sequence[int], mover: Mover) -> dict[int, list[Input]]:
+    """Input lists of merge steps; one that cannot be written puts its step off. Returns the inputs by group."""
+    files, failed = SiteFilesystem(site.files.root), Problems()
+    steps = Step.objects.filter(pk__in=step_ids).select_related("task", "group")
+    inputs = merge_inputs(steps)
     for step in steps:
-        inputs = input_list(site, step)
         try:
-            written = files.write_text(inputs.path, inputs.text)
-        except OutsideRoot as error:
-            written = Unavailable(str(error))
+            written = files.write_text(*input_list(site, step, inputs[step.group_id]))
+        except Exception as error:  # whatever a bad row makes of code that expects a good one
+            written = Unavailable(f"{type(error).__name__}: {error}")
         if isinstance(written, Unavailable):
             log.warning("input list of %s cannot be written: %s", step.work, written.reason)
-            wait = mover.now + timedelta(seconds=PREPARE_WAIT_S)
-            note("step", [step.pk], step.status, "no-input-list", written.reason, next_try_at=wait)
+            failed.setdefault(step.status, {})[step.pk] = written.reason
+    _put_off(failed, "no-input-list", mover)
+    return inputs
 
 
-def _next_number(config: Config) -> int:
+def _put_off(problems: Problems, reason: str, mover: Mover) -> None:
+    wait = mover.now + timedelta(seconds=AGAIN_S)
+    for status, texts in problems.items():
+        note("step", list(texts), status, reason, texts, next_try_at=wait)
+
+
+def _numbers(config: Config) -> Iterator[int]:
+    """Batch numbers that were never used."""
     numbers = config.panda.batch_numbers
     ours = SendBatch.objects.filter(number__range=(numbers.first, numbers.last))
     used = ours.aggregate(n=Max("number"))["n"]
-    number = numbers.first if used is None else used + 1
-    if number > numbers.last:
-        raise NumbersUsedUp(f"panda.batch_numbers: {numbers.first} to {numbers.last} are used up")
-    return number
+    yield from range(numbers.first if used is None else used + 1, numbers.last + 1)
+    raise NumbersUsedUp(f"panda.batch_numbers: {numbers.first} to {numbers.last} are used up")
+
+
+Made = list[tuple[SendBatch, list[PandaJob]]]
+
+
+def _commit_apart(
+    commit: Callable[[Sequence[BatchPlan]], Made], plans: Sequence[BatchPlan], mover: Mover
+) -> Made:
+    """`commit` the plans; a step that cannot be stored is put off alone."""
+
+    def hold(pk: int, why: str) -> None:
+        statuses = (StepStatus.STAGED, StepStatus.READY, StepStatus.FAILED)
+        _put_off({status: {pk: why} for status in statuses}, "cannot-send", mover)
+
+    def split(plan: BatchPlan, why: str) -> None:
+        parts = apart(plan.step_ids, lambda ids: commit([replace(plan, step_ids=ids)]), hold)
+        made.extend(chain(*parts))
+
+    made: Made = []
+    return [*chain(*apart(plans, commit, split)), *made]
+
+
+def _commit(
+    config: Config,
+    mover: Mover,
+    site: Site,
+    inputs: Mapping[int, Sequence[Input]],
+    numbers: Iterator[int],
+    plans: Sequence[BatchPlan],
+) -> Made:
+    """Batches, attempts and the steps' status `sent`, all or none, before the calls. Nothing, when somebody has
+    changed a step meanwhile: the next tick plans again."""
+    here = Q(run__site__in=("", site.name))  # no other site has taken the run meanwhile
+    due = Step.objects.filter(_due(mover), here).select_related("task", "run", "job__task", "group")
+    steps = due.in_bulk([pk for plan in plans for pk in plan.step_ids])
+    failed, made = Problems(), []
+    for plan in plans:
+        found = [steps[pk] for pk in plan.step_ids if pk in steps]
+        number = next(numbers)
+        jobs = _prepare_all(config, site, found, inputs, number, failed)
+        if jobs:
+            columns = {"site": site.name, "panda_queue": plan.panda_queue, "n_jobs": len(jobs)}
+            made.append((SendBatch(number=number, status="made", made_at=mover.now, **columns), jobs))
+    _put_off(failed, "cannot-send", mover)
+    if made and not _store_made(site, steps, made, mover):
+        transaction.set_rollback(True)
+        return []
+    return [(batch, list(jobs.values())) for batch, jobs in made]
 
 
 def _prepare_all(
-    config: Config, site: Site, steps: Iterable[Step], batch: SendBatch, mover: Mover
-) -> list[Prepared]:
-    """Attempts of all steps; a step whose job cannot be made up holds only itself."""
-    prepared = []
+    config: Config,
+    site: Site,
+    steps: Iterable[Step],
+    inputs: Mapping[int, Sequence[Input]],
+    number: int,
+    failed: Problems,
+) -> dict[int, PandaJob]:
+    """The next attempts of steps; a step whose job cannot be made up holds only itself."""
+    jobs = {}
     for step in steps:
         try:
-            prepared.append(prepare(config, site, step, batch.number, step.attempt))
-            continue
-        except (KeyError, ValueError) as error:
+            jobs[step.pk] = prepare(config, site, step, number, inputs.get(step.group_id, ()))
+        except Exception as error:  # as above
             problem = f"{type(error).__name__}: {error}"
-        log.warning("step %s cannot be sent: %s", step.work, problem)
-        wait = mover.now + timedelta(seconds=PREPARE_WAIT_S)
-        back = {"attempt": F("attempt") - 1, "batch": None, "next_try_at": wait}
-        status = waiting_status(step.kind)
-        move(mover, "step", [step.pk], StepStatus.SENT, status, reason="cannot-send", message=problem, **back)
-    return prepared
+            log.warning("step %s cannot be sent: %s", step.work, problem)
+            failed.setdefault(step.status, {})[step.pk] = problem
+    return jobs
 
 
-def _record_answer(
-    batch: SendBatch, answer: tuple[Submitted, ...] | Unavailable | Refused | Broken, mover: Mover
-) -> int:
-    """Store what the server said about a batch; returns the number of jobs taken."""
-    open_attempts = {attempt.job_name: attempt for attempt in _open(batch)}
-    match answer:
-        case Refused(reason):
-            log.error("batch %d refused by PanDA: %s", batch.number, reason)
-            take_back(open_attempts.values(), "refused", reason, mover, wait_s=REFUSED_WAIT_S)
-            _close(batch, "refused", reason)
-            return 0
-        case Unavailable(reason, reached=False):
-            take_back(open_attempts.values(), "not-reached", reason, mover)
-            _close(batch, "void", reason)
-            return 0
-        case Unavailable() | Broken():
-            log.warning("batch %d: answer lost (%s); looking for its jobs", batch.number, describe(answer))
-            _close(batch, "unknown", describe(answer))
-            return 0
-    ids = {item.job_name: item.panda_id for item in answer if item.job_name in open_attempts}
-    found = {name: panda_id for name, panda_id in ids.items() if panda_id is not None}
-    store_ids(open_attempts, found)
-    denied = [open_attempts[name] for name in ids.keys() - found.keys()]
-    take_back(denied, "not-stored", "PanDA says that it has not stored this job", mover)
-    missing = len(open_attempts.keys() - ids.keys())
-    if missing:
-        _close(batch, "unknown", f"answer names {len(ids)} of {len(open_attempts)} jobs")
-    else:
-        _close(batch, "answered", "")
-    text = "batch %d: %d jobs sent to %s, %d without an answer"
-    log.info(text, batch.number, len(found), batch.panda_queue, missing)
-    return len(found)
-
-
-def batches_settle(config: Config, sink: JobSink, mover: Mover) -> int:
-    """Look for the jobs of batches without a complete answer; returns the number of jobs found.
-
-    A batch that is still `made` was committed by a tick that ended before its answer: the same case.
-    """
-    found = 0
-    for batch in SendBatch.objects.filter(status__in=("made", "unknown")).order_by("number"):
-        found += _settle(config, sink, batch, mover)
-    return found
-
-
-def _settle(config: Config, sink: JobSink, batch: SendBatch, mover: Mover) -> int:
-    ids = sink.job_ids(batch.number)
-    records = sink.descriptions(ids) if isinstance(ids, tuple) else ids
-    if isinstance(records, Unavailable | Refused | Broken):
-        _close(batch, "unknown", describe(records))
-        return 0
-    open_attempts = {attempt.job_name: attempt for attempt in _open(batch)}
-    adoption = adopt(open_attempts, ((record.panda_id, record.job_name) for record in records.values()))
-    store_ids(open_attempts, adoption.found)
-    if adoption.doubles:
-        log.error("batch %d: ending jobs that PanDA stored twice: %s", batch.number, adoption.doubles)
-        sink.cancel(adoption.doubles)
-    missing = [attempt for name, attempt in open_attempts.items() if name not in adoption.found]
-    if not missing:
-        _close(batch, "settled", "")
-        return len(adoption.found)
-    before = Listed(batch.listed_digest, batch.listed_since) if batch.listed_since else None
-    verdict = settle(before, ids, len(records), mover.now, config.panda.settle_s)
-    batch.listed_digest, batch.listed_since = verdict.listed.digest, verdict.listed.since
-    batch.save(update_fields=["listed_digest", "listed_since"])
-    if verdict.settled:
-        log.warning("batch %d: %d jobs were never stored; sent again", batch.number, len(missing))
-        take_back(missing, "not-stored", "not in PanDA's settled list of the batch", mover)
-        _close(batch, "settled", f"{len(missing)} jobs were never stored")
-    return len(adoption.found)
-
-
-def _open(batch: SendBatch) -> list[PandaAttempt]:
-    return list(PandaAttempt.objects.filter(batch=batch, panda_id=None, end=None).select_related("step"))
-
-
-def store_ids(attempts: dict[str, PandaAttempt], found: dict[str, int]) -> None:
-    """Give attempts their PanDA ids, by job name."""
-    known = PandaAttempt.objects.filter(panda_id__in=found.values()).values_list("panda_id", flat=True)
-    clashes = set(known)
-    if clashes:
-        log.error("PanDA gave ids that earlier attempts have: %s", sorted(clashes)[:20])
-    chosen = [attempts[name] for name, panda_id in found.items() if panda_id not in clashes]
-    if not chosen:
-        return
-    steps = []
-    for attempt in chosen:
-        attempt.panda_id = attempt.step.panda_id = found[attempt.job_name]
-        steps.append(attempt.step)
-    with transaction.atomic():
-        PandaAttempt.objects.bulk_update(chosen, ["panda_id"], batch_size=300)
-        Step.objects.bulk_update(steps, ["panda_id"], batch_size=300)
-
-
-def take_back(
-    attempts: Iterable[PandaAttempt], reason: str, message: str, mover: Mover, wait_s: float = 0.0
-) -> None:
-    """End attempts that PanDA certainly does not have; their steps wait again, nothing is charged."""
-    chosen = list(attempts)
-    if not chosen:
-        return
-    until = mover.now + timedelta(seconds=wait_s) if wait_s else None
-    by_status: dict[str, list[int]] = {}
-    for attempt in chosen:
-        by_status.setdefault(waiting_status(attempt.step.kind), []).append(attempt.step_id)
-    with transaction.atomic():
-        AttemptEnd.objects.bulk_create(
-            AttemptEnd(
-                attempt=attempt,
-                status="not sent",
-                reason=reason,
-                message=message[:500],
-                charge="none",
-                ended_at=mover.now,
-            )
-            for attempt in chosen
-        )
-        for status, ids in by_status.items():
-            columns = {"next_try_at": until, "batch": None}
-            move(mover, "step", ids, StepStatus.SENT, status, reason=reason, message=message, **columns)
-
-
-def _close(batch: SendBatch, status: str, message: str) -> None:
-    SendBatch.objects.filter(pk=batch.pk).update(status=status, message=message[:500])
+def _store_made(
+    site: Site,
+    steps: Mapping[int, Step],
+    made: Sequence[tuple[SendBatch, Mapping[int, PandaJob]]],
+    mover: Mover,
+) -> bool:
+    """False if a step was not in the status any more that it was read with."""
+    SendBatch.objects.bulk_create(batch for batch, _ in made)
+    stored = SendBatch.objects.in_bulk([batch.number for batch, _ in made], field_name="number")
+    for batch, _ in made:
+        batch.pk = stored[batch.number].pk  # MariaDB returns none
+    sent = [steps[pk] for _, jobs in made for pk in jobs]
+    batches = (When(pk__in=list(jobs), then=Value(batch.pk)) for batch, jobs in made)
+    columns = {"batch": Case(*batches), "attempt": F("attempt") + 1, "next_try_at": None}
+    moved = move_each(mover, "step", sent, lambda _: StepStatus.SENT, **columns)
+    PandaAttempt.objects.bulk_create(
+        PandaAttempt(step_id=pk, number=job.attempt_nr, job_name=job.job_name, batch=batch, made_at=mover.now)
+        for batch, jobs in made
+        for pk, job in jobs.items()
+    )
+    runs = {step.run_id for step in sent if not step.run.site}
+    if runs:
+        Run.objects.filter(pk__in=runs, site="").update(site=site.name)
+    return moved == len(sent)

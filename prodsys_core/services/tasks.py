@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from django.db import IntegrityError, transaction
@@ -21,9 +22,10 @@ from prodsys_core.catalogue import (
 )
 from prodsys_core.config import Config
 from prodsys_core.lifecycle import PANDA_KINDS, Role, StepKind, StepStatus, TaskStatus, waiting_status
-from prodsys_core.models import MESSAGE_LENGTH, Job, MergeLimit, Run, Step, Task
+from prodsys_core.models import Job, MergeLimit, Run, Step, Task
 from prodsys_core.naming import work_key
 from prodsys_core.plan import backoff_s
+from prodsys_core.services.isolation import alone
 from prodsys_core.services.moves import Mover, move, move_each, note, record
 from prodsys_core.taskfile import TaskFile
 
@@ -119,17 +121,25 @@ def steps_resend(steps: Iterable[Step], mover: Mover) -> int:
 def tasks_generate(config: Config, mover: Mover) -> int:
     """Make the jobs of every task in `ready`; returns how many jobs were added. A bad source holds only its task."""
     due = Task.objects.filter(Q(next_try_at=None) | Q(next_try_at__lte=mover.now), status=TaskStatus.READY)
-    return sum(_generate(config, task, mover) for task in due.order_by("pk"))
+    added = 0
+    for task in due.order_by("pk"):
+        with alone(partial(_put_off, mover, task)):
+            added += _generate(config, task, mover)
+    return added
+
+
+def _put_off(mover: Mover, task: Task, why: str) -> None:
+    failures = task.source_failures + 1
+    wait = timedelta(seconds=backoff_s(failures, SOURCE_FIRST_S, SOURCE_LONGEST_S))
+    log.warning("task %s not released: %s", task.name, why)
+    retry = {"source_failures": failures, "next_try_at": mover.now + wait}
+    note("task", [task.pk], TaskStatus.READY, "bad-source", why, **retry)
 
 
 def _generate(config: Config, task: Task, mover: Mover) -> int:
     plan = read_source(task)
     if isinstance(plan, BadSource):
-        failures = task.source_failures + 1
-        wait = timedelta(seconds=backoff_s(failures, SOURCE_FIRST_S, SOURCE_LONGEST_S))
-        log.warning("task %s not released: %s", task.name, plan.text)
-        retry = {"source_failures": failures, "next_try_at": mover.now + wait}
-        note("task", [task.pk], TaskStatus.READY, "bad-source", plan.text[:MESSAGE_LENGTH], **retry)
+        _put_off(mover, task, plan.text)
         return 0
     with transaction.atomic():
         added = store_jobs(config, task, plan, mover.now)

@@ -14,14 +14,18 @@ from pilot.multijob.node.entry import journal_path, started_body
 from pilot.multijob.node.files import Read, Steps
 from pilot.multijob.node.journal import render_line
 from pilot.multijob.node.manifest import BadManifest, Limits, Manifest, parse_manifest
+from pilot.multijob.node.provision import errand_steps
 from pilot.multijob.node.scan import Findings
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.steps import Line, PayloadEnd
+from pilot.multijob.node.supply import Errand
 from simulators.world.files import Inode
 from simulators.world.floor import LATER, Floor, Play, Task
 from simulators.world.truth import PayloadRun
 
 SIGTERM, SIGKILL = 15, 9
+# Nodes of the world are never full.
+LOCAL_FREE_MIB = 100_000.0
 
 
 class OpenJournal(NamedTuple):
@@ -170,6 +174,10 @@ class AgentProcess:
                 return {slot: (play.rss_mib, play.stdout_mib) for slot, play in plays.items()}
             case orders.Gather():
                 self._gather(order)
+            case Errand():
+                self._begin_errand(order)
+            case orders.LocalFree():
+                return LOCAL_FREE_MIB
             case orders.StartKeeper() | orders.KillKeeper() | orders.LetKeeperGo():
                 self._order_keeper(order)
             case orders.Sweep():
@@ -338,6 +346,12 @@ class AgentProcess:
                     del local[key]
                 return None
         return self.floor.shared.perform(client, operation)
+
+    def _begin_errand(self, errand: Errand) -> None:
+        def done(outcome: Any) -> None:
+            self._tell(orders.ErrandDone(errand.number, outcome))
+
+        self.floor.drive(self.task, errand_steps(errand.request), done)
 
     # --- the calibration server -------------------------------------------------------------------------------
 

@@ -303,7 +303,7 @@ class VirtualFiles:
         if there is None or not there.directory or not operation.exist_ok:
             self._create(client, operation.directory, Inode(directory=True))
 
-    def _rename(self, client: str, operation: operations.Rename) -> None:
+    def _rename(self, client: str, operation: files.Rename) -> None:
         if self.current(operation.path) is None:
             raise _no(errno.ENOENT, operation.path)
         paths = [operation.path, *reversed(list(self._below(operation.path)))]
@@ -350,7 +350,7 @@ class VirtualFiles:
         found = self._content(client, operation.path, self._opened(client, operation.path))
         return found[operation.offset : operation.offset + operation.at_most]
 
-    def _size(self, client: str, operation: operations.Size | operations.Inspect) -> int:
+    def _size(self, client: str, operation: operations.Size | files.Inspect) -> int:
         return len(self._content(client, operation.path, self._opened(client, operation.path)))
 
     def _free(self, client: str, operation: operations.Free) -> tuple[int, int | None]:
@@ -387,11 +387,11 @@ _OPERATIONS: dict[type, Callable[[VirtualFiles, str, Any], Any]] = {
     files.Sum: VirtualFiles._sum,
     files.Pause: VirtualFiles._nothing,
     operations.MakeDirectory: VirtualFiles._make_directory,
-    operations.Rename: VirtualFiles._rename,
+    files.Rename: VirtualFiles._rename,
     operations.RemoveTree: VirtualFiles._remove_tree,
     operations.PutBytes: VirtualFiles._put_bytes,
     operations.Size: VirtualFiles._size,
-    operations.Inspect: VirtualFiles._size,
+    files.Inspect: VirtualFiles._size,
     operations.Free: VirtualFiles._free,
     operations.ReadBytes: VirtualFiles._read_bytes,
     operations.SameFile: VirtualFiles._same_file,

@@ -11,6 +11,7 @@ from typing import Any
 from pilot.multijob.node import files, orders
 from pilot.multijob.node.collect import Clean, LocalSize, Pack, Scan
 from pilot.multijob.node.manifest import Job
+from pilot.multijob.node.supply import Errand
 from simulators.world.files import VirtualFiles
 from simulators.world.truth import Truth
 
@@ -24,6 +25,8 @@ LOCAL = (
     orders.Kill,
     orders.Sample,
     orders.Gather,
+    orders.LocalFree,
+    Errand,
     orders.StartKeeper,
     orders.KillKeeper,
     orders.LetKeeperGo,
@@ -42,6 +45,7 @@ FREE = (
     orders.Kill,
     orders.Sample,
     orders.Gather,
+    Errand,
     orders.KillKeeper,
     LocalSize,
     Clean,

@@ -13,12 +13,14 @@ from pilot.multijob.node.gate import parse_object
 from pilot.multijob.node.manifest import Job, Manifest
 from pilot.multijob.node.orders import (
     AskedToEnd,
+    ErrandDone,
     Gathered,
     Hear,
     KeeperEnded,
     KeeperSaid,
     KillKeeper,
     LetKeeperGo,
+    LocalFree,
     MakeLocal,
     News,
     PayloadEnded,
@@ -44,8 +46,18 @@ from pilot.multijob.node.plan import (
     over_limit,
     quick_failures_after,
 )
-from pilot.multijob.node.slots import JobOver, LinesLost, PayloadOver, Post, Progress, Slots, StepsFailed
+from pilot.multijob.node.slots import (
+    InputsReady,
+    JobOver,
+    LinesLost,
+    PayloadOver,
+    Post,
+    Progress,
+    Slots,
+    StepsFailed,
+)
 from pilot.multijob.node.steps import Line, look
+from pilot.multijob.node.supply import Supply
 
 # A keeper keeps to caldb_ready_s itself; one that says nothing for so much longer hangs.
 KEEPER_SPARE_S = 15.0
@@ -56,7 +68,6 @@ class Agent:
 
     def __init__(self, manifest: Manifest, post: Post, now: Callable[[], float]) -> None:
         self._manifest, self._post, self._now = manifest, post, now
-        self._slots = Slots(post)
         self._serial = 0
         self._next_poll_s = self._polled_s = 0.0
         self._next_sample_s = manifest.limits.sample_s
@@ -64,6 +75,8 @@ class Agent:
         pending = manifest.jobs.get(post.node, ())
         longest_s = max((job.predicted_s for job in pending), default=0.0)
         self.state = NodeState(pending=pending, longest_s=longest_s)
+        self._supply = Supply(manifest.inputs, manifest.limits, post.own, pending)
+        self._slots = Slots(post, self._supply)
 
     def steps(self) -> Steps[None]:
         """Work the list. Whatever happens, what was started is ended and the local directories are removed."""
@@ -80,6 +93,8 @@ class Agent:
             yield from self._line("given_back", back)
         try:
             yield MakeLocal()
+            if self._supply.needs_room:
+                self._supply.room_mib = (yield LocalFree()) / 2
         except OSError as error:
             yield from self._stop("no local directory: %s" % error)
         yield from self._prove_node()
@@ -92,6 +107,7 @@ class Agent:
                 if isinstance(action, EndAgent):
                     return action.reason
                 yield from _ACTS[type(action)](self, action)
+            yield from self._slots.supplied()
             yield from self._slots.commit()
             more = yield from self._note_progress()
             # After mere starts there is nothing more to decide: all free slots were filled at once.
@@ -140,6 +156,10 @@ class Agent:
     def _gathered(self, news: Gathered) -> Steps[None]:
         yield from self._slots.gathered(news.slot, news.collected)
 
+    def _errand_done(self, news: ErrandDone) -> Steps[None]:
+        self._supply.done(news.number, news.outcome)
+        yield from ()
+
     def _note_progress(self) -> Steps[bool]:
         """Note what happened in the slots; whether anything did."""
         progress = self._slots.progress()
@@ -150,6 +170,9 @@ class Agent:
     def _note(self, progress: Progress) -> Steps[None]:
         if isinstance(progress, PayloadOver):
             self._change(progress.slot, placing=True)
+            return
+        if isinstance(progress, InputsReady):
+            self._change(progress.slot, waits=False, started_s=self._now())
             return
         if isinstance(progress, LinesLost):
             self.state = self.state._replace(journal_lost=True)
@@ -203,7 +226,8 @@ class Agent:
 
     def _sample(self) -> Steps[None]:
         self._next_sample_s = self._now() + self._manifest.limits.sample_s
-        live = tuple(item.slot for item in self.state.running if not item.placing)
+        self._supply.look_at_clock(self._now())
+        live = tuple(item.slot for item in self.state.running if not item.placing and not item.waits)
         if not live:
             return
         found: Dict[int, Tuple[float, float]] = yield Sample(live)
@@ -224,7 +248,7 @@ class Agent:
         pending = self.state.pending
         place = next(place for place, job in enumerate(pending) if job is action.job)
         pending = pending[:place] + pending[place + 1 :]
-        running = Running(action.job, action.slot, self._now())
+        running = Running(action.job, action.slot, self._now(), waits=bool(action.job.inputs))
         self.state = self.state._replace(pending=pending, running=(*self.state.running, running))
         yield from self._slots.start(action.job, action.slot)
 
@@ -240,6 +264,8 @@ class Agent:
         back = {(job.panda_id, job.attempt_nr) for job in action.jobs}
         pending = tuple(job for job in self.state.pending if (job.panda_id, job.attempt_nr) not in back)
         self.state = self.state._replace(pending=pending)
+        for job in action.jobs:
+            self._supply.forget(job)
         jobs = [[panda_id, attempt_nr] for panda_id, attempt_nr in sorted(back)]
         yield from self._line("given_back", {"reason": action.reason, "jobs": jobs})
 
@@ -335,6 +361,7 @@ _HEARD: Dict[type, Callable[[Agent, Any], Steps[None]]] = {
     AskedToEnd: Agent._asked_to_end,
     PayloadEnded: Agent._payload_ended,
     Gathered: Agent._gathered,
+    ErrandDone: Agent._errand_done,
     KeeperSaid: Agent._keeper_said,
     KeeperEnded: Agent._keeper_ended,
 }

@@ -6,10 +6,12 @@ into it. The node carries them out with `perform`; the virtual world with simula
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 import zlib
-from typing import Any, Callable, Dict, Generator, List, NamedTuple, TypeVar
+from typing import Any, Callable, Dict, Generator, List, NamedTuple, Optional, TypeVar
 
 T = TypeVar("T")
 Steps = Generator[Any, Any, T]
@@ -80,11 +82,30 @@ class SyncDirectory(NamedTuple):
     directory: str
 
 
+class Inspect(NamedTuple):
+    """Replies the size of a regular file that can be opened for reading; never waits for a pipe or device."""
+
+    path: str
+
+
+class Rename(NamedTuple):
+    """rename(2); a directory only to a name that is free. Replies None."""
+
+    path: str
+    target: str
+
+
 class CopyNew(NamedTuple):
-    """Copy to a new file and fsync it; makes missing directories. Replies `Copied`."""
+    """Copy to a new file, fsync it unless `sync` is false, make missing directories. Replies `Copied`.
+
+    `limit_s`: TimeoutError if it has not ended by then, as far as the filesystem answers at all.
+    """
 
     source: str
     target: str
+    sync: bool = True
+    limit_s: Optional[float] = None
+    mode: int = 0o644
 
 
 class Sum(NamedTuple):
@@ -184,15 +205,31 @@ def _sync_directory(operation: SyncDirectory) -> None:
         os.close(fd)
 
 
+def _rename(operation: Rename) -> None:
+    os.rename(operation.path, operation.target)
+
+
+def _inspect(operation: Inspect) -> int:
+    fd = os.open(operation.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        found = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", operation.path)
+    return found.st_size
+
+
 def _copy_new(operation: CopyNew) -> Copied:
     try:
-        fd = os.open(operation.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        fd = os.open(operation.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, operation.mode)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(operation.target), exist_ok=True)
-        fd = os.open(operation.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        fd = os.open(operation.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, operation.mode)
     try:
-        copied = _checksum(operation.source, lambda chunk: write_all(fd, chunk))
-        os.fsync(fd)
+        copied = _checksum(operation.source, lambda chunk: write_all(fd, chunk), operation.limit_s)
+        if operation.sync:
+            os.fsync(fd)
     finally:
         os.close(fd)
     return copied
@@ -202,8 +239,8 @@ def _sum(operation: Sum) -> Copied:
     return _checksum(operation.path, lambda chunk: None)
 
 
-def _checksum(path: str, take: Callable[[bytes], None]) -> Copied:
-    size, value = 0, 1
+def _checksum(path: str, take: Callable[[bytes], None], limit_s: Optional[float] = None) -> Copied:
+    size, value, begun = 0, 1, time.monotonic()
     with open(path, "rb", buffering=0) as file:
         while True:
             chunk = file.read(COPY_BYTES)
@@ -212,6 +249,8 @@ def _checksum(path: str, take: Callable[[bytes], None]) -> Copied:
             take(chunk)
             size += len(chunk)
             value = zlib.adler32(chunk, value)
+            if limit_s is not None and time.monotonic() - begun > limit_s:
+                raise TimeoutError(errno.ETIMEDOUT, "not read in %.0f s" % limit_s, path)
 
 
 def _pause(operation: Pause) -> None:
@@ -229,6 +268,8 @@ _OPERATIONS: Dict[type, Callable[[Any], Any]] = {
     Unlink: _unlink,
     SyncDirectory: _sync_directory,
     CopyNew: _copy_new,
+    Inspect: _inspect,
+    Rename: _rename,
     Sum: _sum,
     Pause: _pause,
 }

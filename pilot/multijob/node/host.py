@@ -13,8 +13,10 @@ from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Set
 
 from pilot.caldb import sharing
 from pilot.caldb.prctl import become_subreaper
+from pilot.multijob.node.binding import slot_binding
 from pilot.multijob.node.collect import collect, left_little
 from pilot.multijob.node.database import Database, keeper_argv
+from pilot.multijob.node.errands import Errands
 from pilot.multijob.node.files import Steps, perform, run_steps
 from pilot.multijob.node.journal import JournalWriter
 from pilot.multijob.node.manifest import Manifest
@@ -28,6 +30,7 @@ from pilot.multijob.node.orders import (
     Kill,
     KillKeeper,
     LetKeeperGo,
+    LocalFree,
     MakeLocal,
     News,
     PayloadEnded,
@@ -40,13 +43,19 @@ from pilot.multijob.node.orders import (
     Swept,
     Terminate,
 )
-from pilot.multijob.node.payload import Payload, Streams, payload_environment, start_payload
-from pilot.multijob.node.plan import slot_cpus
+from pilot.multijob.node.payload import (
+    Payload,
+    Streams,
+    payload_environment,
+    reading_from,
+    start_payload,
+)
 from pilot.multijob.node.processes import foreign, live_descendants, owned_by, reap_all, snapshot, sweep
 from pilot.multijob.node.selfcheck import probe_node
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.spawn import keep_descriptors
 from pilot.multijob.node.steps import Collected, Line, PayloadEnd
+from pilot.multijob.node.supply import Errand
 from pilot.multijob.node.wake import Wake
 
 # A keeper that was let go of stops its server in 0.1 s; one that does not within this time is swept away.
@@ -68,7 +77,11 @@ class Host:
         self._gathering = self._gatherers = 0
         self._reaped: Dict[int, Tuple[int, Any]] = {}
         self._database: Optional[Database] = None
+        own = {"HOME": post.own, "TMPDIR": post.own}
+        self._site_environment = {**own, **manifest.environment}
+        self._errands = Errands(post.own, self._site_environment, self._wake.call)
         self._cpus = sorted(os.sched_getaffinity(0))
+        self._cores_of = slot_binding(manifest.bind, manifest.slots, self._cpus)
 
     def run(self, steps: Steps[None]) -> None:
         """Carry out an agent from its start to its end."""
@@ -102,6 +115,7 @@ class Host:
         while not self._gathered.empty():
             self._gathering -= 1
             news.append(self._gathered.get())
+        news.extend(self._errands.news())
         news.extend(self._of_keeper())
         return tuple(news)
 
@@ -112,6 +126,8 @@ class Host:
     def _note(self, pid: int, status: int, usage: Any) -> None:
         if pid in self._keepers() or pid in self._pids():
             self._reaped[pid] = (status, usage)
+        elif self._errands.is_own(pid):
+            self._errands.reaped(pid, status)
 
     def _pids(self) -> FrozenSet[int]:
         return frozenset(payload.pid for payload in self._payloads.values() if payload.pid is not None)
@@ -123,7 +139,8 @@ class Host:
         assert payload.pid is not None
         status, usage = self._reaped.pop(payload.pid)
         end = payload.ended(status, usage)
-        payload.kill_escaped((self._pids() | self._keepers()) - {payload.pid}, self._reap)
+        others = self._pids().union(self._keepers(), self._errands.pids()) - {payload.pid}
+        payload.kill_escaped(others, self._reap)
         return end
 
     def _of_keeper(self) -> List[News]:
@@ -140,10 +157,12 @@ class Host:
     # --- payloads ---------------------------------------------------------------------------------------------
 
     def _spawn(self, order: Spawn) -> Optional[PayloadEnd]:
-        job, slot = order.job, order.slot
+        job, slot = reading_from(order.job, order.work, order.inputs), order.slot
         environment = payload_environment(self._manifest, job, self._post.node, slot, order.work, order.caldb)
         with self._on_cores_of(slot):
-            payload, end = start_payload(job, order.work, environment, self._manifest.limits.file_max_mib)
+            payload, end = start_payload(
+                job, order.work, environment, self._manifest.limits.file_max_mib, order.inputs
+            )
         self._payloads[slot] = payload
         return end
 
@@ -153,7 +172,7 @@ class Host:
         if self._manifest.bind == "none":
             yield
             return
-        os.sched_setaffinity(0, slot_cpus(slot, self._manifest.slots, self._cpus))
+        os.sched_setaffinity(0, self._cores_of(slot))
         try:
             yield
         finally:
@@ -200,6 +219,13 @@ class Host:
             self._gathered.put(Gathered(order.slot, collect(order.request, streams)))
             self._wake.call()
 
+    def _errand(self, order: Errand) -> None:
+        self._errands.begin(order)
+
+    def _local_free(self, order: LocalFree) -> float:
+        found = os.statvfs(self._post.own)
+        return found.f_bavail * found.f_frsize / 1048576.0
+
     # --- the calibration server -------------------------------------------------------------------------------
 
     def _start_keeper(self, order: StartKeeper) -> None:
@@ -242,9 +268,7 @@ class Host:
             self._wake.wait(seconds)
             return not self._wake.asked_to_end
 
-        own = self._post.own
-        environment = {"HOME": own, "TMPDIR": own, **self._manifest.environment}
-        return probe_node(own, order.argv, environment, order.limit_s, wait)
+        return probe_node(self._post.own, order.argv, self._site_environment, order.limit_s, wait)
 
     def _sweep(self, order: Sweep) -> Swept:
         left = sweep(
@@ -265,6 +289,8 @@ _ORDERS: Dict[type, Callable[[Host, Any], Any]] = {
     Kill: Host._kill,
     Sample: Host._sample,
     Gather: Host._gather,
+    Errand: Host._errand,
+    LocalFree: Host._local_free,
     StartKeeper: Host._start_keeper,
     KillKeeper: Host._kill_keeper,
     LetKeeperGo: Host._let_keeper_go,

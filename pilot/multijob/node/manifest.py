@@ -38,6 +38,22 @@ class Place(NamedTuple):
     target: str
 
 
+class InputFile(NamedTuple):
+    """A file that the payload reads, by the path that the job names. `size`, `adler32`: as the job says, None: not."""
+
+    path: str
+    size: Optional[int] = None
+    adler32: Optional[str] = None
+
+
+class Inputs(NamedTuple):
+    """How inputs are made available: "in place", "link", "copy", or "command" with words of which {source}, {target}
+    are the paths."""
+
+    method: str = "in place"
+    command: Tuple[str, ...] = ()
+
+
 class Job(NamedTuple):
     """One payload of the node's list. `predicted_s` in seconds."""
 
@@ -49,6 +65,7 @@ class Job(NamedTuple):
     environment: Mapping[str, str]
     outputs: Tuple[Place, ...]
     log: Optional[Place]
+    inputs: Tuple[InputFile, ...] = ()
 
 
 class Malformed(NamedTuple):
@@ -83,6 +100,10 @@ class Limits(NamedTuple):
     wall_max_s: Optional[float] = None  # a payload that runs for longer is ended; None: no limit of its own
     quiet_max_s: Optional[float] = None  # one that has printed nothing for so long is ended; None: no limit
     file_max_mib: Optional[float] = None  # one file that a payload writes; None: no limit
+    inputs_at_once: int = 4  # inputs that are looked at or fetched at a time
+    input_try_s: float = 1800.0  # one try to fetch an input is ended after this time
+    input_tries: int = 3  # an input is fetched so often before its job fails
+    inputs_max_mib: Optional[float] = None  # local copies of inputs; None: half of what is free at the start
 
 
 class Caldb(NamedTuple):
@@ -120,6 +141,7 @@ class Manifest(NamedTuple):
     malformed: Mapping[int, Tuple[Malformed, ...]]
     avoided: Mapping[str, str] = {}
     probe: Tuple[str, ...] = ()
+    inputs: Inputs = Inputs()
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -142,7 +164,7 @@ def parse_manifest(text: str) -> Manifest:
             limits=_limits(raw.get("limits", {})),
             local_dir=str(raw["local_dir"]),
             slots=_positive("slots", raw["slots"]),
-            bind=_one_of("bind", raw.get("bind", "none"), ("none", "cores")),
+            bind=_one_of("bind", raw.get("bind", "none"), ("none", "cores", "numa")),
             launch=launch,
             environment=_texts("environment", raw["environment"]),
             caldb=_caldb(raw["caldb"]) if raw.get("caldb") is not None else None,
@@ -150,6 +172,7 @@ def parse_manifest(text: str) -> Manifest:
             malformed={index: malformed for index, (_, malformed) in lists.items()},
             avoided=_texts("avoided", raw.get("avoided", {})),
             probe=tuple(str(word) for word in raw.get("probe", ())),
+            inputs=_inputs(raw.get("inputs", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadManifest("missing or wrong: %r" % (error,)) from error
@@ -206,7 +229,28 @@ def _job(raw: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Job:
         _texts("environment of job %r" % (raw["panda_id"],), raw["environment"]),
         tuple(_place(item) for item in raw["outputs"]),
         _place(raw["log"]) if raw.get("log") is not None else None,
+        tuple(_input(item) for item in raw.get("inputs", ())),
     )
+
+
+def _input(raw: Mapping[str, Any]) -> InputFile:
+    path, size, adler32 = str(raw["path"]), raw.get("size"), raw.get("adler32")
+    plain = path.startswith("/") and path.rpartition("/")[2] not in ("", ".", "..") and "\0" not in path
+    if (
+        not plain
+        or not (size is None or type(size) is int)
+        or not (adler32 is None or isinstance(adler32, str))
+    ):
+        raise BadManifest("input %r: expected an absolute path, a size and an adler32 or neither" % (path,))
+    return InputFile(path, size, adler32)
+
+
+def _inputs(raw: Mapping[str, Any]) -> Inputs:
+    method = _one_of("inputs.method", raw.get("method", "in place"), ("in place", "link", "copy", "command"))
+    command = tuple(str(word) for word in raw.get("command", ()))
+    if method == "command" and not command:
+        raise BadManifest("inputs.command: expected words")
+    return Inputs(method, command)
 
 
 def _place(raw: Mapping[str, Any]) -> Place:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Union
 
 from pilot.multijob.node.manifest import Job
+from pilot.multijob.node.provision import Outcome
 from pilot.multijob.node.steps import Collected, PayloadEnd
 
 # --- orders -----------------------------------------------------------------------------------------------------
@@ -41,6 +42,7 @@ class Spawn(NamedTuple):
     slot: int
     work: str
     caldb: Mapping[str, str]
+    inputs: Tuple[Tuple[str, str], ...] = ()
 
 
 class Terminate(NamedTuple):
@@ -81,6 +83,10 @@ class Gather(NamedTuple):
 
     slot: int
     request: Request
+
+
+class LocalFree(NamedTuple):
+    """Replies the MiB that may still be written below the agent's directory on the node."""
 
 
 class StartKeeper(NamedTuple):
@@ -136,6 +142,13 @@ class Gathered(NamedTuple):
     collected: Collected
 
 
+class ErrandDone(NamedTuple):
+    """What became of the errand with this number (`supply.Errand`)."""
+
+    number: int
+    outcome: Outcome
+
+
 class KeeperSaid(NamedTuple):
     """One line of the keeper."""
 
@@ -146,4 +159,4 @@ class KeeperEnded(NamedTuple):
     """The keeper has ended."""
 
 
-News = Union[AskedToEnd, PayloadEnded, Gathered, KeeperSaid, KeeperEnded]
+News = Union[AskedToEnd, PayloadEnded, Gathered, ErrandDone, KeeperSaid, KeeperEnded]

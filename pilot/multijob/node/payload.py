@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import time
-from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from pilot.multijob.node.journal import utc_text
 from pilot.multijob.node.manifest import Job, Manifest
@@ -25,6 +25,8 @@ from pilot.multijob.node.spawn import spawn
 from pilot.multijob.node.steps import PayloadEnd
 
 STDOUT, STDERR = "payload_stdout.txt", "payload_stderr.txt"
+# The job's word for its inputs (docs/architecture/files.md, section 4).
+INPUTS = "PRODSYS_INPUTS"
 # What a shell reports for a command that cannot be run; the note says why.
 EXIT_NOT_FOUND, EXIT_NOT_RUNNABLE = 127, 126
 
@@ -45,6 +47,18 @@ def payload_environment(
         "PILOT_NODE_INDEX": str(node),
         "PILOT_SLOT": str(slot),
     }
+
+
+def reading_from(job: Job, work: str, inputs: Sequence[Tuple[str, str]]) -> Job:
+    """The job with its inputs in its work directory: wherever a word of it is the path of one. Pure."""
+    if not inputs:
+        return job
+    there = {path: work + "/" + path.rpartition("/")[2] for path, _ in inputs}
+    environment = dict(job.environment)
+    if INPUTS in environment:
+        words = environment[INPUTS].split(":")
+        environment[INPUTS] = ":".join(there.get(word, word) for word in words)
+    return job._replace(argv=tuple(there.get(word, word) for word in job.argv), environment=environment)
 
 
 class Streams(NamedTuple):
@@ -128,13 +142,21 @@ class Payload:
 
 
 def start_payload(
-    job: Job, work: str, environment: Mapping[str, str], file_max_mib: Optional[float] = None
+    job: Job,
+    work: str,
+    environment: Mapping[str, str],
+    file_max_mib: Optional[float] = None,
+    inputs: Sequence[Tuple[str, str]] = (),
 ) -> Tuple[Payload, Optional[PayloadEnd]]:
-    """Spawn it in its own session and new work directory. The second value is there if it could not be started.
+    """Spawn it in its own session and new work directory, with a link there to each of its inputs.
+
+    The second value is there if it could not be started.
 
     Raises OSError if the work directory cannot be made: that is the node's fault, not the job's.
     """
     os.mkdir(work, 0o700)
+    for path, here in inputs:
+        os.symlink(here, os.path.join(work, path.rpartition("/")[2]))
     stdout, stderr = (
         os.open(os.path.join(work, name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         for name in (STDOUT, STDERR)

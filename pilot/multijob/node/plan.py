@@ -22,7 +22,8 @@ AT_ONCE = ("closed", "terminated")
 
 
 class Running(NamedTuple):
-    """A job in a slot. `placing`: its payload has ended. `over`: the limit that it is seen to exceed.
+    """A job in a slot. `waits`: for its inputs, it is not started. `placing`: its payload has ended. `over`: the limit
+    that it is seen to exceed.
 
     `output_mib`: what it had printed when it was last looked at; `grown_s`: when that was more than before.
 
@@ -39,6 +40,7 @@ class Running(NamedTuple):
     killed: bool = False
     output_mib: float = 0.0
     grown_s: Optional[float] = None
+    waits: bool = False
 
 
 class NodeState(NamedTuple):
@@ -167,9 +169,9 @@ def _why_end(
         return running.over
     if state.caldb == "failed" and running.job.kind.needs_caldb:
         return "caldb-lost"
-    if now_s >= deadline:
+    if now_s >= deadline - (running.job.predicted_s if running.waits else 0.0):
         return "deadline"
-    return _too_long(running, now_s, limits)
+    return None if running.waits else _too_long(running, now_s, limits)
 
 
 def _too_long(running: Running, now_s: float, limits: Limits) -> Optional[str]:
@@ -254,8 +256,8 @@ def next_due_s(state: NodeState, now_s: float, limits: Limits, seconds_left: flo
     deadline = deadline_s(limits, seconds_left)
     due = [item.kill_at_s for item in state.running if item.kill_at_s is not None and not item.killed]
     live = [item for item in state.running if not item.placing and item.ended_by is None]
-    if live:
-        due.append(deadline)
+    due += [deadline - (item.job.predicted_s if item.waits else 0.0) for item in live]
+    live = [item for item in live if not item.waits]
     if live and limits.wall_max_s is not None:
         due.append(min(item.started_s for item in live) + limits.wall_max_s)
     if state.pending and not state.closed:
@@ -273,8 +275,11 @@ def quick_failures_after(before: int, facts: Mapping[str, object], limits: Limit
     """Length of the row of quick failures after one more `job_ended`. What the agent ended itself counts neither way.
 
     A quick failure is a heuristic about the node, no verdict about the job: an exit code other than 0, no end marker
-    where one is expected, or a declared output that is not there or empty, before `quick_failure_s`.
+    where one is expected, or a declared output that is not there or empty, before `quick_failure_s`. So is a job whose
+    inputs this node cannot get: the edge has seen them.
     """
+    if facts["ended_by"] in ("no-input", "stage-in"):
+        return before + 1
     if facts["ended_by"] is not None:
         return before
     files = facts["files"]
@@ -307,6 +312,17 @@ def slot_cpus(slot: int, slots: int, cpus: Sequence[int]) -> FrozenSet[int]:
     if slots >= count:
         return frozenset((cpus[slot % count],))
     return frozenset(cpus[slot * count // slots : (slot + 1) * count // slots])
+
+
+def slot_domain(slot: int, slots: int, domains: Sequence[FrozenSet[int]]) -> FrozenSet[int]:
+    """The cores of a slot's NUMA domain, all of which it shares with the other slots there.
+
+    More domains than slots: a slot has several. Neighbours in the numbering share a domain, as evenly as it goes.
+    """
+    count = len(domains)
+    if slots >= count:
+        return domains[slot * count // slots]
+    return frozenset().union(*domains[slot * count // slots : (slot + 1) * count // slots])
 
 
 def over_limit(rss_mib: float, stdout_mib: float, limits: Limits) -> Optional[str]:

@@ -10,12 +10,15 @@ from pilot.multijob.node.orders import Gather, Kill, Request, Spawn, Terminate
 from pilot.multijob.node.steps import (
     Collect,
     Collected,
+    InputsMade,
     JobResult,
     Line,
+    MakeInputs,
     PayloadEnd,
     RunPayload,
     job_steps,
 )
+from pilot.multijob.node.supply import Supply
 
 
 class Post(NamedTuple):
@@ -31,6 +34,12 @@ class Post(NamedTuple):
     database: str
     agent_file: str
     host: str = ""
+
+
+class InputsReady(NamedTuple):
+    """The job in this slot waits for its inputs no longer: it is begun, or is over."""
+
+    slot: int
 
 
 class PayloadOver(NamedTuple):
@@ -60,7 +69,7 @@ class LinesLost(NamedTuple):
     error: OSError
 
 
-Progress = Union[PayloadOver, JobOver, StepsFailed, LinesLost]
+Progress = Union[InputsReady, PayloadOver, JobOver, StepsFailed, LinesLost]
 
 
 class JournalFailed(OSError):
@@ -78,11 +87,12 @@ def _append(lines: Sequence[Line]) -> Steps[Optional[OSError]]:
 
 
 class Slot:
-    """A slot at work: the steps of its job. `ended_by`: why the agent ends its payload."""
+    """A slot at work: the steps of its job. `ended_by`: why the agent ends its payload. `waits`: for its inputs."""
 
     def __init__(self, steps: Steps[JobResult]) -> None:
         self.steps = steps
         self.ended_by: Optional[str] = None
+        self.waits = False
 
 
 class Slots:
@@ -92,8 +102,8 @@ class Slots:
     filesystem takes longer than all else. Steps that await their line go on only then.
     """
 
-    def __init__(self, post: Post) -> None:
-        self._post = post
+    def __init__(self, post: Post, supply: Supply) -> None:
+        self._post, self._supply = post, supply
         self._slots: Dict[int, Slot] = {}
         self._progress: List[Progress] = []
         self._held: List[Tuple[Optional[int], Line]] = []
@@ -128,11 +138,28 @@ class Slots:
         self._slots[slot] = Slot(job_steps(self._post.bundle, job, slot))
         yield from self._advance(slot, None)
 
+    def supplied(self) -> Steps[None]:
+        """Begin what is due for inputs, and let jobs go on that have them all (or never will)."""
+        errands, ready = self._supply.step()
+        while errands or ready:
+            for errand in errands:
+                yield errand
+            for slot, made in ready:
+                yield from self._go_on(slot, made)
+            errands, ready = self._supply.step()
+
+    def _go_on(self, slot: int, made: InputsMade) -> Steps[None]:
+        self._slots[slot].waits = False
+        self._progress.append(InputsReady(slot))
+        yield from self._advance(slot, made)
+
     def terminate(self, slot: int, why: str, politely: bool) -> Steps[None]:
-        """Note why the payload is ended; SIGTERM if it has time to end by itself."""
+        """Note why the payload is ended; SIGTERM if it has time to end by itself. One that waits is not started."""
         if slot in self._slots:
             self._slots[slot].ended_by = why
-            if politely:
+            if self._slots[slot].waits:
+                yield from self._go_on(slot, InputsMade((), ended_by=why))
+            elif politely:
                 yield Terminate(slot)
 
     def kill(self, slot: int) -> Steps[None]:
@@ -155,6 +182,10 @@ class Slots:
         try:
             operation = steps.send(reply) if error is None else steps.throw(error)
             while True:
+                if isinstance(operation, MakeInputs):
+                    self._supply.ask(slot, operation.job)
+                    self._slots[slot].waits = True
+                    return
                 if isinstance(operation, Line):
                     self._held.append((slot if operation.awaited else None, operation))
                     if operation.awaited:
@@ -172,17 +203,21 @@ class Slots:
                     self._progress.append(PayloadOver(slot))
                 operation = steps.send(reply)
         except StopIteration as stop:
-            del self._slots[slot]
+            self._leave(slot)
             self._progress.append(JobOver(slot, stop.value))
         except OSError as failed:
-            del self._slots[slot]
+            self._leave(slot)
             self._progress.append(StepsFailed(slot, failed, isinstance(failed, JournalFailed)))
+
+    def _leave(self, slot: int) -> None:
+        del self._slots[slot]
+        self._supply.leave(slot)
 
     def _order(self, operation: Any) -> Any:
         """What the host is asked for instead of a job's own words; file operations and lines as they are."""
         if isinstance(operation, RunPayload):
             job, slot = operation.job, operation.slot
-            return Spawn(job, slot, self._work(job), self.caldb_environment)
+            return Spawn(job, slot, self._work(job), self.caldb_environment, operation.inputs)
         if isinstance(operation, Collect):
             post, job = self._post, operation.job
             request = Request(

@@ -21,10 +21,12 @@ from pilot.multijob.node.files import (
     SyncDirectory,
     Unlink,
 )
+from pilot.multijob.node.journal import escape
 from pilot.multijob.node.manifest import Job, Place
 
 # Pauses before the second, third and fourth try of a look or a placement: a busy metadata server recovers in seconds.
 TRY_AGAIN_S = (0.5, 2.0, 8.0)
+TROUBLE_CHARACTERS = 500
 # No later try will find these different.
 FINAL_ERRORS = frozenset(
     (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -43,11 +45,31 @@ class Line(NamedTuple):
     awaited: bool = True
 
 
+class MakeInputs(NamedTuple):
+    """Make the job's inputs available by the site's method. Replies `InputsMade`."""
+
+    job: Job
+    slot: int
+
+
+class InputsMade(NamedTuple):
+    """`places`: each path that the job names and where it is for this node; empty where they are used in place.
+
+    `trouble`: why they are not available; `absent`: because one is not there. `ended_by`: the job was ended meanwhile.
+    """
+
+    places: Tuple[Tuple[str, str], ...]
+    trouble: str = ""
+    absent: bool = False
+    ended_by: Optional[str] = None
+
+
 class RunPayload(NamedTuple):
     """Spawn the payload and let it end (or end it). Replies `PayloadEnd`."""
 
     job: Job
     slot: int
+    inputs: Tuple[Tuple[str, str], ...] = ()
 
 
 class Collect(NamedTuple):
@@ -113,13 +135,36 @@ def patient_look(directory: str) -> Steps[bool]:
 def job_steps(directory: str, job: Job, slot: int) -> Steps[JobResult]:
     """One job from its start line to its end line. Raises OSError if a line or a look failed for good."""
     who = {"panda_id": job.panda_id, "attempt_nr": job.attempt_nr, "slot": slot}
+    made = InputsMade(())
+    if job.inputs:
+        # Before the start line: until all is here nothing was started, and between look and payload nothing waits.
+        made = yield MakeInputs(job, slot)
+        if made.ended_by is not None or made.trouble:
+            return (yield from _without_inputs(job, who, made))
     yield Line("job_started", dict(who))
     if (yield from patient_look(directory)):
         return JobResult(None, True)
-    end: PayloadEnd = yield RunPayload(job, slot)
+    end: PayloadEnd = yield RunPayload(job, slot, made.places)
     outputs, log = what_to_place(end)
     collected: Collected = yield Collect(job, slot, end, outputs, log)
     facts = {**who, **render_facts(end, collected)}
+    yield Line("job_ended", facts, awaited=False)
+    return JobResult(facts, False)
+
+
+def _without_inputs(job: Job, who: Dict[str, Any], made: InputsMade) -> Steps[JobResult]:
+    """A job that is not started: back with it if it was ended while it waited, else its inputs are why it failed."""
+    if made.ended_by == "closed":
+        return JobResult(None, True)
+    if made.ended_by is not None:
+        back = {"reason": "%s while it waited for its inputs" % made.ended_by}
+        yield Line("given_back", {**back, "jobs": [[job.panda_id, job.attempt_nr]]}, awaited=False)
+        return JobResult(None, False)
+    why = "no-input" if made.absent else "stage-in"
+    end = PayloadEnd(None, None, why, 0.0, 0.0, 0.0, "", "")
+    files = tuple(not_placed(place, None, "not started") for place in declared(job))
+    trouble = escape(made.trouble, TROUBLE_CHARACTERS)
+    facts = {**who, **render_facts(end, Collected(None, (), None, None, files, "", trouble))}
     yield Line("job_ended", facts, awaited=False)
     return JobResult(facts, False)
 

@@ -87,6 +87,7 @@ def test_services_on_mariadb(mariadb):
         "test_actions.py",
         "test_lease.py",
         "test_two_writers.py",
+        "test_statements.py",
     )
     result = subprocess.run(
         [

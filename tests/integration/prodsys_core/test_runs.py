@@ -35,9 +35,10 @@ def test_no_merge_before_the_last_chunk(rig):
 def test_nothing_of_a_run_is_read_before_its_last_chunk(rig, monkeypatch):
     rig.sent_task({274495: [300, 200]})
     rig.run_jobs(only=lambda item: item.panda_id == 1001)
-    monkeypatch.setattr(runs, "_chunk_products", None)  # whoever calls it makes the tick fail
+    monkeypatch.setattr(runs, "_chunk_products", None)  # whoever calls it has its run held
     rig.tick()
     assert [step.status for step in rig.steps()] == ["finished", "sent"]
+    assert Run.objects.get().reason == ""
 
 
 def test_last_chunk_leads_to_sent_merges_in_one_tick(rig):

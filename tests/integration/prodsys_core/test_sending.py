@@ -208,6 +208,43 @@ def test_one_batch_per_chunk_and_numbers_never_repeat(rig):
     assert numbers == [900_000_000, 900_000_001, 900_000_002]
 
 
+def test_ids_of_a_batch_are_stored_before_the_next_call(rig):
+    rig.at_once(submit_chunk=2)
+    submit, known = rig.panda.submit, []
+
+    def watched(jobs):
+        known.append(PandaAttempt.objects.exclude(panda_id=None).count())
+        return submit(jobs)
+
+    rig.panda.submit = watched
+    rig.sent_task({274495: [300] * 5})
+    assert known == [0, 2, 4]
+    assert PandaAttempt.objects.count() == 5
+    assert {batch.status for batch in SendBatch.objects.all()} == {"answered"}
+
+
+def test_batches_behind_a_lost_answer_are_taken_back_at_once(rig):
+    rig.at_once(submit_chunk=2)
+    rig.panda.lose_after = 2
+    rig.sent_task({274495: [300] * 5})
+    assert [batch.status for batch in SendBatch.objects.order_by("number")] == ["unknown", "void", "void"]
+    assert AttemptEnd.objects.filter(status="not sent", charge="none", reason="not-called").count() == 3
+    assert sorted(step.status for step in rig.steps()) == ["sent", "sent", "staged", "staged", "staged"]
+    rig.tick()
+    assert len(rig.panda.jobs) == 5
+    assert [step.charged for step in rig.steps()] == [0] * 5
+
+
+def test_batch_whose_tick_died_with_its_ids_stored_is_not_asked_for_again(rig):
+    rig.sent_task({274495: [300, 200]})
+    SendBatch.objects.update(status="made")
+    Step.objects.update(panda_id=None)
+    rig.panda.job_ids = None
+    rig.tick()
+    assert SendBatch.objects.get().status == "settled"
+    assert sorted(step.panda_id for step in rig.steps()) == sorted(rig.panda.jobs)
+
+
 def test_queue_is_not_filled_beyond_its_limit(rig):
     rig.at_once(active_max=3)
     rig.sent_task({274495: [300] * 5})

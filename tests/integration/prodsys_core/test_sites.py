@@ -8,6 +8,7 @@ from prodsys_rig import START
 from prodsys_core.config import Downtime
 from prodsys_core.models import AttemptEnd, Run, Step
 from prodsys_core.ports import Unavailable
+from prodsys_core.selectors import job_rows
 
 
 def change(rig, **fields):
@@ -207,3 +208,64 @@ def test_without_an_open_site_a_run_waits_for_the_first_that_opens(rig):
     two_sites(rig)
     rig.tick()
     assert Run.objects.get().site == "A"
+
+
+def leave(rig):
+    """Site A leaves the configuration."""
+    rig.config = rig.config.model_copy(update={"sites": rig.config.sites[1:]})
+
+
+def test_jobs_of_a_site_that_left_the_configuration_say_so_and_go_on_when_it_is_back(rig):
+    two_sites(rig)
+    rig.at_once(waiting_min=1)
+    rig.sent_task({274495: [300] * 3}, site=["A", "B"])
+    rig.run_jobs()
+    leave(rig)
+    rig.tick()
+    rig.run_jobs()
+    rig.tick()
+    waiting = [row for row in job_rows(rig.task()) if row["status"] == "staged"]
+    assert [(row["reason"], row["message"]) for row in waiting] == [
+        ("no-site", "site A is not in the configuration")
+    ] * 2
+    assert all(row["next_try_at"] for row in waiting)
+    two_sites(rig)
+    rig.tick(70)
+    assert queues_by_run(rig) == {274495: {"LA"}}
+    assert {row["reason"] for row in job_rows(rig.task()) if row["status"] == "staged"} == {""}
+
+
+def test_a_task_that_names_no_site_of_the_configuration_says_so(rig):
+    two_sites(rig)
+    rig.create({274495: [300]}, site=["A"])
+    rig.set("ready")
+    rig.tick()
+    leave(rig)
+    rig.set("send")
+    rig.tick()
+    assert [row["reason"] for row in job_rows(rig.task())] == ["no-site"]
+    two_sites(rig)
+    rig.tick(70)
+    assert rig.step().status == "sent"
+
+
+def test_work_done_here_waits_for_its_site_however_long_and_nothing_is_done_without_it(rig):
+    two_sites(rig)
+    rig.sent_task({274495: [300]}, site=["A"])
+    rig.run_jobs()
+    rig.tick()
+    rig.run_jobs()
+    leave(rig)
+    for _ in range(10):
+        rig.tick(700)
+    assert (Run.objects.get().status, Run.objects.get().reason) == ("merging", "no-site")
+    two_sites(rig)
+    rig.tick(70)
+    leave(rig)
+    for _ in range(3):
+        rig.tick(700)
+    assert rig.task().status == "running"
+    two_sites(rig)
+    for _ in range(4):
+        rig.tick(700)
+    assert (rig.task().status, Run.objects.get().reason) == ("done", "")

@@ -60,6 +60,18 @@ def test_a_short_config_gets_safe_defaults() -> None:
             ["servers[0].token", "one of"],
         ),
         (("dialect: v1", "dialect: v1, credential_to_jobs: true"), 7, ["servers[0].credential_to_jobs"]),
+        (("site: demo", "inputs: {method: command}\nsite: demo"), 1, ["inputs.command", "{source}"]),
+        (
+            ("site: demo", "inputs: {method: command, command: [cp, '{source}']}\nsite: demo"),
+            1,
+            ["inputs.command", "{target}"],
+        ),
+        (
+            ("site: demo", "inputs: {command: [cp, '{source}', '{target}']}\nsite: demo"),
+            1,
+            ["inputs.command", "nothing uses"],
+        ),
+        (("    slots: 4", "    slots: 4\n    inputs_method: command"), 1, ["inputs.command", "{source}"]),
     ],
 )
 def test_an_error_names_file_line_key_found_and_expected(

@@ -130,3 +130,32 @@ def test_control_characters_of_a_server_are_escaped():
     failure = parse_envelope(500, "a\x1b[31m\nb")
     assert "\x1b" not in failure.reason
     assert "\n" not in failure.reason
+
+
+def record(**changes):
+    return {"PandaID": 1, "jobName": "n", "attemptNr": 1, "jobStatus": "finished", "Files": []} | changes
+
+
+@pytest.mark.parametrize("count", ["abc", "", -1, 2**63, "9" * 30, True, 1.5, [], None, "NULL"])
+def test_a_count_that_cannot_be_one_is_not_known(count):
+    (seen,) = parse_descriptions([record(nEvents=count, Files=[{"lfn": "a", "fsize": count}])]).values()
+    assert (seen.n_events, seen.files[0].size) == (None, 0)
+
+
+def test_an_id_that_cannot_be_stored_is_no_job():
+    assert parse_descriptions([record(PandaID=2**63)]) == {}
+    assert isinstance(parse_ids([1, 2**63]), Broken)
+
+
+@pytest.mark.parametrize("item", [None, "finished", [], {}])
+def test_of_an_item_without_a_status_nothing_is_known_and_of_its_neighbours_all(item):
+    assert parse_statuses([1, 2], [{"status": "running"}, item]) == {1: "running", 2: "unknown"}
+
+
+def test_half_characters_of_an_answer_reach_no_column():
+    (seen,) = parse_descriptions([record(pilotErrorDiag="\ud800", modificationHost="n\ud800")]).values()
+    assert (seen.diags["pilotErrorDiag"], seen.node) == ("\\ud800", "n\\ud800")
+
+
+def test_an_answer_that_is_nested_too_deeply_is_broken():
+    assert isinstance(parse_envelope(200, "[" * 200_000), Broken)

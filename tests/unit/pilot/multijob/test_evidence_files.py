@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from pilot.multijob.evidence import FileEvidence
-from pilot.multijob.node.files import Link, Names, PutNew, SyncDirectory, run_steps
+from pilot.multijob.node.files import Link, Names, PutNew, Rename, SyncDirectory, run_steps
 from pilot.multijob.node.gate import Start, render_claim
-from pilot.multijob.operations import RemoveTree, Rename, perform
+from pilot.multijob.operations import RemoveTree, perform
 from pilot.ports import (
     AlreadyThere,
     BundleFiles,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rig import EXPERIMENT
 
-from pilot.experiments.jobtext import BadJobText, parse_job_text
+from pilot.experiments.jobtext import BadJobText, InputSum, parse_job_text
 from pilot.experiments.words import place_outputs
 
 ENVIRONMENT = {"COMPASS_SW_PREFIX": "/out/", "COMPASS_SW_PATH": "prod/", "PRODSOFT": "soft", "prodSlt": "3"}
@@ -41,6 +41,25 @@ def test_inputs_are_absolute_without_dots() -> None:
     for bad in ("a", "/a/../b"):
         with pytest.raises(BadJobText):
             parse_job_text(f"PRODSYS_INPUTS={bad} x")
+
+
+@pytest.mark.parametrize(
+    ("sums", "found"),
+    [
+        ("5,7:0A1b2c3d", (InputSum(5), InputSum(7, "0a1b2c3d"))),
+        (",7", (InputSum(), InputSum(7))),
+        (",", (InputSum(), InputSum())),
+    ],
+)
+def test_sizes_and_checksums_of_inputs_stand_in_their_order(sums: str, found: tuple[InputSum, ...]) -> None:
+    assert parse_job_text(f"PRODSYS_INPUTS=/a:/b PRODSYS_INPUT_SUMS={sums} x").sums == found
+    assert parse_job_text("PRODSYS_INPUTS=/a:/b x").sums == (InputSum(), InputSum())
+
+
+@pytest.mark.parametrize("sums", ["", "5", "5,6,7", "5,x", "5,6:7", "-1,5", "5,6:0a1b2c3d4", "5,:0a1b2c3d"])
+def test_sums_that_are_not_those_of_the_inputs_are_refused(sums: str) -> None:
+    with pytest.raises(BadJobText, match="PRODSYS_INPUT_SUMS"):
+        parse_job_text(f"PRODSYS_INPUTS=/a:/b PRODSYS_INPUT_SUMS={sums} x")
 
 
 def test_outputs_go_where_the_experiment_says() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pilot.multijob.node.files import Exists, Link, Names, Put, PutNew
-from pilot.multijob.operations import MakeDirectory, ReadBytes, RemoveTree, Rename, SameFile, Size, perform
+from pilot.multijob.node.files import Exists, Link, Names, Put, PutNew, Rename
+from pilot.multijob.operations import MakeDirectory, ReadBytes, RemoveTree, SameFile, Size, perform
 from simulators.world.filefaults import FileFaults
 from simulators.world.files import VirtualFiles
 

@@ -50,6 +50,8 @@ ABNORMAL: dict[str, tuple[Callable[[dict[str, Any]], Any], int]] = {
     "no word": (lambda f: f.update(ended_by="limit-quiet"), 1150),
     "too much output": (lambda f: f.update(ended_by="limit-stdout"), 1106),
     "database lost": (lambda f: f.update(ended_by="caldb-lost"), 1244),
+    "an input that is not there": (lambda f: f.update(ended_by="no-input", exit_code=None), 1103),
+    "an input that did not arrive": (lambda f: f.update(ended_by="stage-in", exit_code=None), 1099),
     "ended for an unheard reason": (lambda f: f.update(ended_by="moon"), 1220),
 }
 
@@ -80,6 +82,15 @@ def test_infrastructure_is_not_charged() -> None:
     facts = good_end(JOB)
     facts.update(ended_by="caldb-lost")
     assert judge(JOB, 101, facts, EXPERIMENT)[0].charge == "infrastructure"
+
+
+@pytest.mark.parametrize("why", ["no-input", "stage-in"])
+def test_inputs_that_a_node_cannot_get_charge_nobody_and_say_which(why: str) -> None:
+    facts = good_end(JOB)
+    facts.update(ended_by=why, exit_code=None, trouble="/raw/a: I/O error")
+    verdict, _ = judge(JOB, 101, facts, EXPERIMENT)
+    assert verdict.charge == "site"
+    assert "/raw/a: I/O error" in verdict.reason
 
 
 def test_a_node_that_cannot_look_at_the_files_charges_nobody() -> None:

@@ -289,3 +289,42 @@ def test_many_short_jobs_fill_the_slots(bundle):
     assert sorted(line["panda_id"] for line in ends) == jobs
     assert all(line["files"][0]["placed"] for line in ends)
     assert {line["slot"] for line in ends} == {0, 1, 2, 3}
+
+
+def test_an_avoided_node_that_passes_its_own_probe_works_its_list(bundle, monkeypatch):
+    monkeypatch.setenv("SECRET", "of the launcher")
+    # As a payload is: the environment of the site and no other, in the agent's directory, which the node can write.
+    script = 'test -z "$SECRET" && test "$SITE" = here && test "$HOME" = "$PWD" && echo x > "$HOME/x"'
+    bundle.extra["avoided"] = {os.uname().nodename: "failed 2 times"}
+    bundle.extra["environment"] = {"PATH": os.defpath, "SITE": "here"}
+    bundle.extra["probe"] = ["sh", "-c", script]
+    job = bundle.job("echo x > o; echo End of Job", ("o",))
+    lines = bundle.run_agent()
+    assert [line["kind"] for line in lines[:3]] == ["agent_started", "probed", "job_started"]
+    assert (lines[1]["because"], lines[1]["failure"]) == ("failed 2 times", None)
+    assert bundle.end_of(job)["files"][0]["placed"]
+
+
+def test_an_avoided_node_that_fails_its_own_probe_gives_all_back_and_starts_nothing(bundle):
+    bundle.extra["avoided"] = {os.uname().nodename: "failed 2 times"}
+    bundle.extra["probe"] = ["sh", "-c", "echo no mount >&2; sleep 78.5 & exit 3"]
+    jobs = [bundle.job("echo ran > $RAN", environment={"RAN": str(bundle.root / "ran")}) for _ in range(3)]
+    lines = bundle.run_agent()
+    assert [line["kind"] for line in lines] == ["agent_started", "probed", "given_back", "agent_ended"]
+    assert lines[1]["failure"] == "sh ended with exit code 3: no mount\\n"
+    assert lines[2]["jobs"] == [[job, 1] for job in jobs]
+    assert lines[3]["reason"] == "probe failed: sh ended with exit code 3: no mount\\n"
+    assert not (bundle.root / "ran").exists()
+    assert not processes_with("78.5")
+    assert list(bundle.local.iterdir()) == []
+
+
+def test_an_avoided_node_whose_probe_hangs_gives_all_back(bundle):
+    bundle.extra["avoided"] = {os.uname().nodename: "failed 2 times"}
+    bundle.extra["probe"] = ["sh", "-c", "sleep 79.5"]
+    bundle.limits["probe_s"] = 0.2
+    job = bundle.job("echo End of Job")
+    bundle.run_agent()
+    assert bundle.of_kind("probed")[0]["failure"] == "sh did not end in 0 s"
+    assert bundle.of_kind("given_back")[0]["jobs"] == [[job, 1]]
+    assert not processes_with("79.5")

@@ -17,6 +17,7 @@ from nodekit import Bundle, await_true, processes_with
 from snapkit import PROBE, no_server, write_dump
 
 from pilot.caldb.snapshot import build_snapshot, manifest_caldb
+from pilot.multijob.node.binding import numa_domains
 
 # What a killed agent leaves to its warden is gone within this time on an idle machine.
 GONE_S = 2.0
@@ -106,6 +107,20 @@ def test_a_payload_beyond_its_memory_is_ended_alone(bundle):
     assert all(good(bundle, job) for job in first + rest)
 
 
+def test_the_memory_of_a_payload_is_that_of_all_its_processes(bundle):
+    bundle.limits.update(rss_max_mib=200, sample_s=0.1)
+    first = neighbours(bundle, 1)
+    hold = "import time; x = bytearray(100 << 20); x[::4096] = b'x' * len(x[::4096]); time.sleep(77.5)"
+    both = f"import subprocess; p = [subprocess.Popen(['{sys.executable}', '-c', {hold!r}]) for _ in 'ab']; p[0].wait()"
+    bad = bundle.job("", argv=[sys.executable, "-c", both])
+    bundle.run_agent()
+    end = bundle.end_of(bad)
+    assert end["ended_by"] == "limit-rss"
+    assert end["rss_mib"] > 200
+    assert all(good(bundle, job) for job in first)
+    assert not processes_with("77.5")
+
+
 def test_a_payload_that_prints_too_much_is_ended_alone(bundle):
     bundle.limits.update(stdout_max_mib=2, sample_s=0.1)
     bundle.slots = 4
@@ -165,6 +180,16 @@ def test_each_slot_keeps_to_its_own_cores_where_that_is_asked_for(bundle):
     first, second = (json.loads((bundle.out / name).read_text()) for name in ("a", "b"))
     assert not set(first) & set(second)
     assert set(first) | set(second) == os.sched_getaffinity(0)
+
+
+def test_a_slot_keeps_to_the_cores_of_its_numa_domain_where_that_is_asked_for(bundle):
+    bundle.extra["bind"] = "numa"
+    code = "import os; print(sorted(os.sched_getaffinity(0)), file=open('o', 'w')); print('End of Job')"
+    bundle.slots = 1000
+    bundle.job("", ("o",), argv=[sys.executable, "-c", code])
+    bundle.run_agent()
+    first = numa_domains(sorted(os.sched_getaffinity(0)))[0]
+    assert set(json.loads((bundle.out / "o").read_text())) == first
 
 
 def test_two_hundred_orphans_are_swept_and_reaped(bundle):

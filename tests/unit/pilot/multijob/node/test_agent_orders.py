@@ -12,11 +12,13 @@ from pilot.multijob.node import orders
 from pilot.multijob.node.agent import Agent
 from pilot.multijob.node.collect import Clean, LocalSize, Pack, Scan, collect_steps
 from pilot.multijob.node.files import CopyNew, Exists, run_steps
-from pilot.multijob.node.manifest import Caldb, parse_manifest
+from pilot.multijob.node.manifest import Caldb, InputFile, Inputs, parse_manifest
 from pilot.multijob.node.orders import Request
+from pilot.multijob.node.provision import Drop, Outcome
 from pilot.multijob.node.scan import Findings
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.steps import Collected, Line, PayloadEnd
+from pilot.multijob.node.supply import Errand
 
 END = PayloadEnd(0, None, None, 100.0, 90.0, 10.0, "t", "t")
 
@@ -348,3 +350,113 @@ def test_what_is_collected_at_once_ends_its_job_without_further_news() -> None:
     host = CollectsAtOnce()
     host.run(manifest())
     assert host.kinds() == ["job_started", "job_ended"] * 3 + ["agent_ended"]
+
+
+class InputHost(FakeHost):
+    """Errands end when somebody waits, with `outcomes` by path; a path that is not there has no answer."""
+
+    def __init__(self, **outcomes: Outcome) -> None:
+        super().__init__()
+        self.outcomes = {"/raw/" + name: outcome for name, outcome in outcomes.items()}
+
+    def perform(self, operation: Any) -> Any:
+        if isinstance(operation, Errand):
+            self.done.append(type(operation.request).__name__)
+            path = getattr(operation.request, "source", getattr(operation.request, "path", ""))
+            outcome = Outcome() if isinstance(operation.request, Drop) else self.outcomes.get(path)
+            if outcome is not None:
+                self.news.append(orders.ErrandDone(operation.number, outcome))
+            return None
+        if isinstance(operation, orders.LocalFree):
+            return 100.0
+        return super().perform(operation)
+
+
+def with_inputs(of: Any, *paths: str, method: str = "in place") -> Any:
+    jobs = tuple(job._replace(inputs=tuple(map(InputFile, paths))) for job in of.jobs[0])
+    return of._replace(jobs={0: jobs}, inputs=Inputs(method, ("get", "{source}", "{target}")))
+
+
+SEEN, LOST = Outcome(5), Outcome(0, "/raw/a: No such file or directory", True)
+
+
+def test_nothing_is_started_before_its_inputs_are_there() -> None:
+    host = InputHost(a=SEEN)
+    host.run(with_inputs(manifest(jobs=1), "/raw/a", method="copy"))
+    marks = [name for name in host.done if name in ("Look", "Fetch", "Line", "Spawn")]
+    assert marks == ["Look", "Fetch", "Line", "Spawn", "Line", "Line"]
+    assert host.kinds() == ["job_started", "job_ended", "agent_ended"]
+
+
+@pytest.mark.parametrize(("absent", "why"), [(True, "no-input"), (False, "stage-in")])
+def test_a_job_whose_input_is_not_there_fails_without_having_started(absent: bool, why: str) -> None:
+    host = InputHost(a=Outcome(0, "/raw/a: bad\n", absent))
+    host.run(with_inputs(manifest(jobs=1), "/raw/a"))
+    assert host.kinds() == ["job_ended", "agent_ended"]
+    assert "Spawn" not in host.done
+    body = host.lines[0][1]
+    assert (body["ended_by"], body["trouble"]) == (why, "/raw/a: bad\\n")
+    assert [item["placed"] for item in body["files"]] == [False, False]
+
+
+def test_a_node_that_gets_no_inputs_gives_the_rest_back() -> None:
+    host = InputHost(a=LOST)
+    host.run(with_inputs(manifest(jobs=6), "/raw/a"))
+    assert host.kinds() == ["job_ended"] * 3 + ["given_back", "agent_ended"]
+    assert host.lines[-1][1]["reason"] == "quick failures"
+
+
+def ended_while_waiting(of: Any, host: InputHost, **put: str) -> list[tuple[str, Any]]:
+    for name, text in put.items():
+        host.files.put(f"/b/{name}", text)
+    return host.run(with_inputs(of, "/raw/a"))
+
+
+def test_closed_while_a_job_waits_for_its_inputs_starts_nothing() -> None:
+    host = InputHost()
+    host.files.before = lambda operation: host.now_s > 300 and host.files.put("/b/closed", "")
+    assert [kind for kind, _ in ended_while_waiting(manifest(jobs=1), host)] == [
+        "heartbeat",
+        "closed_seen",
+        "agent_ended",
+    ]
+
+
+def test_a_job_that_waits_until_it_no_longer_fits_goes_back_uncharged() -> None:
+    host = InputHost()
+    lines = ended_while_waiting(manifest(jobs=1, heartbeat_s=99999, input_try_s=99999), host)
+    assert [kind for kind, _ in lines] == ["given_back", "agent_ended"]
+    assert lines[0][1] == {"reason": "deadline while it waited for its inputs", "jobs": [[1, 1]]}
+    assert host.now_s == 3600 - 300 - 10, "when its predicted 10 s and the margin are all that is left"
+
+
+def test_an_order_to_end_a_job_that_waits_gives_it_back() -> None:
+    host = InputHost()
+    end = {"serial": 1, "end": [{"panda_id": 1, "attempt_nr": 1, "why": "killed"}]}
+    host.files.before = lambda operation: host.now_s > 5 and host.files.put(
+        "/b/commands.json", json.dumps(end)
+    )
+    lines = ended_while_waiting(manifest(jobs=1), host)
+    assert lines[0] == ("given_back", {"reason": "killed while it waited for its inputs", "jobs": [[1, 1]]})
+
+
+def test_a_limit_on_payloads_is_none_on_the_wait_for_inputs() -> None:
+    host = InputHost()
+    lines = ended_while_waiting(manifest(jobs=1, wall_max_s=50, quiet_max_s=50, heartbeat_s=9999), host)
+    assert "deadline" in lines[0][1]["reason"]
+
+
+def test_an_input_without_an_answer_fails_its_job_before_the_deadline() -> None:
+    host = InputHost()
+    lines = ended_while_waiting(manifest(jobs=1, input_try_s=100, input_tries=1, heartbeat_s=9999), host)
+    assert [kind for kind, _ in lines] == ["job_ended", "agent_ended"]
+    assert "no answer in 170 s" in lines[0][1]["trouble"]
+
+
+def test_half_of_what_is_free_is_for_copies_where_nothing_else_is_said() -> None:
+    host = InputHost(a=Outcome(60 << 20))
+    host.run(with_inputs(manifest(jobs=1), "/raw/a", method="copy"))
+    assert "do not fit into 50 MiB" in host.lines[0][1]["trouble"]
+    host = InputHost(a=Outcome(60 << 20))
+    host.run(with_inputs(manifest(jobs=1, inputs_max_mib=60), "/raw/a", method="copy"))
+    assert host.kinds() == ["job_started", "job_ended", "agent_ended"]

@@ -20,6 +20,7 @@ from pilot.multijob.node.plan import (
     over_limit,
     quick_failures_after,
     slot_cpus,
+    slot_domain,
 )
 
 PLAIN = Kind("plain", False, None, (), None, None)
@@ -236,6 +237,19 @@ def test_next_due_never_spins_on_jobs_of_a_closed_bundle():
 )
 def test_slots_share_the_cores_that_the_agent_was_given(slots, shares):
     assert [slot_cpus(slot, slots, [0, 1, 2, 3, 6, 7, 8, 9]) for slot in range(slots)] == shares
+
+
+@pytest.mark.parametrize(
+    ("slots", "shares"),
+    [
+        (4, [{0, 1, 2, 3}, {0, 1, 2, 3}, {4, 5}, {4, 5}]),
+        (3, [{0, 1, 2, 3}, {0, 1, 2, 3}, {4, 5}]),
+        (1, [{0, 1, 2, 3, 4, 5}]),
+    ],
+)
+def test_slots_share_the_cores_of_their_numa_domain(slots, shares):
+    domains = [frozenset((0, 1, 2, 3)), frozenset((4, 5))]
+    assert [slot_domain(slot, slots, domains) for slot in range(slots)] == shares
 
 
 @pytest.mark.parametrize(
