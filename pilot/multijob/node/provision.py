@@ -81,9 +81,9 @@ def errand_steps(request: Request) -> Steps[Outcome]:
         return (yield from _drop(request))
     outcome = Outcome()
     for number in range(request.tries):
-        if number:
-            yield Pause(TRY_AGAIN_S[min(number, len(TRY_AGAIN_S)) - 1])
         try:
+            if number:
+                yield Pause(TRY_AGAIN_S[min(number, len(TRY_AGAIN_S)) - 1])
             if isinstance(request, Look):
                 return Outcome((yield from _look(request)))
             return Outcome((yield from _fetch(request)))

@@ -167,6 +167,14 @@ def test_a_look_that_fails_is_made_again_and_an_error_that_says_nothing_is_no_ab
     assert (outcome.trouble, outcome.absent) == ("/raw/a: I/O error", False)
 
 
+def test_whatever_fails_even_a_pause_an_errand_ends_with_an_outcome():
+    def broken(operation):
+        raise OSError(5, "I/O error")
+
+    outcome = run_steps(errand_steps(Look("/raw/a", None, 4)), broken)
+    assert (outcome.trouble, outcome.absent) == ("/raw/a: I/O error", False)
+
+
 def test_a_local_disk_without_room_is_no_absent_input(tmp_path):
     def full(operation):
         if isinstance(operation, CopyNew):
