@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -14,6 +15,7 @@ from pilot.windows import parse_window
 
 # The socket of the calibration server, <local_dir>/ep-<uid>-<nonce>.db/s.sock, must fit into 107 bytes.
 LOCAL_DIR_MAX_BYTES = 75
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _absolute(text: str) -> str:
@@ -39,6 +41,18 @@ def _local(text: str) -> str:
     return text
 
 
+def _setup(text: str) -> str:
+    _absolute(text)
+    try:
+        fields = [rest for _, *rest in Formatter().parse(text) if rest[0] is not None]
+        plain = all(NAME.fullmatch(name or "") and not spec and not change for name, spec, change in fields)
+    except ValueError:
+        plain = False
+    if not plain:
+        raise ValueError("expected an absolute path with {NAME} for variables of the job")
+    return text
+
+
 def _window(text: str) -> str:
     parse_window(text)
     return text
@@ -57,6 +71,7 @@ def _pattern(text: str) -> str:
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 NoStart = Annotated[str, AfterValidator(_window)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
+SetupScript = Annotated[str, AfterValidator(_setup)]
 LocalDir = Annotated[str, AfterValidator(_local)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 InputsMethod = Literal["in place", "link", "copy", "command"]
@@ -120,6 +135,8 @@ class NodeSection(Section):
     avoid_s: PositiveSeconds = 86400.0
     probe: list[str] = ["true"]
     probe_s: PositiveSeconds = 60.0
+    setup: SetupScript | None = None
+    setup_s: PositiveSeconds = 300.0
     sample_s: PositiveSeconds = 5.0
     caldb_ready_s: PositiveSeconds = 120.0
     caldb_restarts: Annotated[int, Field(ge=0, le=100)] = 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -32,7 +32,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of work, by PanDA's `transformation`."""
+    """One kind of work, by PanDA's `transformation`. `needs_setup`: it runs after the site's set-up script."""
 
     name: str
     needs_caldb: bool
@@ -42,6 +42,7 @@ class Kind:
     events_written: str | None
     patterns: tuple[str, ...]
     counts_events: bool
+    needs_setup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class RunName:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """All words of one experiment."""
+    """All words of one experiment. `environment`: of all its payloads."""
 
     name: str
     kinds: Mapping[str, Kind]
@@ -82,6 +83,7 @@ class Experiment:
     base: tuple[str, ...]
     places: tuple[Place, ...]
     run: RunName | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,10 @@ def parse_experiment(text: str) -> Experiment:
         if run is not None and run.match.groups != 1:
             raise ValueError(f"run.match: expected one group, found {run.match.groups}")
         base = tuple(raw["outputs"]["base"])
-        return Experiment(raw["name"], kinds, patterns, exits, codes, base, places, run)
+        environment = raw.get("environment", {})
+        if not all(isinstance(text, str) for pair in environment.items() for text in pair):
+            raise ValueError(f"environment: expected names and texts, found {environment!r}")
+        return Experiment(raw["name"], kinds, patterns, exits, codes, base, places, run, environment)
     except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
         raise BadExperiment(f"missing or wrong: {error!r}") from error
 
@@ -148,7 +153,33 @@ def _kind(name: str, item: Mapping[str, Any], patterns: Mapping[str, Pattern]) -
         item.get("events_written"),
         wanted,
         bool(item.get("counts_events", False)),
+        bool(item.get("needs_setup", False)),
     )
+
+
+class BadSetup(Exception):
+    """A job does not say which set-up script is its own; the text says why."""
+
+
+def setup_of(
+    experiment: Experiment, template: str | None, kind: str, environment: Mapping[str, str]
+) -> str | None:
+    """The set-up script of a job of this kind, None if it needs none or the site has none. Raises BadSetup."""
+    if template is None or not experiment.kinds[kind].needs_setup:
+        return None
+    return setup_script(template, environment)
+
+
+def setup_script(template: str, environment: Mapping[str, str]) -> str:
+    """The set-up script of a job: `template` with its variables. Raises BadSetup; it never leaves the fixed part."""
+    root = template.partition("{")[0].rpartition("/")[0] or "/"
+    try:
+        path = PurePosixPath(template.format_map(environment))
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
+        raise BadSetup(f"the set-up script needs {error} in the job parameters") from error
+    if ".." in path.parts or not path.is_relative_to(root) or "\0" in str(path):
+        raise BadSetup(f"the set-up script would be {str(path)[:120]!a}, outside {root}")
+    return str(path)
 
 
 def place_outputs(

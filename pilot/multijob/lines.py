@@ -155,6 +155,9 @@ def _line(
             case "caldb_failed":
                 reason = f"{line.file}: {str(line.body.get('reason'))[:200]}"
                 memory.raise_alarm(f"caldb-{bundle.bundle_id}", reason, now_s)
+            case "setup_failed":
+                said = f"{line.body.get('script')}: {line.body.get('reason')}"
+                memory.raise_alarm(f"setup-{bundle.bundle_id}", f"{line.file}: {said[:300]}", now_s)
             case _:
                 pass
     except (KeyError, TypeError, ValueError) as error:

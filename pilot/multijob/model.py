@@ -462,6 +462,8 @@ class SiteSpec:
     # how inputs are made available on nodes, and the command where it is one
     inputs_method: str = "in place"
     inputs_command: tuple[str, ...] = ()
+    # path of the set-up script, with {NAMES} of the job's environment; None: there is none
+    setup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
-from pilot.experiments.words import place_outputs, run_of
+from pilot.experiments.words import BadSetup, place_outputs, run_of, setup_of
 from pilot.multijob.actions import (
     Action,
     AddScript,
@@ -271,7 +271,13 @@ def unusable(job: Job, limits: Limits) -> str | None:
         return f"unknown kind of work {job.transformation[:60]!a}"
     lfns = (*job.outputs, *((job.log_lfn,) if job.log_lfn else ()))
     placed = place_outputs(limits.experiment, limits.site.output_root, text.environment, lfns)
-    return placed if isinstance(placed, str) else None
+    if isinstance(placed, str):
+        return placed
+    try:
+        setup_of(limits.experiment, limits.site.setup, job.transformation, text.environment)
+    except BadSetup as error:
+        return str(error)
+    return None
 
 
 def uncovered_run(job: Job, limits: Limits) -> str | None:
@@ -370,6 +376,7 @@ def _put_away(memory: Memory, action: PackBundle | RemoveBundle, now: Now) -> It
     memory.scripts_found.pop(bundle_id, None)
     memory.clear_alarm(f"foreign-claim-{bundle_id}")
     memory.clear_alarm(f"caldb-{bundle_id}")
+    memory.clear_alarm(f"setup-{bundle_id}")
     yield BundleRetired(now.utc, bundle_id)
 
 

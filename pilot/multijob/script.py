@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from pilot.experiments.jobtext import parse_job_text
-from pilot.experiments.words import Kind, OutputPlace, place_outputs
+from pilot.experiments.words import Kind, OutputPlace, place_outputs, setup_of
 from pilot.multijob.credential import bundle_rule, copy_path
 from pilot.multijob.listing import round_name
 from pilot.multijob.model import Bundle, JobRecord, Limits, State
@@ -93,6 +93,7 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
             list(site.launch(index, queue.cores or queue.slots)) for index in range(len(bundle.nodes))
         ],
         "environment": {**site.environment, **_credential(bundle, limits)},
+        "experiment": dict(limits.experiment.environment),
         "caldb": dict(site.caldb) if site.caldb is not None and needs_caldb else None,
         "kinds": {name: _kind(limits.experiment.kinds[name], limits) for name in sorted(kinds)},
         "nodes": [
@@ -140,6 +141,7 @@ def _job(record: JobRecord, predicted_s: float, limits: Limits) -> dict[str, Any
         "predicted_s": round(predicted_s, 3),
         "argv": list(text.argv),
         "environment": dict(text.environment),
+        "setup": setup_of(limits.experiment, limits.site.setup, job.transformation, text.environment),
         "inputs": [
             {"path": path, "size": known.size, "adler32": known.adler32}
             for path, known in zip(text.inputs, text.sums, strict=True)

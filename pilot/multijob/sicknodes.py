@@ -15,7 +15,7 @@ from pilot.multijob.events import NodeFailed
 from pilot.multijob.model import Bundle, BundleState, Limits, NodeFailure, State
 
 # Why an agent ended, where the node is the likelier cause than its jobs, the walltime or the shared filesystem.
-_ENDS = ("quick failures", "no calibration server", "probe failed: ", "no local directory: ")
+_ENDS = ("quick failures", "no calibration server", "no set-up", "probe failed: ", "no local directory: ")
 # Of a node no more failures are remembered than any sensible limit asks for; of nodes, those that failed last.
 FAILURES_KEPT = 20
 NODES_KEPT = 20_000

@@ -26,6 +26,7 @@ CHANGEABLE = (
     "node.stdout_max_mib",
     "queues.*.batch_queue",
     "queues.*.fill_wait_s",
+    "queues.*.inputs_method",
     "queues.*.jobs_per_slot",
     "queues.*.no_start",
     "queues.*.node_hours_day_max",

@@ -157,6 +157,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         probe=tuple(node.probe),
         inputs_method=config.inputs.method,
         inputs_command=tuple(config.inputs.command),
+        setup=node.setup,
     )
     return Limits(
         queues=queues,
@@ -272,6 +273,7 @@ def _node_limits(config: Config) -> Mapping[str, float | int | None]:
         "caldb_ready_s": node.caldb_ready_s,
         "caldb_restarts": node.caldb_restarts,
         "probe_s": node.probe_s,
+        "setup_s": node.setup_s,
         "stdout_max_mib": node.stdout_max_mib,
         "rss_max_mib": node.rss_max_mib,
         "file_max_mib": node.file_max_mib,

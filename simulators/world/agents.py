@@ -16,6 +16,7 @@ from pilot.multijob.node.journal import render_line
 from pilot.multijob.node.manifest import BadManifest, Limits, Manifest, parse_manifest
 from pilot.multijob.node.provision import errand_steps
 from pilot.multijob.node.scan import Findings
+from pilot.multijob.node.setups import Made
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.steps import Line, PayloadEnd
 from pilot.multijob.node.supply import Errand
@@ -176,6 +177,8 @@ class AgentProcess:
                 self._gather(order)
             case Errand():
                 self._begin_errand(order)
+            case orders.RunSetup(script):
+                self._tell(orders.SetupEnded(script, Made()))
             case orders.LocalFree():
                 return LOCAL_FREE_MIB
             case orders.StartKeeper() | orders.KillKeeper() | orders.LetKeeperGo():
@@ -185,7 +188,7 @@ class AgentProcess:
                 return orders.Swept(0, 0)
             case OpenJournal():
                 self._file = self.floor.shared.open_new(self.task.client, self.journal)
-            case orders.MakeLocal() | orders.Say() | orders.Probe():
+            case orders.MakeLocal() | orders.Say() | orders.Probe() | orders.KillSetup():
                 pass
             case _:
                 return self.floor.shared.perform(self.task.client, order)

@@ -26,6 +26,8 @@ LOCAL = (
     orders.Sample,
     orders.Gather,
     orders.LocalFree,
+    orders.RunSetup,
+    orders.KillSetup,
     Errand,
     orders.StartKeeper,
     orders.KillKeeper,

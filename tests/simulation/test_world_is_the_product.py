@@ -19,6 +19,7 @@ REPLACED = {
     "multijob/agentfile.py": "the agent's code is imported, no file travels",
     "multijob/operations.py": "the operations are values, simulators.world.files carries them out",
     "multijob/node/host.py": "simulators.world.agents",
+    "multijob/node/shell.py": "a script of the world is its end",
     "multijob/node/errands.py": "simulators.world.agents",
     "multijob/node/binding.py": "nodes of the world have no cores",
     "multijob/node/payload.py": "simulators.world.floor.Play",

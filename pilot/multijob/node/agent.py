@@ -19,23 +19,28 @@ from pilot.multijob.node.orders import (
     KeeperEnded,
     KeeperSaid,
     KillKeeper,
+    KillSetup,
     LetKeeperGo,
     LocalFree,
     MakeLocal,
     News,
     PayloadEnded,
     Probe,
+    RunSetup,
     Sample,
     Say,
+    SetupEnded,
     StartKeeper,
     Sweep,
     Swept,
 )
 from pilot.multijob.node.plan import (
+    BeginSetup,
     EndAgent,
     EndPayload,
     GiveBack,
     GiveUpCaldb,
+    GiveUpSetup,
     KillPayload,
     NodeState,
     Running,
@@ -46,6 +51,7 @@ from pilot.multijob.node.plan import (
     over_limit,
     quick_failures_after,
 )
+from pilot.multijob.node.setups import Setup, scripts_of
 from pilot.multijob.node.slots import (
     InputsReady,
     JobOver,
@@ -74,7 +80,8 @@ class Agent:
         self._next_heartbeat_s = manifest.limits.heartbeat_s
         pending = manifest.jobs.get(post.node, ())
         longest_s = max((job.predicted_s for job in pending), default=0.0)
-        self.state = NodeState(pending=pending, longest_s=longest_s)
+        setups = scripts_of(job.setup for job in pending)
+        self.state = NodeState(pending=pending, longest_s=longest_s, setups=setups)
         self._supply = Supply(manifest.inputs, manifest.limits, post.own, pending)
         self._slots = Slots(post, self._supply)
 
@@ -290,6 +297,37 @@ class Agent:
         if self.state.stop is None:
             self.state = self.state._replace(stop=why)
 
+    # --- set-up scripts ---------------------------------------------------------------------------------------
+
+    def _begin_setup(self, action: BeginSetup) -> Steps[None]:
+        self._setup_is(action.script, Setup("running", "", self._now() + self._manifest.limits.setup_s))
+        try:
+            yield RunSetup(action.script)
+        except OSError as error:
+            yield from self._setup_failed(action.script, str(error), "")
+
+    def _give_up_setup(self, action: GiveUpSetup) -> Steps[None]:
+        yield KillSetup(action.script)
+        reason = "did not end in %.0f s" % self._manifest.limits.setup_s
+        yield from self._setup_failed(action.script, reason, "")
+
+    def _setup_ended(self, news: SetupEnded) -> Steps[None]:
+        if self.state.setups[news.script].state != "running":
+            return
+        if news.failure is not None:
+            yield from self._setup_failed(news.script, news.failure, news.log)
+            return
+        self._setup_is(news.script, Setup("ready"))
+        self._slots.setups[news.script] = news.made
+        yield from self._line("setup_ready", {"script": news.script}, sync=False)
+
+    def _setup_failed(self, script: str, reason: str, log: str) -> Steps[None]:
+        self._setup_is(script, Setup("failed", reason[:200]))
+        yield from self._line("setup_failed", {"script": script, "reason": reason[:500], "log": log[-2000:]})
+
+    def _setup_is(self, script: str, setup: Setup) -> None:
+        self.state = self.state._replace(setups={**self.state.setups, script: setup})
+
     # --- the calibration server -------------------------------------------------------------------------------
 
     def _start_database(self) -> Steps[None]:
@@ -355,6 +393,8 @@ _ACTS: Dict[type, Callable[[Agent, Any], Steps[None]]] = {
     EndPayload: Agent._end_payload,
     KillPayload: Agent._kill_payload,
     GiveBack: Agent._give_back,
+    BeginSetup: Agent._begin_setup,
+    GiveUpSetup: Agent._give_up_setup,
     GiveUpCaldb: Agent._give_up_caldb,
 }
 _HEARD: Dict[type, Callable[[Agent, Any], Steps[None]]] = {
@@ -362,6 +402,7 @@ _HEARD: Dict[type, Callable[[Agent, Any], Steps[None]]] = {
     PayloadEnded: Agent._payload_ended,
     Gathered: Agent._gathered,
     ErrandDone: Agent._errand_done,
+    SetupEnded: Agent._setup_ended,
     KeeperSaid: Agent._keeper_said,
     KeeperEnded: Agent._keeper_ended,
 }

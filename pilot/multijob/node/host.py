@@ -29,12 +29,14 @@ from pilot.multijob.node.orders import (
     KeeperSaid,
     Kill,
     KillKeeper,
+    KillSetup,
     LetKeeperGo,
     LocalFree,
     MakeLocal,
     News,
     PayloadEnded,
     Probe,
+    RunSetup,
     Sample,
     Say,
     Spawn,
@@ -52,6 +54,7 @@ from pilot.multijob.node.payload import (
 )
 from pilot.multijob.node.processes import foreign, live_descendants, owned_by, reap_all, snapshot, sweep
 from pilot.multijob.node.selfcheck import probe_node
+from pilot.multijob.node.shell import ScriptRun
 from pilot.multijob.node.slots import Post
 from pilot.multijob.node.spawn import keep_descriptors
 from pilot.multijob.node.steps import Collected, Line, PayloadEnd
@@ -79,6 +82,7 @@ class Host:
         self._database: Optional[Database] = None
         own = {"HOME": post.own, "TMPDIR": post.own}
         self._site_environment = {**own, **manifest.environment}
+        self._scripts: List[ScriptRun] = []
         self._errands = Errands(post.own, self._site_environment, self._wake.call)
         self._cpus = sorted(os.sched_getaffinity(0))
         self._cores_of = slot_binding(manifest.bind, manifest.slots, self._cpus)
@@ -116,6 +120,7 @@ class Host:
             self._gathering -= 1
             news.append(self._gathered.get())
         news.extend(self._errands.news())
+        news.extend(self._of_scripts())
         news.extend(self._of_keeper())
         return tuple(news)
 
@@ -124,7 +129,7 @@ class Host:
         reap_all(self._note)
 
     def _note(self, pid: int, status: int, usage: Any) -> None:
-        if pid in self._keepers() or pid in self._pids():
+        if pid in self._companions() or pid in self._pids():
             self._reaped[pid] = (status, usage)
         elif self._errands.is_own(pid):
             self._errands.reaped(pid, status)
@@ -132,14 +137,16 @@ class Host:
     def _pids(self) -> FrozenSet[int]:
         return frozenset(payload.pid for payload in self._payloads.values() if payload.pid is not None)
 
-    def _keepers(self) -> Set[int]:
-        return {self._database.process.pid} if self._database is not None else set()
+    def _companions(self) -> Set[int]:
+        """Pids of its keeper and of set-up scripts."""
+        found = {script.pid for script in self._scripts}
+        return found if self._database is None else found | {self._database.process.pid}
 
     def _end_of(self, slot: int, payload: Payload) -> PayloadEnd:
         assert payload.pid is not None
         status, usage = self._reaped.pop(payload.pid)
         end = payload.ended(status, usage)
-        others = self._pids().union(self._keepers(), self._errands.pids()) - {payload.pid}
+        others = self._pids().union(self._companions(), self._errands.pids()) - {payload.pid}
         payload.kill_escaped(others, self._reap)
         return end
 
@@ -158,7 +165,9 @@ class Host:
 
     def _spawn(self, order: Spawn) -> Optional[PayloadEnd]:
         job, slot = reading_from(order.job, order.work, order.inputs), order.slot
-        environment = payload_environment(self._manifest, job, self._post.node, slot, order.work, order.caldb)
+        environment = payload_environment(
+            self._manifest, job, self._post.node, slot, order.work, order.caldb, order.setup
+        )
         with self._on_cores_of(slot):
             payload, end = start_payload(
                 job, order.work, environment, self._manifest.limits.file_max_mib, order.inputs
@@ -226,6 +235,21 @@ class Host:
         found = os.statvfs(self._post.own)
         return found.f_bavail * found.f_frsize / 1048576.0
 
+    # --- set-up scripts ---------------------------------------------------------------------------------------
+
+    def _run_setup(self, order: RunSetup) -> None:
+        self._scripts.append(ScriptRun(order.script, self._site_environment, self._post.own))
+
+    def _kill_setup(self, order: KillSetup) -> None:
+        for run in self._scripts:
+            if run.script == order.script and run.pid not in self._reaped:
+                run.kill()
+
+    def _of_scripts(self) -> List[News]:
+        over = [run for run in self._scripts if run.pid in self._reaped]
+        self._scripts = [run for run in self._scripts if run not in over]
+        return [run.ended(self._reaped.pop(run.pid)[0]) for run in over]
+
     # --- the calibration server -------------------------------------------------------------------------------
 
     def _start_keeper(self, order: StartKeeper) -> None:
@@ -291,6 +315,8 @@ _ORDERS: Dict[type, Callable[[Host, Any], Any]] = {
     Gather: Host._gather,
     Errand: Host._errand,
     LocalFree: Host._local_free,
+    RunSetup: Host._run_setup,
+    KillSetup: Host._kill_setup,
     StartKeeper: Host._start_keeper,
     KillKeeper: Host._kill_keeper,
     LetKeeperGo: Host._let_keeper_go,

@@ -55,7 +55,7 @@ class Inputs(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One payload of the node's list. `predicted_s` in seconds."""
+    """One payload of the node's list. `predicted_s` in seconds. `setup`: a script that makes its environment."""
 
     panda_id: int
     attempt_nr: int
@@ -66,6 +66,7 @@ class Job(NamedTuple):
     outputs: Tuple[Place, ...]
     log: Optional[Place]
     inputs: Tuple[InputFile, ...] = ()
+    setup: Optional[str] = None
 
 
 class Malformed(NamedTuple):
@@ -94,6 +95,7 @@ class Limits(NamedTuple):
     quick_failure_s: float = 60.0  # a failure before this age is quick
     caldb_ready_s: float = 120.0  # from the start of the calibration server to its first answer
     probe_s: float = 60.0  # an avoided node passes its probe in this time
+    setup_s: float = 300.0  # a set-up script ends in this time
     caldb_restarts: int = 2  # a calibration server that died is started again so often
     stdout_max_mib: float = 200.0  # a payload that prints more is ended: it would fill the node's memory
     rss_max_mib: Optional[float] = None  # memory of a payload's processes; None: no limit
@@ -123,6 +125,7 @@ class Manifest(NamedTuple):
     """What one agent or gate needs. `jobs` and `malformed` by node index, in the order to work them.
 
     `avoided`: nodes by their own names that are to pass a probe (with the command `probe`) first, and why.
+    `environment` is the site's, `experiment` what the experiment adds to it.
     """
 
     bundle_id: str
@@ -142,6 +145,7 @@ class Manifest(NamedTuple):
     avoided: Mapping[str, str] = {}
     probe: Tuple[str, ...] = ()
     inputs: Inputs = Inputs()
+    experiment: Mapping[str, str] = {}
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -173,6 +177,7 @@ def parse_manifest(text: str) -> Manifest:
             avoided=_texts("avoided", raw.get("avoided", {})),
             probe=tuple(str(word) for word in raw.get("probe", ())),
             inputs=_inputs(raw.get("inputs", {})),
+            experiment=_texts("experiment", raw.get("experiment", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadManifest("missing or wrong: %r" % (error,)) from error
@@ -230,7 +235,14 @@ def _job(raw: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Job:
         tuple(_place(item) for item in raw["outputs"]),
         _place(raw["log"]) if raw.get("log") is not None else None,
         tuple(_input(item) for item in raw.get("inputs", ())),
+        _script(raw["setup"]) if raw.get("setup") is not None else None,
     )
+
+
+def _script(path: Any) -> str:
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise BadManifest("setup %r: expected an absolute path" % (path,))
+    return path
 
 
 def _input(raw: Mapping[str, Any]) -> InputFile:

@@ -10,6 +10,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Union
 
 from pilot.multijob.node.manifest import Job
 from pilot.multijob.node.provision import Outcome
+from pilot.multijob.node.setups import Made
 from pilot.multijob.node.steps import Collected, PayloadEnd
 
 # --- orders -----------------------------------------------------------------------------------------------------
@@ -43,6 +44,19 @@ class Spawn(NamedTuple):
     work: str
     caldb: Mapping[str, str]
     inputs: Tuple[Tuple[str, str], ...] = ()
+    setup: Made = Made()
+
+
+class RunSetup(NamedTuple):
+    """Begin a set-up script in a clean shell; `SetupEnded` is its news. Replies None. Raises OSError."""
+
+    script: str
+
+
+class KillSetup(NamedTuple):
+    """SIGKILL to a set-up script. Replies None."""
+
+    script: str
 
 
 class Terminate(NamedTuple):
@@ -149,6 +163,15 @@ class ErrandDone(NamedTuple):
     outcome: Outcome
 
 
+class SetupEnded(NamedTuple):
+    """A set-up script has ended: what it made of the environment, or why it failed and its last words."""
+
+    script: str
+    made: Made
+    failure: Optional[str] = None
+    log: str = ""
+
+
 class KeeperSaid(NamedTuple):
     """One line of the keeper."""
 
@@ -159,4 +182,4 @@ class KeeperEnded(NamedTuple):
     """The keeper has ended."""
 
 
-News = Union[AskedToEnd, PayloadEnded, Gathered, ErrandDone, KeeperSaid, KeeperEnded]
+News = Union[AskedToEnd, PayloadEnded, Gathered, ErrandDone, SetupEnded, KeeperSaid, KeeperEnded]

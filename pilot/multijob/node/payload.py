@@ -21,6 +21,7 @@ from pilot.multijob.node.processes import (
     snapshot,
     sweep,
 )
+from pilot.multijob.node.setups import Made, applied
 from pilot.multijob.node.spawn import spawn
 from pilot.multijob.node.steps import PayloadEnd
 
@@ -32,13 +33,15 @@ EXIT_NOT_FOUND, EXIT_NOT_RUNNABLE = 127, 126
 
 
 def payload_environment(
-    manifest: Manifest, job: Job, node: int, slot: int, work: str, caldb: Mapping[str, str]
+    manifest: Manifest, job: Job, node: int, slot: int, work: str, caldb: Mapping[str, str], setup: Made
 ) -> Dict[str, str]:
-    """Everything the payload sees: site, then job, then what the agent says (nothing overrides that). Pure."""
+    """Everything the payload sees: site, set-up script, experiment, job, then what the agent says. Pure.
+
+    Each overrides what stands before it; nothing overrides the agent.
+    """
     return {
-        "HOME": work,
-        "TMPDIR": work,
-        **manifest.environment,
+        **applied({"HOME": work, "TMPDIR": work, **manifest.environment}, setup),
+        **manifest.experiment,
         **job.environment,
         **(caldb if job.kind.needs_caldb else {}),
         "PANDA_ID": str(job.panda_id),

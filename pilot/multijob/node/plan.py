@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from pilot.multijob.node.manifest import Job, Limits
+from pilot.multijob.node.setups import Setup, next_wanted, overdue
 
 # Between SIGTERM and SIGKILL of a payload that is ended: time to flush what it printed. Never over half of kill_s.
 TERM_GRACE_S = 5.0
@@ -49,6 +50,7 @@ class NodeState(NamedTuple):
     `caldb`: "none" (not wanted), "starting", "ready" or "failed" with `caldb_reason`; the keeper itself keeps to
     `caldb_ready_s`, at `caldb_due_s` a keeper that hangs is given up. `stop`: why nothing more may be
     started (None: go on), set from outside. `journal_lost`: nothing can be proved any more, so nothing may run on.
+    `setups`: the set-up scripts that jobs of the list name.
     `longest_s`: no pending job is predicted to take longer (one that did may have left); while that fits, no job is
     looked at that is not started: a list of thousands would be walked at each end of each payload.
     """
@@ -65,6 +67,7 @@ class NodeState(NamedTuple):
     quick_failures: int = 0
     stop: Optional[str] = None
     journal_lost: bool = False
+    setups: Mapping[str, Setup] = {}
 
 
 class StartJob(NamedTuple):
@@ -95,6 +98,18 @@ class GiveBack(NamedTuple):
     reason: str
 
 
+class BeginSetup(NamedTuple):
+    """Run this set-up script."""
+
+    script: str
+
+
+class GiveUpSetup(NamedTuple):
+    """End this set-up script: it took too long."""
+
+    script: str
+
+
 class GiveUpCaldb(NamedTuple):
     """End the keeper: it said nothing in time."""
 
@@ -107,7 +122,7 @@ class EndAgent(NamedTuple):
     reason: str
 
 
-Action = Union[StartJob, EndPayload, KillPayload, GiveBack, GiveUpCaldb, EndAgent]
+Action = Union[StartJob, EndPayload, KillPayload, GiveBack, BeginSetup, GiveUpSetup, GiveUpCaldb, EndAgent]
 
 
 def deadline_s(limits: Limits, seconds_left: float) -> float:
@@ -127,6 +142,8 @@ def decide(
     actions.extend(back)
     actions.extend(starts)
     left = len(state.pending) - len(starts) - sum(len(item.jobs) for item in back)
+    if state.setups and left and not state.closed:
+        actions.extend(_setups(state, now_s))
     if state.caldb == "starting" and state.caldb_due_s is not None and now_s >= state.caldb_due_s:
         actions.append(GiveUpCaldb("no answer in %.0f s" % limits.caldb_ready_s))
     idle = not state.running and not starts and (left == 0 or state.closed)
@@ -135,6 +152,14 @@ def decide(
     ):
         actions.append(EndAgent(_end_reason(state, now_s, limits, deadline)))
     return tuple(actions)
+
+
+def _setups(state: NodeState, now_s: float) -> Sequence[Action]:
+    late = overdue(state.setups, now_s)
+    if late is not None:
+        return (GiveUpSetup(late),)
+    script = next_wanted(state.setups)
+    return () if script is None else (BeginSetup(script),)
 
 
 def _end(
@@ -202,15 +227,23 @@ def _pending(
                 back.setdefault(reason, []).append(job)
     taken = {item.slot for item in state.running}
     free = [slot for slot in range(slots) if slot not in taken]
-    ready = (job for job in keep if state.caldb == "ready" or not job.kind.needs_caldb)
+    ready = (job for job in keep if _has_all(state, job))
     begun = islice(ready, len(free))
     starts = tuple(StartJob(job, slot) for job, slot in zip(begun, free))  # noqa: B905 (3.8 has no strict)
     return starts, tuple(GiveBack(tuple(jobs), reason) for reason, jobs in back.items())
 
 
+def _has_all(state: NodeState, job: Job) -> bool:
+    if job.kind.needs_caldb and state.caldb != "ready":
+        return False
+    return job.setup is None or state.setups[job.setup].state == "ready"
+
+
 def _some_may_go_back(state: NodeState, left_s: float) -> bool:
     """False if `_why_back` finds no reason for any pending job: then none need be asked."""
-    return bool(state.asked_to_end) or state.caldb == "failed" or state.longest_s > left_s
+    if state.asked_to_end or state.caldb == "failed" or state.longest_s > left_s:
+        return True
+    return any(setup.state == "failed" for setup in state.setups.values())
 
 
 def _why_all_back(state: NodeState, limits: Limits) -> Optional[str]:
@@ -230,6 +263,8 @@ def _why_back(state: NodeState, job: Job, left_s: float) -> Optional[str]:
         return "asked to end before it started"
     if state.caldb == "failed" and job.kind.needs_caldb:
         return "calibration server: " + state.caldb_reason
+    if job.setup is not None and state.setups[job.setup].state == "failed":
+        return "set-up script %s: %s" % (job.setup, state.setups[job.setup].reason)
     if job.predicted_s > left_s:
         return "does not fit before the deadline"
     return None
@@ -246,6 +281,8 @@ def _end_reason(state: NodeState, now_s: float, limits: Limits, deadline: float)
         return "quick failures"
     if state.caldb == "failed":
         return "no calibration server"
+    if any(setup.state == "failed" for setup in state.setups.values()):
+        return "no set-up"
     if now_s >= deadline:
         return "deadline"
     return "list worked"
@@ -267,6 +304,9 @@ def next_due_s(state: NodeState, now_s: float, limits: Limits, seconds_left: flo
         due.append(too_late)
     if state.caldb == "starting" and state.caldb_due_s is not None:
         due.append(state.caldb_due_s)
+    due += [
+        item.due_s for item in state.setups.values() if item.state == "running" and item.due_s is not None
+    ]
     due.append(seconds_left - LAST_S)
     return min(due)
 

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 from pilot.multijob.node.files import Steps
 from pilot.multijob.node.manifest import Job
 from pilot.multijob.node.orders import Gather, Kill, Request, Spawn, Terminate
+from pilot.multijob.node.setups import Made
 from pilot.multijob.node.steps import (
     Collect,
     Collected,
@@ -108,6 +109,7 @@ class Slots:
         self._progress: List[Progress] = []
         self._held: List[Tuple[Optional[int], Line]] = []
         self.caldb_environment: Mapping[str, str] = {}
+        self.setups: Dict[str, Made] = {}
 
     def progress(self) -> Tuple[Progress, ...]:
         """What has happened since the last call, in order."""
@@ -217,7 +219,8 @@ class Slots:
         """What the host is asked for instead of a job's own words; file operations and lines as they are."""
         if isinstance(operation, RunPayload):
             job, slot = operation.job, operation.slot
-            return Spawn(job, slot, self._work(job), self.caldb_environment, operation.inputs)
+            setup = Made() if job.setup is None else self.setups[job.setup]
+            return Spawn(job, slot, self._work(job), self.caldb_environment, operation.inputs, setup)
         if isinstance(operation, Collect):
             post, job = self._post, operation.job
             request = Request(

@@ -22,6 +22,7 @@ from pilot.configkeys import (
     NoStart,
     Pattern,
     Section,
+    SetupScript,
 )
 from pilot.rotation.wiring import CHUNK
 
@@ -34,6 +35,7 @@ SPECIAL = {
     Name: "name",
     NoStart: "window",
     Pattern: "pattern with a group",
+    SetupScript: "absolute path with {NAMES}",
 }
 WORDS = {str: "text", dict[str, str]: "names with texts", int: "whole", float: "", bool: "true or false"}
 

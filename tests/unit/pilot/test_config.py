@@ -60,6 +60,13 @@ def test_a_short_config_gets_safe_defaults() -> None:
             ["servers[0].token", "one of"],
         ),
         (("dialect: v1", "dialect: v1, credential_to_jobs: true"), 7, ["servers[0].credential_to_jobs"]),
+        (("site: demo", "node: {setup: setup.sh}\nsite: demo"), 1, ["node.setup", "absolute"]),
+        (("site: demo", "node: {setup: '/a/../b'}\nsite: demo"), 1, ["node.setup", "'..'"]),
+        (("site: demo", "node: {setup: '/a/{}'}\nsite: demo"), 1, ["node.setup", "{NAME}"]),
+        (("site: demo", "node: {setup: '/a/{A.b}'}\nsite: demo"), 1, ["node.setup", "{NAME}"]),
+        (("site: demo", "node: {setup: '/a/{A!r}'}\nsite: demo"), 1, ["node.setup", "{NAME}"]),
+        (("site: demo", "node: {setup: '/a/{A:9}'}\nsite: demo"), 1, ["node.setup", "{NAME}"]),
+        (("site: demo", "node: {setup: '/a/{'}\nsite: demo"), 1, ["node.setup", "{NAME}"]),
         (("site: demo", "inputs: {method: command}\nsite: demo"), 1, ["inputs.command", "{source}"]),
         (
             ("site: demo", "inputs: {method: command, command: [cp, '{source}']}\nsite: demo"),

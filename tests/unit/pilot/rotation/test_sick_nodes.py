@@ -93,7 +93,8 @@ def fallen(reason: str, host: str = "nid7") -> tuple[Rig, Sick]:
 
 
 @pytest.mark.parametrize(
-    "reason", ["quick failures", "no calibration server", "probe failed: x", "no local directory: full"]
+    "reason",
+    ["quick failures", "no calibration server", "no set-up", "probe failed: x", "no local directory: full"],
 )
 def test_an_end_for_the_nodes_sake_is_journalled_once_for_each_journal(reason):
     core, site = fallen(reason)
