@@ -135,6 +135,7 @@ def _outcome(job: Job, facts: Mapping[str, Any]) -> Outcome:
         _real(facts.get("cpu_s")),
         _real(facts.get("rss_mib")),
         report,
+        _integer(written),
     )
 
 

@@ -61,7 +61,12 @@ def test_a_good_end_is_finished_with_its_report() -> None:
     assert verdict.status is JobStatus.FINISHED
     assert verdict.code == 0
     assert {item.lfn for item in outcome.report} == {*JOB.outputs, JOB.log_lfn}
-    assert outcome.n_events == 101
+    assert (outcome.n_events, outcome.n_written) == (101, 101)
+
+
+def test_events_read_and_written_are_told_apart() -> None:
+    _, outcome = judge(JOB, 101, good_end(JOB) | {"events_written": 99}, EXPERIMENT)
+    assert (outcome.n_events, outcome.n_written) == (101, 99)
 
 
 @pytest.mark.parametrize("name", ABNORMAL)
