@@ -79,6 +79,36 @@ def test_no_abnormal_end_is_finished(name: str) -> None:
     assert verdict.reason
 
 
+def ended(name: str, exit_code: int | None = 0, signal: int | None = None, marker: bool | None = None) -> Any:
+    return {"name": name, "exit_code": exit_code, "signal": signal, "marker": marker}
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "words"),
+    [
+        ([ended("a"), ended("b", 7), ended("clean")], 1305, "step 'b': exit code 7"),
+        ([ended("a", 4), ended("b", None, 11)], 1305, "step 'a': exit code 4"),
+        ([ended("a", None, 11), ended("b", 4)], 1203, "step 'a': signal 11"),
+        ([ended("a", marker=False), ended("b", 4)], 1240, "step 'a': its end marker"),
+        ([ended("a", None), ended("b")], 1220, "step 'a': no exit code"),
+        ([ended("a"), ended("b", marker=False)], 1240, "step 'b': its end marker"),
+    ],
+)
+def test_the_first_step_that_failed_decides(steps: Any, code: int, words: str) -> None:
+    facts = good_end(JOB)
+    # What stands beside them is no excuse: not even a code of the whole that says 0.
+    facts.update(steps=steps)
+    verdict, _ = judge(JOB, 101, facts, EXPERIMENT)
+    assert verdict.code == code
+    assert words in verdict.reason
+
+
+def test_steps_that_all_succeed_are_finished() -> None:
+    facts = good_end(JOB)
+    facts.update(steps=[ended("a"), ended("b", marker=True), ended("c")])
+    assert judge(JOB, 101, facts, EXPERIMENT)[0].status is JobStatus.FINISHED
+
+
 def test_no_facts_at_all_are_no_success() -> None:
     assert judge(JOB, None, {}, EXPERIMENT)[0].status is JobStatus.FAILED
 
