@@ -84,6 +84,7 @@ class Server:
             pk: Description(
                 pk, job.job_name, job.attempt_nr, self.statuses([pk])[pk], job.n_events,
                 files=tuple(FileSeen(file.lfn, file.kind, 1000, "00000001") for file in job.outputs),
+                n_written=job.n_events,
             )
             for pk, job in ((pk, self.jobs[pk]) for pk in ids)
         }  # fmt: skip
@@ -116,6 +117,8 @@ def prepare_status(work: Path, engine: str) -> Callable[[int], Mapping[str, floa
     assert sent == TASKS * JOBS, sent
     for job in model.jobs.values():
         job.status, job.since_s, job.attributes["jobStatus"] = "finished", 1.0, "finished"
+        n_events = job.attributes["jobParameters"].partition("PRODSYS_NEVENTS=")[2].split()[0]
+        job.attributes |= {"nEvents": int(n_events), "jobMetrics": f"eventsWritten={n_events}"}
         for file in job.files:
             file |= {"fsize": 1000, "checksum": "ad:00000001", "status": "ready"}
     connection.close()

@@ -103,7 +103,7 @@ def _looks(name: str, rows: QuerySet[Any], given: Mapping[str, str], mover: Move
 
 
 STEP = "work kind status attempt charged uncharged panda_id next_try_at message"
-END = "attempt_id status charge reason message n_events node ended_at"
+END = "attempt_id status charge reason message n_read n_written node ended_at"
 TABLES: tuple[tuple[type, str, str, str], ...] = (  # columns, filters, what is searched
     (models.Task, "name type sites production status files_skipped message", "status type", "name soft"),
     (models.Run, "number task site status message", "status site task", "number"),

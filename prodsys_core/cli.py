@@ -56,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_task_verbs(verbs)
     jobs = _verb(verbs, "jobs", _rows, "list the jobs of a task", NAME, JSON)
-    jobs.set_defaults(rows="job_rows", columns="file events status attempt panda_id reason message")
+    jobs.set_defaults(
+        rows="job_rows", columns="file events read written status attempt panda_id reason message"
+    )
     runs = _verb(
         verbs, "runs", _rows, "list the runs of a task with merges, cross-check and tape", NAME, JSON
     )

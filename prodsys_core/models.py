@@ -144,7 +144,7 @@ class MergeGroup(models.Model):
 
 
 class MergeInput(models.Model):
-    """One chunk's file in a group, with size and events as its PanDA job reported them."""
+    """One chunk's file in a group, with size and events written as its PanDA job reported them."""
 
     group = models.ForeignKey(MergeGroup, on_delete=models.CASCADE, related_name="inputs")
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="+")
@@ -213,14 +213,16 @@ class PandaAttempt(models.Model):
 
 
 class AttemptEnd(models.Model):
-    """How an attempt ended. `files`: JSON, LFN -> [size, adler32 or null]. `charge` as in `verdicts`, or none."""
+    """How an attempt ended. `files`: JSON, LFN -> [size, adler32 or null]. `charge` as in `verdicts`, or none.
+    Events read and written as its pilot reported them; null: it did not."""
 
     attempt = models.OneToOneField(PandaAttempt, on_delete=models.CASCADE, related_name="end")
     status = models.CharField(max_length=STATUS_LENGTH)
     reason = models.CharField(max_length=REASON_LENGTH)
     message = models.CharField(max_length=MESSAGE_LENGTH, blank=True)
     charge = models.CharField(max_length=20)
-    n_events = models.BigIntegerField(null=True)
+    n_read = models.BigIntegerField(null=True)
+    n_written = models.BigIntegerField(null=True)
     node = models.CharField(max_length=128, blank=True)
     files = models.TextField(default="{}")
     ended_at = models.DateTimeField(db_index=True)

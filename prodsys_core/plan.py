@@ -171,13 +171,14 @@ def adopt(names: Iterable[str], seen: Iterable[tuple[int, str]]) -> Adoption:
 
 @dataclass(frozen=True, slots=True)
 class MergeInput:
-    """One chunk's file of one product."""
+    """One chunk's file of one product. `n_events` is planned with; `n_written`: known to be in it."""
 
     job_id: int
     chunk: int
     lfn: str
     size: int
     n_events: int | None
+    n_written: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

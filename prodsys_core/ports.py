@@ -96,7 +96,8 @@ class FileSeen:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the server stores of one job. `codes` holds the non-zero error codes by PanDA's field name."""
+    """What the server stores of one job. `codes` holds the non-zero error codes by PanDA's field name. `n_events` read
+    and `n_written`: as its pilot reported them, None: it did not."""
 
     panda_id: int
     job_name: str
@@ -107,6 +108,7 @@ class Description:
     diags: Mapping[str, str] = field(default_factory=dict)
     files: tuple[FileSeen, ...] = ()
     node: str = ""
+    n_written: int | None = None
 
 
 class JobSink(Protocol):

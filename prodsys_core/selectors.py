@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import Count, Q, Sum
 
 from prodsys_core.lifecycle import PANDA_KINDS, StepKind
-from prodsys_core.models import GroupCheck, PandaAttempt, Run, Step, Task, Transfer
+from prodsys_core.models import AttemptEnd, GroupCheck, PandaAttempt, Run, Step, Task, Transfer
 
 
 def task_rows(names: Iterable[str] = ()) -> list[dict[str, Any]]:
@@ -59,10 +59,13 @@ def _add_counts(rows: dict[int, dict[str, Any]], query: Any, column: str, key: s
 def job_rows(task: Task) -> list[dict[str, Any]]:
     """Jobs of a task in the order of run and chunk; the status is that of the reconstruct step."""
     steps = Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT).select_related("job", "run")
+    ends = AttemptEnd.objects.filter(attempt__step__task=task, status="finished")
+    counts = {pk: found for pk, *found in ends.values_list("attempt__step_id", "n_read", "n_written")}
     rows = []
     for step in steps.order_by("run__number", "job__chunk"):
-        job = step.job
+        job, (read, written) = step.job, counts.get(step.pk, (None, None))
         row = {"file": job.file, "run": step.run.number, "chunk": job.chunk, "events": job.n_events}
+        row |= {"read": read, "written": written}
         held = {"reason": "not-delivered", "message": job.undelivered} if job.undelivered else {}
         rows.append(row | _step_columns(step) | held)
     return rows

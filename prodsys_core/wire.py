@@ -6,6 +6,7 @@ Source: docs/facts, panda-jobmodel section 4 (order of attributes), panda-protoc
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,6 +61,8 @@ CODE_FIELDS = (
     "taskBufferErrorCode transExitCode"
 ).split()
 DIAG_MAX = 400
+_WRITTEN = re.compile(r"(?<!\S)eventsWritten=(\d{1,18})(?!\S)", re.ASCII)
+"""In a record's jobMetrics; nEvents is what was read, of a merge what was written."""
 
 
 def render_jobs(jobs: Sequence[PandaJob]) -> str:
@@ -88,7 +91,6 @@ def positional(job: PandaJob) -> list[Any]:
         "VO": job.vo,
         "coreCount": 1,
         "jediTaskID": job.batch_number,
-        "nEvents": job.n_events,
         "parentID": job.parent_id,
         "maxWalltime": job.max_walltime_s,
     }
@@ -173,6 +175,7 @@ def parse_cancelled(ids: Sequence[int], answer: Any) -> dict[int, bool] | Broken
 
 
 def _description(item: Mapping[str, Any]) -> Description | None:
+    written = _WRITTEN.search(str(item.get("jobMetrics") or ""))
     try:
         codes = {name: _code(item.get(name)) for name in CODE_FIELDS}
         diags = {name.removesuffix("Code") + "Diag" for name in CODE_FIELDS}
@@ -181,7 +184,7 @@ def _description(item: Mapping[str, Any]) -> Description | None:
             str(item["jobName"]),
             _integer(item["attemptNr"]),
             str(item["jobStatus"]),
-            _count(item.get("nEvents")),
+            _count(item.get("nEvents")) or None,  # 0: nobody has reported any
             {name: code for name, code in codes.items() if code},
             {
                 name: excerpt(str(item[name]), DIAG_MAX)
@@ -190,6 +193,7 @@ def _description(item: Mapping[str, Any]) -> Description | None:
             },
             tuple(_file(file) for file in item.get("Files") or ()),
             excerpt(str(item.get("modificationHost") or ""), 128),
+            _count(written[1]) if written else None,
         )
     except (TypeError, ValueError, KeyError, AttributeError):
         return None

@@ -7,12 +7,14 @@ not fit, naming the key. Source of COMPASS' words: docs/facts/compass.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
+
+_STEP_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
 class BadExperiment(Exception):
@@ -31,8 +33,22 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
+class StepRule:
+    """One command of a kind of work. `argv` None: the job's own. `after_failure`: it runs although another failed."""
+
+    name: str
+    argv: tuple[str, ...] | None
+    marker_where: str | None = None
+    marker_text: str | None = None
+    after_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of work, by PanDA's `transformation`. `needs_setup`: it runs after the site's set-up script."""
+    """One kind of work, by PanDA's `transformation`. `needs_setup`: it runs after the site's set-up script.
+
+    `steps`: its commands, the job's own among them; none: that one only.
+    """
 
     name: str
     needs_caldb: bool
@@ -43,6 +59,7 @@ class Kind:
     patterns: tuple[str, ...]
     counts_events: bool
     needs_setup: bool = False
+    steps: tuple[StepRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +171,94 @@ def _kind(name: str, item: Mapping[str, Any], patterns: Mapping[str, Pattern]) -
         wanted,
         bool(item.get("counts_events", False)),
         bool(item.get("needs_setup", False)),
+        _steps(name, item.get("steps", ())),
     )
+
+
+def _steps(kind: str, items: Sequence[Mapping[str, Any]]) -> tuple[StepRule, ...]:
+    rules = []
+    for item in items:
+        marker = item.get("end_marker") or {}
+        argv = None if item["argv"] == "job" else tuple(item["argv"])
+        if argv is not None and not (argv and isinstance(item["argv"], list) and all(map(_is_text, argv))):
+            raise ValueError(f"kinds.{kind}.steps.argv: expected words or 'job', found {item['argv']!r}")
+        after = bool(item.get("after_failure", False))
+        if after and argv is None:
+            raise ValueError(f"kinds.{kind}.steps: the job's own command never runs after a failure")
+        if not _STEP_NAME.fullmatch(str(item["name"])):
+            raise ValueError(
+                f"kinds.{kind}.steps.name: found {item['name']!r}, expected {_STEP_NAME.pattern}"
+            )
+        rules.append(StepRule(str(item["name"]), argv, marker.get("where"), marker.get("text"), after))
+    if rules and sum(rule.argv is None for rule in rules) != 1:
+        raise ValueError(f"kinds.{kind}.steps: expected exactly one with argv 'job'")
+    if len({rule.name for rule in rules}) != len(rules):
+        raise ValueError(f"kinds.{kind}.steps: expected a name of its own for each")
+    return tuple(rules)
+
+
+def _is_text(word: object) -> bool:
+    return isinstance(word, str)
+
+
+class BadSteps(Exception):
+    """The commands of a job cannot be told; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCommand:
+    """One command of a job, as its node is to run it."""
+
+    name: str
+    argv: tuple[str, ...]
+    marker_where: str | None
+    marker_text: str | None
+    after_failure: bool
+
+
+def steps_of(kind: Kind, argv: Sequence[str], environment: Mapping[str, str]) -> tuple[StepCommand, ...]:
+    """The commands of a job, none where it is one: those of its kind, and its own, which `&&` may divide.
+
+    The kind's end marker is that of the job's own (last) command. Raises BadSteps.
+    """
+    own = _divided(argv)
+    if not kind.steps and len(own) == 1:
+        return ()
+    steps: list[StepCommand] = []
+    for rule in kind.steps or (StepRule("job", None),):
+        if rule.argv is not None:
+            words = tuple(_filled(word, environment) for word in rule.argv)
+            steps.append(
+                StepCommand(rule.name, words, rule.marker_where, rule.marker_text, rule.after_failure)
+            )
+            continue
+        for number, words in enumerate(own, 1):
+            last = number == len(own)
+            name = rule.name if len(own) == 1 else f"{rule.name}.{number}"
+            where, text = (kind.marker_where, kind.marker_text) if last else (None, None)
+            steps.append(StepCommand(name, words, where, text, False))
+    return tuple(steps)
+
+
+def _divided(argv: Sequence[str]) -> list[tuple[str, ...]]:
+    commands: list[tuple[str, ...]] = []
+    words: list[str] = []
+    for word in [*argv, "&&"]:
+        if word != "&&":
+            words.append(word)
+            continue
+        if not words:
+            raise BadSteps("there is no command before or after '&&'")
+        commands.append(tuple(words))
+        words = []
+    return commands
+
+
+def _filled(word: str, environment: Mapping[str, str]) -> str:
+    try:
+        return word.format_map(environment)
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
+        raise BadSteps(f"a step needs {error} in the job parameters") from error
 
 
 class BadSetup(Exception):

@@ -55,6 +55,7 @@ class Outcome:
     cpu_s: float | None = None
     rss_mib: float | None = None
     report: tuple[FileReport, ...] = ()
+    n_written: int | None = None
 
 
 NO_OUTCOME = Outcome()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
-from pilot.experiments.words import BadSetup, place_outputs, run_of, setup_of
+from pilot.experiments.words import BadSetup, BadSteps, place_outputs, run_of, setup_of, steps_of
 from pilot.multijob.actions import (
     Action,
     AddScript,
@@ -275,7 +275,8 @@ def unusable(job: Job, limits: Limits) -> str | None:
         return placed
     try:
         setup_of(limits.experiment, limits.site.setup, job.transformation, text.environment)
-    except BadSetup as error:
+        steps_of(limits.experiment.kinds[job.transformation], text.argv, text.environment)
+    except (BadSetup, BadSteps) as error:
         return str(error)
     return None
 

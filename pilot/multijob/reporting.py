@@ -224,6 +224,8 @@ def render_update(state: State, record: JobRecord, utc: str, limits: Limits) -> 
         cpu_s=None if outcome.cpu_s is None else round(outcome.cpu_s),
         max_rss_kib=None if outcome.rss_mib is None else round(outcome.rss_mib * 1024),
         report=outcome.report,
+        # nEvents is what was read; a merge reads no events, so there it is what was written.
+        job_metrics="" if outcome.n_written is None else f"eventsWritten={outcome.n_written}",
     )
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from pilot.experiments.jobtext import parse_job_text
-from pilot.experiments.words import Kind, OutputPlace, place_outputs, setup_of
+from pilot.experiments.words import Kind, OutputPlace, StepCommand, place_outputs, setup_of, steps_of
 from pilot.multijob.credential import bundle_rule, copy_path
 from pilot.multijob.listing import round_name
 from pilot.multijob.model import Bundle, JobRecord, Limits, State
@@ -111,13 +111,10 @@ def _credential(bundle: Bundle, limits: Limits) -> dict[str, str]:
 
 
 def _kind(kind: Kind, limits: Limits) -> dict[str, Any]:
-    marker = None
-    if kind.marker_text is not None:
-        marker = {"where": kind.marker_where, "text": kind.marker_text}
     patterns = [limits.experiment.patterns[name] for name in kind.patterns]
     return {
         "needs_caldb": kind.needs_caldb,
-        "end_marker": marker,
+        "end_marker": _marker(kind.marker_where, kind.marker_text),
         "patterns": [{"name": item.name, "where": item.where, "text": item.text} for item in patterns],
         "events_read": kind.events_read,
         "events_written": kind.events_written,
@@ -127,6 +124,7 @@ def _kind(kind: Kind, limits: Limits) -> dict[str, Any]:
 def _job(record: JobRecord, predicted_s: float, limits: Limits) -> dict[str, Any]:
     job = record.job
     text = parse_job_text(job.job_pars)
+    kind = limits.experiment.kinds[job.transformation]
     lfns = (*job.outputs, *((job.log_lfn,) if job.log_lfn else ()))
     placed = place_outputs(limits.experiment, limits.site.output_root, text.environment, lfns)
     if isinstance(placed, str):
@@ -140,6 +138,7 @@ def _job(record: JobRecord, predicted_s: float, limits: Limits) -> dict[str, Any
         "kind": job.transformation,
         "predicted_s": round(predicted_s, 3),
         "argv": list(text.argv),
+        "steps": [_step(step) for step in steps_of(kind, text.argv, text.environment)],
         "environment": dict(text.environment),
         "setup": setup_of(limits.experiment, limits.site.setup, job.transformation, text.environment),
         "inputs": [
@@ -149,6 +148,19 @@ def _job(record: JobRecord, predicted_s: float, limits: Limits) -> dict[str, Any
         "outputs": [places[lfn] for lfn in job.outputs],
         "log": places[job.log_lfn] if job.log_lfn else None,
     }
+
+
+def _step(step: StepCommand) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "argv": list(step.argv),
+        "end_marker": _marker(step.marker_where, step.marker_text),
+        "after_failure": step.after_failure,
+    }
+
+
+def _marker(where: str | None, text: str | None) -> dict[str, str | None] | None:
+    return None if text is None else {"where": where, "text": text}
 
 
 def _place(place: OutputPlace) -> dict[str, str]:

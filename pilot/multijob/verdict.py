@@ -76,19 +76,41 @@ def _failure(
         if name in facts.get("patterns", ()):
             pattern = experiment.patterns[name]
             return Code(pattern.code, name, pattern.charge, pattern.text), "found in " + pattern.where
-    signal, exit_code = facts.get("signal"), facts.get("exit_code")
-    if isinstance(signal, int):
-        return codes[SIGNALS.get(signal, "unknown-payload")], f"signal {signal}"
-    if not isinstance(exit_code, int):
-        return codes["unknown-payload"], "no exit code"
-    if exit_code != 0:
-        return experiment.exit_codes.get(exit_code, codes["payload-failed"]), f"exit code {exit_code}"
+    code, reason = _step_failure(facts, experiment)
+    if code is None:
+        code, reason = _end_failure(facts, experiment)
+    if code is not None:
+        return code, reason
     if facts.get("trouble"):
         # The node could not look at what the payload wrote: that says nothing about the job.
         return codes["stage-out"], f"{facts['trouble']!s:.200}"
     if kind.marker_text is not None and facts.get("marker") is not True:
         return codes["no-end-marker"], f"{kind.marker_text!r} not found"
     return _outputs_or_events(job, n_events, facts, experiment, kind)
+
+
+def _step_failure(facts: Mapping[str, Any], experiment: Experiment) -> tuple[Code | None, str]:
+    """Of a payload of several steps the first one that failed says why, whatever those after it did."""
+    steps = facts.get("steps")
+    for step in steps if isinstance(steps, list) else ():
+        code, reason = _end_failure(step, experiment)
+        if code is None and step.get("marker") is False:
+            code, reason = experiment.codes["no-end-marker"], "its end marker was not found"
+        if code is not None:
+            return code, f"step {str(step.get('name'))[:60]!a}: {reason}"
+    return None, ""
+
+
+def _end_failure(end: Mapping[str, Any], experiment: Experiment) -> tuple[Code | None, str]:
+    """What exit code or signal of a payload or a step say."""
+    codes, signal, exit_code = experiment.codes, end.get("signal"), end.get("exit_code")
+    if isinstance(signal, int):
+        return codes[SIGNALS.get(signal, "unknown-payload")], f"signal {signal}"
+    if not isinstance(exit_code, int):
+        return codes["unknown-payload"], "no exit code"
+    if exit_code != 0:
+        return experiment.exit_codes.get(exit_code, codes["payload-failed"]), f"exit code {exit_code}"
+    return None, ""
 
 
 def _outputs_or_events(
@@ -135,6 +157,7 @@ def _outcome(job: Job, facts: Mapping[str, Any]) -> Outcome:
         _real(facts.get("cpu_s")),
         _real(facts.get("rss_mib")),
         report,
+        _integer(written),
     )
 
 

@@ -116,7 +116,7 @@ def _store_groups(
     for piece, members in enumerate(groups):
         group = MergeGroup.objects.create(plan=plan, product=product, piece=piece)
         MergeInput.objects.bulk_create(
-            MergeInput(group=group, job_id=item.job_id, lfn=item.lfn, size=item.size, n_events=item.n_events)
+            MergeInput(group=group, job_id=item.job_id, lfn=item.lfn, size=item.size, n_events=item.n_written)
             for item in members
         )
         open_step(config, run, kind, mover, group, attempt=used)
@@ -167,11 +167,11 @@ def _chunk_products(site: Site, run: Run) -> dict[str, list[PlannedInput]]:
     for end in steps.select_related("attempt__step__job", "attempt__step__task", "attempt__step__run"):
         step, sizes = end.attempt.step, json.loads(end.files)
         lfns = chunk_outputs(table, names, chunk_names(step), end.attempt.number)
-        n_events = end.n_events if step.job.n_events is None else step.job.n_events
+        likely = next((n for n in (end.n_written, step.job.n_events, end.n_read) if n is not None), None)
         for product, found in inputs.items():
             lfn = lfns[product]
             size = sizes.get(lfn, [0])[0] or _stat(site, chunk_path(table, names, product, lfn))
-            found.append(PlannedInput(step.job_id, step.job.chunk, lfn, size, n_events))
+            found.append(PlannedInput(step.job_id, step.job.chunk, lfn, size, likely, end.n_written))
     return inputs
 
 

@@ -12,15 +12,15 @@ import shutil
 import stat
 import tarfile
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from pilot.multijob.node.files import Steps, perform, run_steps
 from pilot.multijob.node.journal import escape
-from pilot.multijob.node.manifest import Kind, Place
+from pilot.multijob.node.manifest import Kind, PayloadStep, Place
 from pilot.multijob.node.orders import Request
 from pilot.multijob.node.payload import STDERR, STDOUT, Streams
-from pilot.multijob.node.scan import TAIL_CHARACTERS, Findings, PayloadScan
-from pilot.multijob.node.steps import Collected, declared, not_placed, placement_steps
+from pilot.multijob.node.scan import TAIL_CHARACTERS, Findings, PayloadScan, StreamScan
+from pilot.multijob.node.steps import Collected, StepEnd, declared, not_placed, placement_steps
 
 READ_BYTES = 1024 * 1024
 # As much is read and searched in less time than it takes to wake a thread.
@@ -28,9 +28,11 @@ LITTLE_MIB = 0.0625
 
 
 class Scan(NamedTuple):
-    """Replies the `Findings` of what the payload printed."""
+    """Replies the `Findings` of what the payload printed. `ran`: its steps that ran, if it has several."""
 
     kind: Kind
+    steps: Tuple[PayloadStep, ...] = ()
+    ran: Tuple[StepEnd, ...] = ()
 
 
 class LocalSize(NamedTuple):
@@ -79,7 +81,7 @@ def collect_steps(request: Request) -> Steps[Collected]:
     files: List[Dict[str, Any]] = []
     trouble = left = ""
     try:
-        findings = yield Scan(request.job.kind)
+        findings = yield Scan(request.job.kind, request.job.steps, request.end.steps)
         for index, place in enumerate(request.job.outputs):
             files.append((yield from _output(request, index, place)))
         if request.job.log is not None:
@@ -102,6 +104,7 @@ def collect_steps(request: Request) -> Steps[Collected]:
         tuple(files),
         tail,
         escape(trouble, TAIL_CHARACTERS),
+        findings.markers,
     )
 
 
@@ -148,17 +151,46 @@ def _place(request: Request, index: int, source: str, size: int, place: Place) -
 
 
 def _scan(operation: Scan, streams: Streams) -> Findings:
+    if operation.steps:
+        return _scan_steps(operation, streams)
     scan = PayloadScan(operation.kind)
     for name, fd in (("stdout", streams.stdout), ("stderr", streams.stderr)):
-        stream, offset = scan.streams[name], 0
-        while True:
-            piece = os.pread(fd, READ_BYTES, offset)
-            if not piece:
-                break
-            offset += len(piece)
-            stream.feed(piece)
-        stream.end()
+        _feed(scan.streams[name], fd, 0, None)
+        scan.streams[name].end()
     return scan.findings()
+
+
+def _scan_steps(operation: Scan, streams: Streams) -> Findings:
+    """One pass as well: each step's end marker counts only in what that step printed."""
+    scan = PayloadScan(operation.kind._replace(marker=None))
+    wanted = {step.name: step.marker for step in operation.steps}
+    found: Dict[str, bool] = {}
+    for index, (name, fd) in enumerate((("stdout", streams.stdout), ("stderr", streams.stderr))):
+        stream, offset = scan.streams[name], 0
+        for step in operation.ran:
+            marker = wanted[step.name]
+            here = marker is not None and marker.where == name
+            stream.expect(marker.text if marker is not None and here else None)
+            offset = _feed(stream, fd, offset, step.printed[index])
+            stream.end()
+            found[step.name] = found.get(step.name, False) or stream.marked
+        _feed(stream, fd, offset, None)
+        stream.end()
+    markers = tuple(None if wanted[step.name] is None else found[step.name] for step in operation.ran)
+    expected = [name for name, marker in wanted.items() if marker is not None]
+    whole = all(found.get(name, False) for name in expected) if expected else None
+    return scan.findings(markers)._replace(marker=whole)
+
+
+def _feed(stream: StreamScan, fd: int, offset: int, until: Optional[int]) -> int:
+    """Give the stream what stands from `offset` on; where that ended."""
+    while until is None or offset < until:
+        piece = os.pread(fd, READ_BYTES if until is None else min(READ_BYTES, until - offset), offset)
+        if not piece:
+            break
+        offset += len(piece)
+        stream.feed(piece)
+    return offset
 
 
 def _local_size(operation: LocalSize, streams: Streams) -> Optional[int]:

@@ -148,7 +148,7 @@ class Host:
         end = payload.ended(status, usage)
         others = self._pids().union(self._companions(), self._errands.pids()) - {payload.pid}
         payload.kill_escaped(others, self._reap)
-        return end
+        return end._replace(printed=payload.streams.sizes()) if payload.job.steps else end
 
     def _of_keeper(self) -> List[News]:
         database = self._database
@@ -168,10 +168,10 @@ class Host:
         environment = payload_environment(
             self._manifest, job, self._post.node, slot, order.work, order.caldb, order.setup
         )
+        before = self._payloads.get(slot) if order.again else None
+        file_max_mib = self._manifest.limits.file_max_mib
         with self._on_cores_of(slot):
-            payload, end = start_payload(
-                job, order.work, environment, self._manifest.limits.file_max_mib, order.inputs
-            )
+            payload, end = start_payload(job, order.work, environment, file_max_mib, order.inputs, before)
         self._payloads[slot] = payload
         return end
 

@@ -54,8 +54,20 @@ class Inputs(NamedTuple):
     command: Tuple[str, ...] = ()
 
 
+class PayloadStep(NamedTuple):
+    """One of several commands that a payload runs, in the same work directory. `after_failure`: runs in any case."""
+
+    name: str
+    argv: Tuple[str, ...]
+    marker: Optional[Pattern] = None
+    after_failure: bool = False
+
+
 class Job(NamedTuple):
-    """One payload of the node's list. `predicted_s` in seconds. `setup`: a script that makes its environment."""
+    """One payload of the node's list. `predicted_s` in seconds. `setup`: a script that makes its environment.
+
+    `steps`: what runs instead of `argv`, if there are any.
+    """
 
     panda_id: int
     attempt_nr: int
@@ -67,6 +79,7 @@ class Job(NamedTuple):
     log: Optional[Place]
     inputs: Tuple[InputFile, ...] = ()
     setup: Optional[str] = None
+    steps: Tuple[PayloadStep, ...] = ()
 
 
 class Malformed(NamedTuple):
@@ -236,6 +249,19 @@ def _job(raw: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Job:
         _place(raw["log"]) if raw.get("log") is not None else None,
         tuple(_input(item) for item in raw.get("inputs", ())),
         _script(raw["setup"]) if raw.get("setup") is not None else None,
+        tuple(_step(item) for item in raw.get("steps", ())),
+    )
+
+
+def _step(raw: Mapping[str, Any]) -> PayloadStep:
+    argv, marker = tuple(str(word) for word in raw["argv"]), raw.get("end_marker")
+    if not argv:
+        raise BadManifest("step %r: argv is empty" % (raw["name"],))
+    return PayloadStep(
+        str(raw["name"]),
+        argv,
+        _pattern({"name": "", **marker}) if marker is not None else None,
+        bool(raw.get("after_failure", False)),
     )
 
 

@@ -34,7 +34,9 @@ class Hear(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """Start the payload in its own session and new work directory. Replies None, or its end if it cannot be started.
+    """Start the payload in its own session and new work directory, or (`again`) its next step where the last one ran.
+
+    Replies None, or its end if it cannot be started.
 
     Raises OSError if the work directory cannot be made: that is the node's fault, not the job's.
     """
@@ -45,6 +47,7 @@ class Spawn(NamedTuple):
     caldb: Mapping[str, str]
     inputs: Tuple[Tuple[str, str], ...] = ()
     setup: Made = Made()
+    again: bool = False
 
 
 class RunSetup(NamedTuple):

@@ -70,9 +70,13 @@ class Streams(NamedTuple):
     stdout: int
     stderr: int
 
+    def sizes(self) -> Tuple[int, int]:
+        """Bytes of each."""
+        return os.fstat(self.stdout).st_size, os.fstat(self.stderr).st_size
+
     def size_mib(self) -> float:
         """Of both together."""
-        return (os.fstat(self.stdout).st_size + os.fstat(self.stderr).st_size) / 1048576.0
+        return sum(self.sizes()) / 1048576.0
 
 
 class Payload:
@@ -150,23 +154,18 @@ def start_payload(
     environment: Mapping[str, str],
     file_max_mib: Optional[float] = None,
     inputs: Sequence[Tuple[str, str]] = (),
+    before: Optional[Payload] = None,
 ) -> Tuple[Payload, Optional[PayloadEnd]]:
     """Spawn it in its own session and new work directory, with a link there to each of its inputs.
 
+    After `before`, an earlier step of it: where that one ran, and with its streams.
     The second value is there if it could not be started.
 
     Raises OSError if the work directory cannot be made: that is the node's fault, not the job's.
     """
-    os.mkdir(work, 0o700)
-    for path, here in inputs:
-        os.symlink(here, os.path.join(work, path.rpartition("/")[2]))
-    stdout, stderr = (
-        os.open(os.path.join(work, name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        for name in (STDOUT, STDERR)
-    )
-    streams = Streams(stdout, stderr)
+    streams = before.streams if before is not None else _make_place(work, inputs)
     try:
-        pid = spawn(job.argv, environment, work, stdout, stderr)
+        pid = spawn(job.argv, environment, work, *streams)
     except (OSError, ValueError) as error:
         payload = Payload(job, work, None, streams)
         code = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_RUNNABLE
@@ -175,6 +174,17 @@ def start_payload(
     if file_max_mib is not None:
         _limit_files(pid, int(file_max_mib * 1048576))
     return Payload(job, work, pid, streams), None
+
+
+def _make_place(work: str, inputs: Sequence[Tuple[str, str]]) -> Streams:
+    os.mkdir(work, 0o700)
+    for path, here in inputs:
+        os.symlink(here, os.path.join(work, path.rpartition("/")[2]))
+    stdout, stderr = (
+        os.open(os.path.join(work, name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        for name in (STDOUT, STDERR)
+    )
+    return Streams(stdout, stderr)
 
 
 def _limit_files(pid: int, size: int) -> None:

@@ -16,13 +16,14 @@ COUNT_DIGITS_MAX = 18
 
 
 class Findings(NamedTuple):
-    """Facts of both streams. `marker` is None where no end marker is expected."""
+    """Facts of both streams. `marker` is None where no end marker is expected. `markers`: of each step that ran."""
 
     marker: Optional[bool]
     patterns: Tuple[str, ...]
     events_read: Optional[int]
     events_written: Optional[int]
     stderr_tail: str
+    markers: Tuple[Optional[bool], ...] = ()
 
 
 class StreamScan:
@@ -38,6 +39,8 @@ class StreamScan:
         ]
         self._rest = b""
         self._tail_bytes = tail_bytes
+        self._mark: Optional[bytes] = None
+        self.marked = False
         self.found: List[str] = []
         self.numbers: Dict[str, int] = {}
         self.tail = b""
@@ -58,9 +61,16 @@ class StreamScan:
         self._search(self._rest)
         self._rest = b""
 
+    def expect(self, text: Optional[str]) -> None:
+        """What follows is of another step: `marked` tells from now on whether this text was in it."""
+        self.end()
+        self._mark, self.marked = None if text is None else text.encode(), False
+
     def _search(self, block: bytes) -> None:
         if not block:
             return
+        if self._mark is not None and self._mark in block:
+            self.marked = True
         for text in [text for text, wanted in self._wanted.items() if wanted in block]:
             self.found.append(text)
             del self._wanted[text]
@@ -86,8 +96,8 @@ class PayloadScan:
             "stderr": StreamScan(texts["stderr"], (), 4 * TAIL_CHARACTERS),
         }
 
-    def findings(self) -> Findings:
-        """The facts, once both streams have ended."""
+    def findings(self, markers: Tuple[Optional[bool], ...] = ()) -> Findings:
+        """The facts, once both streams have ended. `markers`: of the steps that ran, if the payload has several."""
         kind = self._kind
         numbers = self.streams["stdout"].numbers
         marker = None
@@ -101,4 +111,5 @@ class PayloadScan:
             numbers.get(kind.events_read) if kind.events_read is not None else None,
             numbers.get(kind.events_written) if kind.events_written is not None else None,
             escape(tail, TAIL_CHARACTERS),
+            markers,
         )

@@ -170,8 +170,7 @@ class Slots:
             yield Kill(slot)
 
     def payload_ended(self, slot: int, end: PayloadEnd) -> Steps[None]:
-        """Its facts, and why the agent ended it."""
-        self._progress.append(PayloadOver(slot))
+        """Its facts, or those of a step, and why the agent ended it."""
         yield from self._advance(slot, end._replace(ended_by=self._slots[slot].ended_by))
 
     def gathered(self, slot: int, collected: Collected) -> Steps[None]:
@@ -199,10 +198,10 @@ class Slots:
                 except OSError as failed:
                     operation = steps.throw(failed)
                     continue
+                if isinstance(operation, Collect):
+                    self._progress.append(PayloadOver(slot))
                 if isinstance(operation, (Collect, RunPayload)) and reply is None:
                     return
-                if isinstance(operation, RunPayload):
-                    self._progress.append(PayloadOver(slot))
                 operation = steps.send(reply)
         except StopIteration as stop:
             self._leave(slot)
@@ -218,9 +217,12 @@ class Slots:
     def _order(self, operation: Any) -> Any:
         """What the host is asked for instead of a job's own words; file operations and lines as they are."""
         if isinstance(operation, RunPayload):
-            job, slot = operation.job, operation.slot
+            job, slot, step = operation.job, operation.slot, operation.step
+            if step is not None:
+                job = job._replace(argv=job.steps[step].argv)
             setup = Made() if job.setup is None else self.setups[job.setup]
-            return Spawn(job, slot, self._work(job), self.caldb_environment, operation.inputs, setup)
+            work, again = self._work(job), bool(step)
+            return Spawn(job, slot, work, self.caldb_environment, operation.inputs, setup, again)
         if isinstance(operation, Collect):
             post, job = self._post, operation.job
             request = Request(

@@ -65,11 +65,12 @@ class InputsMade(NamedTuple):
 
 
 class RunPayload(NamedTuple):
-    """Spawn the payload and let it end (or end it). Replies `PayloadEnd`."""
+    """Spawn the payload, or this one of its steps, and let it end (or end it). Replies `PayloadEnd`."""
 
     job: Job
     slot: int
     inputs: Tuple[Tuple[str, str], ...] = ()
+    step: Optional[int] = None
 
 
 class Collect(NamedTuple):
@@ -82,8 +83,23 @@ class Collect(NamedTuple):
     place_log: bool
 
 
+class StepEnd(NamedTuple):
+    """How one step of a payload ended. `printed`: bytes of stdout and stderr by then."""
+
+    name: str
+    exit_code: Optional[int]
+    signal: Optional[int]
+    wall_s: float
+    cpu_s: float
+    rss_mib: float
+    printed: Tuple[int, int]
+
+
 class PayloadEnd(NamedTuple):
-    """How a payload ended. `note`: what the agent has to say itself (it could not be started), else ""."""
+    """How a payload ended. `note`: what the agent has to say itself (it could not be started), else "".
+
+    `steps`: those that ran, if it has several. The code is then that of the first one that failed.
+    """
 
     exit_code: Optional[int]
     signal: Optional[int]
@@ -94,10 +110,15 @@ class PayloadEnd(NamedTuple):
     start_utc: str
     end_utc: str
     note: str = ""
+    printed: Tuple[int, int] = (0, 0)
+    steps: Tuple[StepEnd, ...] = ()
 
 
 class Collected(NamedTuple):
-    """Facts of output and files, as in the `job_ended` line. `trouble`: why not all of them could be had."""
+    """Facts of output and files, as in the `job_ended` line. `trouble`: why not all of them could be had.
+
+    `markers`: of each step that ran, None where none is expected.
+    """
 
     marker: Optional[bool]
     patterns: Tuple[str, ...]
@@ -106,6 +127,7 @@ class Collected(NamedTuple):
     files: Tuple[Dict[str, Any], ...]
     stderr_tail: str
     trouble: str = ""
+    markers: Tuple[Optional[bool], ...] = ()
 
 
 class JobResult(NamedTuple):
@@ -144,12 +166,54 @@ def job_steps(directory: str, job: Job, slot: int) -> Steps[JobResult]:
     yield Line("job_started", dict(who))
     if (yield from patient_look(directory)):
         return JobResult(None, True)
-    end: PayloadEnd = yield RunPayload(job, slot, made.places)
+    end = yield from _run_payload(job, slot, made.places)
     outputs, log = what_to_place(end)
     collected: Collected = yield Collect(job, slot, end, outputs, log)
     facts = {**who, **render_facts(end, collected)}
     yield Line("job_ended", facts, awaited=False)
     return JobResult(facts, False)
+
+
+def _run_payload(job: Job, slot: int, inputs: Tuple[Tuple[str, str], ...]) -> Steps[PayloadEnd]:
+    """The payload, or its steps one after the other until one fails; then only those that run in any case."""
+    end: PayloadEnd
+    if not job.steps:
+        end = yield RunPayload(job, slot, inputs)
+        return end
+    ends: List[PayloadEnd] = []
+    ran: List[StepEnd] = []
+    for number, step in enumerate(job.steps):
+        if any(_failed(end) for end in ends) and not step.after_failure:
+            continue
+        end = yield RunPayload(job, slot, inputs, number)
+        ends.append(end)
+        ran.append(_step_end(step.name, end))
+        if end.ended_by is not None:
+            break
+    return join_ends(ends, ran)
+
+
+def join_ends(ends: List[PayloadEnd], ran: List[StepEnd]) -> PayloadEnd:
+    """One end of all steps: the first that failed decides the code, times add up, the largest memory counts."""
+    decides = next((end for end in ends if _failed(end)), ends[-1])
+    return decides._replace(
+        ended_by=ends[-1].ended_by,
+        wall_s=sum(end.wall_s for end in ends),
+        cpu_s=sum(end.cpu_s for end in ends),
+        rss_mib=max(end.rss_mib for end in ends),
+        start_utc=ends[0].start_utc,
+        end_utc=ends[-1].end_utc,
+        note="".join(end.note for end in ends),
+        steps=tuple(ran),
+    )
+
+
+def _step_end(name: str, end: PayloadEnd) -> StepEnd:
+    return StepEnd(name, end.exit_code, end.signal, end.wall_s, end.cpu_s, end.rss_mib, end.printed)
+
+
+def _failed(end: PayloadEnd) -> bool:
+    return end.exit_code != 0
 
 
 def _without_inputs(job: Job, who: Dict[str, Any], made: InputsMade) -> Steps[JobResult]:
@@ -178,7 +242,9 @@ def what_to_place(end: PayloadEnd) -> Tuple[bool, bool]:
 
 def render_facts(end: PayloadEnd, collected: Collected) -> Dict[str, Any]:
     """Body of `job_ended` without the job's numbers."""
+    steps = {"steps": _step_facts(end, collected)} if end.steps else {}
     return {
+        **steps,
         "exit_code": end.exit_code,
         "signal": end.signal,
         "ended_by": end.ended_by,
@@ -195,6 +261,22 @@ def render_facts(end: PayloadEnd, collected: Collected) -> Dict[str, Any]:
         "stderr_tail": collected.stderr_tail,
         "trouble": collected.trouble,
     }
+
+
+def _step_facts(end: PayloadEnd, collected: Collected) -> List[Dict[str, Any]]:
+    markers = collected.markers or (None,) * len(end.steps)
+    return [
+        {
+            "name": step.name,
+            "exit_code": step.exit_code,
+            "signal": step.signal,
+            "wall_s": round(step.wall_s, 3),
+            "cpu_s": round(step.cpu_s, 3),
+            "rss_mib": round(step.rss_mib, 1),
+            "marker": marker,
+        }
+        for step, marker in zip(end.steps, markers)  # noqa: B905 (3.8 has no strict)
+    ]
 
 
 def placement_steps(directory: str, source: str, size: int, place: Place, temp: str) -> Steps[Dict[str, Any]]:

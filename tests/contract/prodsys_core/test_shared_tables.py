@@ -66,3 +66,17 @@ def test_pilot_reads_our_job_parameters():
 def test_nothing_of_prodsys_imports_the_pilot_or_the_simulators():
     for path in Path(resources.files("prodsys_core")).rglob("*.py"):
         assert not re.search(r"^\s*(from|import) (pilot|simulators)\b", path.read_text("utf-8"), re.M), path
+
+
+def test_a_sites_command_of_two_commands_is_two_steps_for_the_pilot():
+    from pilot.experiments.jobtext import parse_job_text
+    from pilot.experiments.words import parse_experiment, steps_of
+
+    lfns = naming.chunk_outputs(tables.products(), SAMPLES, CHUNK, 1)
+    text = naming.render_chunk_parameters(
+        SAMPLES, CHUNK, lfns, "prepare {raw} && reco {template}", "w.1", 300
+    )
+    words = resources.files("pilot").joinpath("experiments", "compass.yaml").read_text("utf-8")
+    job = parse_job_text(text)
+    steps = steps_of(parse_experiment(words).kinds["mass production"], job.argv, job.environment)
+    assert [step.argv for step in steps] == [("prepare", CHUNK.path), ("reco", "template.opt")]

@@ -128,7 +128,7 @@ class Crowd:
             ends.append(
                 AttemptEnd(
                     **{"attempt": attempt, "status": "finished", "reason": "finished", "charge": "own"},
-                    **{"n_events": 300, "files": json.dumps(files), "ended_at": self.rig.now},
+                    **{"n_read": 300, "n_written": 300, "files": json.dumps(files), "ended_at": self.rig.now},
                 )
             )
         AttemptEnd.objects.bulk_create(ends)

@@ -29,6 +29,7 @@ class Stored:
     job: object
     status: str = "activated"
     n_events: int | None = None
+    n_written: int | None = None
     codes: dict = None
     files: tuple = ()
 
@@ -61,7 +62,7 @@ class FakePanda:
 
     def store(self, job):
         self.next_id += 1
-        self.jobs[self.next_id] = Stored(self.next_id, job, n_events=job.n_events, codes={})
+        self.jobs[self.next_id] = Stored(self.next_id, job, codes={})
         return Submitted(job.job_name, self.next_id)
 
     def job_ids(self, number):
@@ -96,6 +97,7 @@ class FakePanda:
             {},
             item.files,
             "node1",
+            item.n_written,
         )
 
     def cancel(self, ids):
@@ -182,6 +184,7 @@ class Rig:
                 continue
             if status == "finished":
                 item.files = self.write_outputs(item.job)
+                item.n_events = item.n_written = item.job.n_events
             item.status = status
             for name, value in changes.items():
                 setattr(item, name, value)

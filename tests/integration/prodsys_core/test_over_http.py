@@ -1,6 +1,7 @@
 """prodsys against the simulated PanDA server over real HTTP, with a pilot in a few lines."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import requests
 from prodsys_core.models import AttemptEnd, PandaAttempt, Run, SendBatch
 from prodsys_core.panda import HttpJobSink
 from prodsys_core.ports import OutputFile, PandaJob, Refused
+from prodsys_core.selectors import job_rows
 
 START_S = 20
 
@@ -71,14 +73,17 @@ class Pilot:
         body = {"job_id": job["PandaID"], "job_status": status, "attempt_nr": job["attemptNr"], **fields}
         return self.post("pilot/update_job", body)
 
-    def finish(self, job, n_events=None):
+    def finish(self, job, **counts):
+        """`counts`: as reported; otherwise all events that the job was given, read and written."""
         files = self.rig.write_outputs(WireJob(job))
         report = {
             file.lfn: {"guid": str(uuid.uuid4()), "fsize": file.size, "adler32": file.adler32}
             for file in files
         }
-        extra = {} if n_events is None else {"n_events": n_events}
-        return self.report(job, "finished", job_output_report=json.dumps(report), **extra)
+        n_events = int(re.search(r"PRODSYS_NEVENTS=(-?\d+)", job["jobPars"])[1])
+        if not counts and n_events >= 0:
+            counts = {"n_events": n_events, "job_metrics": f"eventsWritten={n_events}"}
+        return self.report(job, "finished", job_output_report=json.dumps(report), **counts)
 
 
 class WireJob:
@@ -185,6 +190,26 @@ def test_other_event_count_is_for_a_person_over_http(wired):
     wired.pilot.finish(job, n_events=299)
     wired.tick()
     assert wired.step().reason == "events-differ"
+
+
+def test_counts_that_no_pilot_reported_are_not_known_over_http(wired):
+    wired.sent_task({274495: [300]})
+    (job,) = wired.pilot.take("LONG")
+    wired.pilot.finish(job, cpu_consumption_time=5)
+    wired.tick()
+    assert (wired.step().status, wired.step().reason) == ("finished", "events-unchecked")
+    assert wired.step().message == "events in the catalogue 300, read unknown, written unknown"
+
+
+def test_read_and_written_are_stored_apart_over_http(wired):
+    wired.sent_task({274495: [300]})
+    (job,) = wired.pilot.take("LONG")
+    wired.pilot.finish(job, n_events=300, job_metrics="leak=5 eventsWritten=280")
+    wired.tick()
+    assert wired.step().reason == "finished"
+    assert AttemptEnd.objects.values_list("n_read", "n_written").get() == (300, 280)
+    (row,) = job_rows(wired.task())
+    assert (row["events"], row["read"], row["written"]) == (300, 300, 280)
 
 
 def test_cancelled_task_over_http(wired):

@@ -107,6 +107,28 @@ def test_crosscheck_counts_the_files(rig):
     assert Run.objects.get().status == "checked"
 
 
+def test_fewer_events_written_than_read_are_no_loss(rig):
+    """A reconstruction does not write all that it reads: what is merged is compared with what was written."""
+    rig.sent_task({274495: [300, 200]})
+    for item, n in zip(rig.panda.jobs.values(), (280, 190), strict=True):
+        rig.run_jobs(only=lambda other, item=item: other is item)
+        item.n_written = n
+        write_tree(next(Path(rig.root, rig.folder.name).rglob(item.job.outputs[0].lfn)), n)
+    rig.tick()
+    assert list(MergeInput.objects.filter(group__product="mdst").values_list("n_events", flat=True)) == [
+        280,
+        190,
+    ]
+    assert (
+        next(job.job.n_events for job in rig.panda.jobs.values() if "mdst" in job.job.transformation) == 470
+    )
+    rig.run_jobs()
+    rig.tick()
+    count = GroupCheck.objects.get(unit="events")
+    assert (count.expected, count.in_chunks, count.in_merged) == (470, 470, 470)
+    assert Run.objects.get().status == "checked"
+
+
 def test_event_lost_before_the_merge_makes_the_run_suspicious(rig):
     ended_files = "mDST-274495-11001-3-8.a1.root"
     rig.sent_task({274495: [300, 200]})

@@ -54,7 +54,7 @@ def test_the_servers_own_classes_are_made_and_each_file_knows_its_job(monkeypatc
         assert [type(file) for file in files] == [kinds["FileSpec"]] * 2
         assert [file.state[:-1] for file in files] == [file[:-1] for file in want[-1]]
         assert {file.state[-1] for file in files} == {job}
-    assert jobs[0].state[ATTRIBUTES.index("nEvents")] == 300
+    assert jobs[0].state[ATTRIBUTES.index("nEvents")] == "NULL"
 
 
 def answer(value):

@@ -40,13 +40,32 @@ def test_record_of_something_else_is_held(changes):
 def test_finished_needs_the_catalogues_events():
     assert judge("finished").status == "finished"
     assert judge("finished", n_events=299).status == "manual check is needed"
-    assert judge("finished", n_events=None).status == "manual check is needed"
 
 
-def test_events_that_no_catalogue_knows_are_unchecked():
-    seen = Description(7, "n", 1, "finished", 5)
-    verdict = judge_description(expected(n_events=None), seen, tables.codes(), tables.panda_words(), RULES)
-    assert (verdict.status, verdict.reason) == ("finished", "events-unchecked")
+@pytest.mark.parametrize(
+    ("catalogue", "read", "written", "reason"),
+    [
+        (300, 300, 300, "finished"),
+        (300, 300, 0, "finished"),
+        (300, 299, 200, "events-differ"),
+        (300, 299, None, "events-differ"),
+        (300, 300, 301, "events-differ"),
+        (None, 300, 301, "events-differ"),
+        (None, 300, 200, "events-unchecked"),
+        (300, None, 200, "events-unchecked"),
+        (300, 300, None, "events-unchecked"),
+        (None, None, None, "events-unchecked"),
+    ],
+)
+def test_catalogue_read_and_written_are_compared_where_known_and_unchecked_where_not(
+    catalogue, read, written, reason
+):
+    seen = Description(7, "n", 1, "finished", read, n_written=written)
+    verdict = judge_description(
+        expected(n_events=catalogue), seen, tables.codes(), tables.panda_words(), RULES
+    )
+    assert (verdict.status == "manual check is needed") == (reason == "events-differ")
+    assert verdict.reason == reason
     merge = expected(kind="merge mdst", n_events=None)
     verdict = judge_description(merge, seen, tables.codes(), tables.panda_words(), RULES)
     assert (verdict.status, verdict.reason) == ("finished", "finished")

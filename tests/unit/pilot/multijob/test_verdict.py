@@ -61,7 +61,12 @@ def test_a_good_end_is_finished_with_its_report() -> None:
     assert verdict.status is JobStatus.FINISHED
     assert verdict.code == 0
     assert {item.lfn for item in outcome.report} == {*JOB.outputs, JOB.log_lfn}
-    assert outcome.n_events == 101
+    assert (outcome.n_events, outcome.n_written) == (101, 101)
+
+
+def test_events_read_and_written_are_told_apart() -> None:
+    _, outcome = judge(JOB, 101, good_end(JOB) | {"events_written": 99}, EXPERIMENT)
+    assert (outcome.n_events, outcome.n_written) == (101, 99)
 
 
 @pytest.mark.parametrize("name", ABNORMAL)
@@ -72,6 +77,36 @@ def test_no_abnormal_end_is_finished(name: str) -> None:
     verdict, _ = judge(JOB, 101, facts, EXPERIMENT)
     assert (verdict.status, verdict.code) == (JobStatus.FAILED, code)
     assert verdict.reason
+
+
+def ended(name: str, exit_code: int | None = 0, signal: int | None = None, marker: bool | None = None) -> Any:
+    return {"name": name, "exit_code": exit_code, "signal": signal, "marker": marker}
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "words"),
+    [
+        ([ended("a"), ended("b", 7), ended("clean")], 1305, "step 'b': exit code 7"),
+        ([ended("a", 4), ended("b", None, 11)], 1305, "step 'a': exit code 4"),
+        ([ended("a", None, 11), ended("b", 4)], 1203, "step 'a': signal 11"),
+        ([ended("a", marker=False), ended("b", 4)], 1240, "step 'a': its end marker"),
+        ([ended("a", None), ended("b")], 1220, "step 'a': no exit code"),
+        ([ended("a"), ended("b", marker=False)], 1240, "step 'b': its end marker"),
+    ],
+)
+def test_the_first_step_that_failed_decides(steps: Any, code: int, words: str) -> None:
+    facts = good_end(JOB)
+    # What stands beside them is no excuse: not even a code of the whole that says 0.
+    facts.update(steps=steps)
+    verdict, _ = judge(JOB, 101, facts, EXPERIMENT)
+    assert verdict.code == code
+    assert words in verdict.reason
+
+
+def test_steps_that_all_succeed_are_finished() -> None:
+    facts = good_end(JOB)
+    facts.update(steps=[ended("a"), ended("b", marker=True), ended("c")])
+    assert judge(JOB, 101, facts, EXPERIMENT)[0].status is JobStatus.FINISHED
 
 
 def test_no_facts_at_all_are_no_success() -> None:

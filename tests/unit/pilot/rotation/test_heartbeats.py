@@ -185,6 +185,11 @@ def test_start_and_end_are_neither_in_the_future_nor_reversed() -> None:
     for update in finals:
         assert isinstance(update.start_time, datetime)
         assert START <= update.start_time <= update.end_time <= START + timedelta(seconds=core.now_s)
+        # What was written goes beside what was read.
+        assert (update.n_events, update.job_metrics) == (
+            100 + update.panda_id,
+            f"eventsWritten={100 + update.panda_id}",
+        )
 
 
 def _one_that_runs() -> tuple[Rig, Listener, JobRecord]:

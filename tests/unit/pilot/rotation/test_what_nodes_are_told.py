@@ -124,3 +124,86 @@ def test_an_environment_of_the_experiment_is_names_and_texts() -> None:
     assert parse_experiment(words).environment == {"CORAL": "/soft"}
     with pytest.raises(BadExperiment, match="environment"):
         parse_experiment(WORDS.replace("environment: {}", "environment: {CORAL: 5}"))
+
+
+STEPS = """    steps:
+      - {name: unpack, argv: [gunzip, "{TMPRAWFILE}.gz"]}
+      - {name: reconstruct, argv: job}
+      - {name: check, argv: [check, "{COMPASS_SW_PREFIX}", "{{}}"], end_marker: {where: stderr, text: Good}}
+      - {name: clean, argv: [clean], after_failure: true}
+"""
+
+
+def with_steps(steps: str = STEPS) -> str:
+    return WORDS.replace("    counts_events: true\n", f"    counts_events: true\n{steps}")
+
+
+def steps_told(text: str, words: str = WORDS) -> list[Any]:
+    limits = replace(limits_with(), experiment=parse_experiment(words))
+    manifest, _, _ = told(limits, replace(make_job(1), job_pars=text))
+    return list(jobs_of(manifest)[1]["steps"])
+
+
+HEAD = "TMPRAWFILE=r COMPASS_SW_PREFIX=/out/ COMPASS_SW_PATH=p/ PRODSOFT=s prodSlt=3 "
+MARKER = {"where": "stdout", "text": "End of Job"}
+
+
+def test_steps_of_a_kind_surround_the_jobs_own_command() -> None:
+    found = steps_told(HEAD + "reco --raw x", with_steps())
+    assert [(step["name"], step["argv"]) for step in found] == [
+        ("unpack", ["gunzip", "r.gz"]),
+        ("reconstruct", ["reco", "--raw", "x"]),
+        ("check", ["check", "/out/", "{}"]),
+        ("clean", ["clean"]),
+    ]
+    assert [step["end_marker"] for step in found] == [None, MARKER, {"where": "stderr", "text": "Good"}, None]
+    assert [step["after_failure"] for step in found] == [False, False, False, True]
+
+
+def test_a_job_divides_its_own_command_by_a_word_of_its_own_and_no_other() -> None:
+    assert steps_told(HEAD + "reco 'a && b' a&&b ; c") == []
+    found = steps_told(HEAD + "one x && two '&' && three")
+    assert [(step["name"], step["argv"], step["end_marker"]) for step in found] == [
+        ("job.1", ["one", "x"], None),
+        ("job.2", ["two", "&"], None),
+        ("job.3", ["three"], MARKER),
+    ]
+    names = [step["name"] for step in steps_told(HEAD + "one && two", with_steps())]
+    assert names == ["unpack", "reconstruct.1", "reconstruct.2", "check", "clean"]
+
+
+@pytest.mark.parametrize("text", ["&& a", "a &&", "a && && b", "&&"])
+def test_a_job_without_a_command_between_is_refused(text: str) -> None:
+    bad = replace(make_job(1), job_pars=HEAD + text)
+    manifest, site, _ = told(limits_with(), bad, make_job(2))
+    assert set(jobs_of(manifest)) == {2}
+    [report] = [u for u in site.reports if u.panda_id == 1 and u.status is JobStatus.FAILED]
+    assert report.pilot_error_code == 1110
+
+
+def test_a_job_that_lacks_what_a_step_needs_is_refused() -> None:
+    limits = replace(limits_with(), experiment=parse_experiment(with_steps()))
+    good = with_words(2, "TMPRAWFILE=r")
+    manifest, site, _ = told(limits, make_job(1), good)
+    assert set(jobs_of(manifest)) == {2}
+    [report] = [u for u in site.reports if u.panda_id == 1 and u.status is JobStatus.FAILED]
+    assert "a step needs 'TMPRAWFILE'" in report.pilot_error_diag
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ("    steps: [{name: a, argv: [x]}]\n", "exactly one with argv 'job'"),
+        ("    steps: [{name: a, argv: job}, {name: b, argv: job}]\n", "exactly one with argv 'job'"),
+        ("    steps: [{name: a, argv: job}, {name: a, argv: [x]}]\n", "a name of its own"),
+        ("    steps: [{name: a, argv: job}, {name: b, argv: x}]\n", "expected words or 'job'"),
+        ("    steps: [{name: a, argv: job}, {name: b, argv: []}]\n", "expected words or 'job'"),
+        ("    steps: [{name: a, argv: job}, {name: b, argv: [5]}]\n", "expected words or 'job'"),
+        ("    steps: [{name: a, argv: job, after_failure: true}]\n", "never runs after a failure"),
+        ("    steps: [{name: A.1, argv: job}]\n", "steps.name"),
+    ],
+)
+def test_steps_that_cannot_be_meant_are_refused_with_their_kind(steps: str, words: str) -> None:
+    with pytest.raises(BadExperiment, match=words) as caught:
+        parse_experiment(with_steps(steps))
+    assert "test production" in str(caught.value)

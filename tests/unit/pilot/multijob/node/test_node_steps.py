@@ -6,7 +6,7 @@ import pytest
 from simfiles import SimFiles
 
 from pilot.multijob.node.files import CopyNew, Exists, Link, Pause, Sum
-from pilot.multijob.node.manifest import Job, Kind, Place
+from pilot.multijob.node.manifest import Job, Kind, PayloadStep, Place
 from pilot.multijob.node.steps import (
     TRY_AGAIN_S,
     Collect,
@@ -220,3 +220,50 @@ def test_error_that_no_later_try_can_cure_is_tried_once():
     sim.before = fail
     assert not place(sim)["placed"]
     assert sim.slept_s == 0
+
+
+STEPS = (PayloadStep("a", ("a",)), PayloadStep("b", ("b",)), PayloadStep("c", ("c",), None, True))
+SIGNALLED = END._replace(exit_code=None, signal=9)
+
+
+def run_steps_of(*ends):
+    """The steps that were begun, and the facts, when they end like this one after the other."""
+    sim, left = node(), list(ends)
+    sim._RunPayload = lambda operation: left.pop(0)
+    result = sim.run(job_steps("d", JOB._replace(steps=STEPS), 3))
+    begun = [operation.step for operation in sim.log if isinstance(operation, RunPayload)]
+    return begun, result.facts
+
+
+def code(number, **more):
+    return END._replace(exit_code=number, **more)
+
+
+@pytest.mark.parametrize(
+    ("ends", "begun", "exit_code", "signal"),
+    [
+        ((code(0), code(0), code(0)), [0, 1, 2], 0, None),
+        ((code(0), code(5), code(0)), [0, 1, 2], 5, None),
+        ((code(4), code(0)), [0, 2], 4, None),
+        ((code(4), code(5)), [0, 2], 4, None),
+        ((code(0), code(0), code(6)), [0, 1, 2], 6, None),
+        ((SIGNALLED, code(5)), [0, 2], None, 9),
+        ((code(5), SIGNALLED), [0, 2], 5, None),
+        ((code(0), code(0, ended_by="killed")), [0, 1], 0, None),
+        ((code(3), code(0, ended_by="deadline")), [0, 2], 3, None),
+    ],
+)
+def test_the_first_failed_step_decides_whatever_follows(ends, begun, exit_code, signal):
+    ran, facts = run_steps_of(*ends)
+    assert ran == begun
+    assert (facts["exit_code"], facts["signal"]) == (exit_code, signal)
+    assert facts["ended_by"] == ends[-1].ended_by
+    assert [item["exit_code"] for item in facts["steps"]] == [end.exit_code for end in ends]
+
+
+def test_times_of_steps_add_up_and_the_largest_memory_counts():
+    one = code(0, wall_s=1.0, cpu_s=0.5, rss_mib=90.0, start_utc="t1", end_utc="t2")
+    two = code(0, wall_s=2.0, cpu_s=1.5, rss_mib=10.0, start_utc="t3", end_utc="t4")
+    _, facts = run_steps_of(one, two, two)
+    assert (facts["wall_s"], facts["cpu_s"], facts["rss_mib"]) == (5.0, 3.5, 90.0)
+    assert (facts["start_utc"], facts["end_utc"]) == ("t1", "t4")
