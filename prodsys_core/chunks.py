@@ -8,7 +8,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 ROWS = 1600
-"""Rows in one SQL statement: 20 values of each stay below SQLite's 32,766 parameters."""
+"""Rows in one SQL statement: 20 values of each stay below the 32,766 parameters that SQLite takes since 3.32."""
 
 
 def in_chunks(items: Sequence[Item], size: int = ROWS) -> Iterator[Sequence[Item]]:

@@ -83,7 +83,7 @@ class PieceNames:
     piece: int
 
 
-def work_key(instance: str, task_id: int, kind: str, subject_id: int) -> str:
+def work_key(instance: str, task_id: int, kind: str, subject_id: int | str) -> str:
     """The same for all attempts of a step, different for all steps of all prodsys instances."""
     return f"{instance}.{task_id}.{kind.replace(' ', '-')}.{subject_id}"
 

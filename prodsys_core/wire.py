@@ -60,7 +60,11 @@ CODE_FIELDS = (
     "pilotErrorCode exeErrorCode supErrorCode ddmErrorCode brokerageErrorCode jobDispatcherErrorCode "
     "taskBufferErrorCode transExitCode"
 ).split()
+DIAG_FIELDS = [name.removesuffix("Code") + "Diag" for name in CODE_FIELDS]
 DIAG_MAX = 400
+EMPTY = (None, "", UNSET)
+NO_CODE = (None, UNSET, 0, "0")
+_ADLER = re.compile(r"(?:ad:)?([0-9a-fA-F]{8})")
 _WRITTEN = re.compile(r"(?<!\S)eventsWritten=(\d{1,18})(?!\S)", re.ASCII)
 """In a record's jobMetrics; nEvents is what was read, of a merge what was written."""
 
@@ -177,20 +181,14 @@ def parse_cancelled(ids: Sequence[int], answer: Any) -> dict[int, bool] | Broken
 def _description(item: Mapping[str, Any]) -> Description | None:
     written = _WRITTEN.search(str(item.get("jobMetrics") or ""))
     try:
-        codes = {name: _code(item.get(name)) for name in CODE_FIELDS}
-        diags = {name.removesuffix("Code") + "Diag" for name in CODE_FIELDS}
         return Description(
             _integer(item["PandaID"]),
             str(item["jobName"]),
             _integer(item["attemptNr"]),
             str(item["jobStatus"]),
             _count(item.get("nEvents")) or None,  # 0: nobody has reported any
-            {name: code for name, code in codes.items() if code},
-            {
-                name: excerpt(str(item[name]), DIAG_MAX)
-                for name in diags
-                if item.get(name) not in (None, "", UNSET)
-            },
+            {name: code for name in CODE_FIELDS if (code := _code(item.get(name)))},
+            {name: excerpt(str(item[name]), DIAG_MAX) for name in DIAG_FIELDS if item.get(name) not in EMPTY},
             tuple(_file(file) for file in item.get("Files") or ()),
             excerpt(str(item.get("modificationHost") or ""), 128),
             _count(written[1]) if written else None,
@@ -206,24 +204,24 @@ def _file(item: Mapping[str, Any]) -> FileSeen:
 
 def _adler(checksum: object) -> str | None:
     """`ad:01234567` or the bare 8 hex digits."""
-    text = str(checksum or "").removeprefix("ad:").lower()
-    return text if len(text) == 8 and all(letter in "0123456789abcdef" for letter in text) else None
+    found = _ADLER.fullmatch(str(checksum or ""))
+    return found[1].lower() if found else None
 
 
 def _code(value: object) -> int:
     """transExitCode comes as text, the others as integers; anything else is no code."""
     try:
-        return int(str(value))
+        return int(str(value)) if value not in NO_CODE else 0
     except ValueError:
         return 0
 
 
 def _panda_id(value: object) -> int | None:
-    return None if value in (None, UNSET, "") else _integer(value)
+    return None if value in EMPTY else _integer(value)
 
 
 def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str) or not 0 <= int(value) < 2**63:
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or not 0 <= int(value) < 2**63:
         raise ValueError(f"not an integer that can be stored: {value!r}")
     return int(value)
 

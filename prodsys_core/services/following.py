@@ -8,17 +8,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from django.db.models import F, Q
+from django.db.models.constants import OnConflict
 
 from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config
 from prodsys_core.lifecycle import IN_PANDA, NOT_IN_PANDA, WATCHED, StepStatus, TaskStatus, waiting_status
-from prodsys_core.models import AttemptEnd, LastLook, PandaAttempt, Step
+from prodsys_core.models import (
+    MESSAGE_LENGTH,
+    REASON_LENGTH,
+    STATUS_LENGTH,
+    AttemptEnd,
+    LastLook,
+    PandaAttempt,
+    Step,
+)
 from prodsys_core.ports import Broken, Description, JobSink, Refused, Unavailable, describe
 from prodsys_core.services.isolation import apart
 from prodsys_core.services.moves import Mover, move, note
+from prodsys_core.services.rows import db_time, insert_rows
 from prodsys_core.verdicts import (
     Ended,
     Expected,
@@ -169,7 +180,7 @@ def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], waiting: se
         key = (verdict.status, verdict.charged, verdict.reason, verdict.retry_in_s)
         groups.setdefault(key, {})[item.step_id] = verdict.text
     rows = [_end_row(item, record, verdict, mover) for item, record, verdict in ends]
-    AttemptEnd.objects.bulk_create(rows, ignore_conflicts=True)
+    insert_rows(AttemptEnd, END_COLUMNS, rows, OnConflict.IGNORE)  # one that has an end keeps it
     for (status, charged, reason, retry_in_s), texts in groups.items():
         next_try_at = None if retry_in_s is None else mover.now + timedelta(seconds=retry_in_s)
         counter = "charged" if charged else "uncharged"
@@ -184,20 +195,24 @@ def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], waiting: se
     _log_ends(ends)
 
 
-def _end_row(item: Followed, record: Description, verdict: Ended, mover: Mover) -> AttemptEnd:
+END_COLUMNS = "attempt_id status reason message charge n_read n_written node files ended_at"
+
+
+def _end_row(item: Followed, record: Description, verdict: Ended, mover: Mover) -> tuple[Any, ...]:
+    """Values in the order of END_COLUMNS."""
     finished = verdict.status == StepStatus.FINISHED
     files = {file.lfn: [file.size, file.adler32] for file in record.files if file.kind in ("output", "log")}
-    return AttemptEnd(
-        attempt_id=item.attempt_pk,
-        status=record.status[:30],
-        reason=verdict.reason[:60],
-        message=f"{verdict.text} {verdict.diag}".strip()[:500],
-        charge=verdict.charge,
-        n_read=record.n_events if counts_events(item.expected.kind) else None,
-        n_written=record.n_written,
-        node=record.node,
-        files=json.dumps(files) if finished else "{}",
-        ended_at=mover.now,
+    return (
+        item.attempt_pk,
+        record.status[:STATUS_LENGTH],
+        verdict.reason[:REASON_LENGTH],
+        f"{verdict.text} {verdict.diag}".strip()[:MESSAGE_LENGTH],
+        verdict.charge,
+        record.n_events if counts_events(item.expected.kind) else None,
+        record.n_written,
+        record.node,
+        json.dumps(files) if finished else "{}",
+        db_time(mover.now),
     )
 
 

@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from django.db import models, transaction
-from django.db.models import Case, Value, When
+from django.db.models import Case, F, Value, When
 
 from prodsys_core.chunks import in_chunks
 from prodsys_core.lifecycle import Role, check_edge
 from prodsys_core.models import MESSAGE_LENGTH, REASON_LENGTH, Run, Step, Task, Transition
+from prodsys_core.services.rows import insert_from
 
 Message = str | Mapping[int, str]
 """A sentence for all rows, or one for each."""
@@ -70,12 +71,21 @@ def move(
     return moved
 
 
-def record(mover: Mover, subject: str, ids: Iterable[int], old: str, new: str, reason: str = "") -> None:
+def record(mover: Mover, subject: str, ids: Sequence[int], old: str, new: str, reason: str = "") -> None:
     """One Transition row each."""
-    who = {"role": mover.role, "who": mover.who[:150], "reason": reason[:REASON_LENGTH], "at": mover.now}
-    Transition.objects.bulk_create(
-        Transition(subject=subject, subject_id=pk, old=old, new=new, **who) for pk in ids
-    )
+    for part in in_chunks(ids):
+        insert_from(
+            Transition,
+            SUBJECTS[subject]._default_manager.filter(pk__in=part).order_by("pk"),
+            subject=Value(subject),
+            subject_id=F("pk"),
+            old=Value(str(old)),
+            new=Value(str(new)),
+            role=Value(mover.role.value),
+            who=Value(mover.who[:150]),
+            reason=Value(reason[:REASON_LENGTH]),
+            at=Value(mover.now),
+        )
 
 
 def move_each(

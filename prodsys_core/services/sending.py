@@ -52,6 +52,7 @@ from prodsys_core.services.jobs import (
     priority,
 )
 from prodsys_core.services.moves import Mover, move, move_each, note
+from prodsys_core.services.rows import db_time, insert_rows
 from prodsys_core.storage import SiteFilesystem
 
 log = logging.getLogger(__name__)
@@ -335,11 +336,9 @@ def _store_made(
     batches = (When(pk__in=list(jobs), then=Value(batch.pk)) for batch, jobs in made)
     columns = {"batch": Case(*batches), "attempt": F("attempt") + 1, "next_try_at": None}
     moved = move_each(mover, "step", sent, lambda _: StepStatus.SENT, **columns)
-    PandaAttempt.objects.bulk_create(
-        PandaAttempt(step_id=pk, number=job.attempt_nr, job_name=job.job_name, batch=batch, made_at=mover.now)
-        for batch, jobs in made
-        for pk, job in jobs.items()
-    )
+    at = db_time(mover.now)
+    rows = [(pk, job.attempt_nr, job.job_name, b.pk, at) for b, jobs in made for pk, job in jobs.items()]
+    insert_rows(PandaAttempt, "step_id number job_name batch_id made_at", rows)
     runs = {step.run_id for step in sent if not step.run.site}
     if runs:
         Run.objects.filter(pk__in=runs, site="").update(site=site.name)

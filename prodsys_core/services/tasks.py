@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import CharField, F, Q, Value
+from django.db.models.functions import Cast, Concat
 
 from prodsys_core import tables
 from prodsys_core.catalogue import (
@@ -27,6 +28,7 @@ from prodsys_core.naming import work_key
 from prodsys_core.plan import backoff_s
 from prodsys_core.services.isolation import alone
 from prodsys_core.services.moves import Mover, move, move_each, note, record
+from prodsys_core.services.rows import insert_from, insert_rows
 from prodsys_core.taskfile import TaskFile
 
 log = logging.getLogger(__name__)
@@ -190,26 +192,20 @@ def store_jobs(config: Config, task: Task, plan: JobPlan, now: datetime) -> int:
             job.n_events = entry.n_events
             changed.append(job)
     Job.objects.bulk_update(changed, ["n_events"], batch_size=300)
-    Job.objects.bulk_create(
-        Job(task=task, run_id=runs[entry.run], file=entry.file, chunk=entry.chunk, n_events=entry.n_events)
-        for entry in plan.jobs
-        if entry.file not in known
+    rows = [(task.pk, runs[e.run], e.file, e.chunk, e.n_events) for e in plan.jobs if e.file not in known]
+    insert_rows(Job, "task_id run_id file chunk n_events", rows)
+    kind = StepKind.RECONSTRUCT.value
+    return insert_from(
+        Step,
+        Job.objects.filter(task=task, steps=None).order_by("pk"),
+        task_id=F("task_id"),
+        run_id=F("run_id"),
+        job_id=F("pk"),
+        kind=Value(kind),
+        work=Concat(Value(work_key(config.instance, task.pk, kind, "")), Cast("pk", CharField())),
+        status=Value(StepStatus.DEFINED.value),
+        status_at=Value(now),
     )
-    without_step = Job.objects.filter(task=task, steps=None).values_list("pk", "run_id")
-    steps = [
-        Step(
-            task=task,
-            run_id=run_id,
-            job_id=job_id,
-            kind=StepKind.RECONSTRUCT,
-            work=work_key(config.instance, task.pk, StepKind.RECONSTRUCT, job_id),
-            status=StepStatus.DEFINED,
-            status_at=now,
-        )
-        for job_id, run_id in without_step
-    ]
-    Step.objects.bulk_create(steps)
-    return len(steps)
 
 
 def as_manager(who: str, now: datetime) -> Mover:

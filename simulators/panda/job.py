@@ -24,6 +24,8 @@ ZEROS = frozenset(name for name in ATTRIBUTES if name.endswith("ErrorCode")) | {
     "outputFileBytes",
     "jobExecutionID",
 }
+BLANK = {name: 0 if name in ZEROS else None for name in ATTRIBUTES}
+"""What is shown of an attribute that was never set."""
 SERVER_FILE_ATTRIBUTES = (*FILE_ATTRIBUTES, "jediTaskID", "datasetID", "fileID", "attemptNr")
 _GUIDS = uuid.UUID("5b1c0d0e-2a55-5f0e-8f0e-6d2f60a1c1f7")
 
@@ -184,17 +186,14 @@ def _shown_in_column(value: Any) -> str:
 
 def describe(job: PandaJob, epoch_s: float) -> dict[str, Any]:
     """All attributes by name, with the files, as job/get_description gives them."""
-    record = {name: _shown(name, job.attributes.get(name), epoch_s) for name in ATTRIBUTES}
-    record["modificationTime"] = _shown("modificationTime", job.heard_s, epoch_s)
-    record["stateChangeTime"] = _shown("stateChangeTime", job.since_s, epoch_s)
+    shown = {name: value for name, value in job.attributes.items() if value is not None and name in BLANK}
+    record: dict[str, Any] = BLANK | shown
+    record |= {"modificationTime": job.heard_s, "stateChangeTime": job.since_s}
+    for name in TIMES:
+        if record[name] is not None:
+            record[name] = {"__datetime__": utc_text(record[name] + epoch_s)}
     record["Files"] = [{name: entry.get(name) for name in SERVER_FILE_ATTRIBUTES} for entry in job.files]
     return record
-
-
-def _shown(name: str, value: Any, epoch_s: float) -> Any:
-    if value is None:
-        return 0 if name in ZEROS else None
-    return {"__datetime__": utc_text(value + epoch_s)} if name in TIMES else value
 
 
 def table_row(job: PandaJob, epoch_s: float) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def test_services_on_mariadb(mariadb):
         "test_lease.py",
         "test_two_writers.py",
         "test_statements.py",
+        "test_rows.py",
     )
     result = subprocess.run(
         [
