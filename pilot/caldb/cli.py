@@ -64,6 +64,18 @@ def add_parser(subparsers: Any) -> None:
     )
     build.add_argument("--backend", choices=BACKENDS, default="mariadb")
     build.add_argument("--server", metavar="PATH", help="mariadbd to use (default: looked for)")
+    build.add_argument(
+        "--copies",
+        type=int,
+        default=1,
+        metavar="N",
+        help="files with the same content (SNAPSHOT, SNAPSHOT.2, ...) that many nodes read in turn (default: 1)",
+    )
+    build.add_argument(
+        "--with-server",
+        action="store_true",
+        help="the server and its libraries inside, for nodes without one (about 40 MB more)",
+    )
     check = verbs.add_parser(
         "check",
         help="verify a snapshot",
@@ -117,6 +129,8 @@ def _build_from(args: argparse.Namespace, dump: Path | str, name: str | None) ->
         backend=args.backend,
         server=args.server,
         source_name=name,
+        copies=args.copies,
+        own_server=args.with_server,
     )
 
 

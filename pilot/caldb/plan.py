@@ -23,7 +23,7 @@ class KeeperPlan(NamedTuple):
     """What a keeper is to do. `directory` (0700) exists and is the keeper's own, with `users.lock` in it.
 
     `restarts`: how often a server that died or never answered is started again; `ready_s`: limit of one start.
-    `server` None: looked for on PATH and in the usual places.
+    `server` None: looked for on PATH and in the usual places; `own_server`: it travels inside the snapshot.
     """
 
     backend: str
@@ -36,6 +36,7 @@ class KeeperPlan(NamedTuple):
     directory: str
     ready_s: float
     restarts: int
+    own_server: bool = False
 
 
 class Address(NamedTuple):
@@ -46,13 +47,13 @@ class Address(NamedTuple):
 
 
 def server_argv(
-    executable: str, share: Optional[str], directory: str, port: Optional[int], user: Optional[str]
+    server: Sequence[str], share: Optional[str], directory: str, port: Optional[int], user: Optional[str]
 ) -> Tuple[str, ...]:
-    """The measured command. `share` None: the server knows its own; `user` only when started as root."""
+    """The measured command. `server`: its first words; `share` None: it knows its own; `user` only as root."""
     place = (f"--lc-messages-dir={share}", f"--character-sets-dir={share}/charsets") if share else ()
     network = ("--skip-networking",) if port is None else ("--bind-address=127.0.0.1", f"--port={port}")
     return (
-        executable,
+        *server,
         "--no-defaults",
         f"--datadir={directory}/dd",
         f"--socket={directory}/s.sock",
@@ -104,6 +105,11 @@ def payload_environment(backend: str, directory: str, address: Address) -> Mappi
         "CDB_OPTION_FILE": f"{directory}/client.cnf",
         "CDB_DATABASE": DATABASE,
     }
+
+
+def copy_path(snapshot: str, number: int) -> str:
+    """The file of copy `number`, counted from 0: the snapshot itself, then `<snapshot>.2` and so on."""
+    return snapshot if number == 0 else f"{snapshot}.{number + 1}"
 
 
 def sqlite_path(directory: str) -> str:
@@ -160,6 +166,16 @@ def server_user(uid: int, parents: Sequence[Tuple[int, int]], nobody: Optional[i
         return None
     reachable = all(mode & (0o100 if owner == nobody else 0o001) for mode, owner in parents)
     return "nobody" if nobody is not None and reachable else "root"
+
+
+# Top directory of a snapshot that holds a server: its loader, libraries, messages and character sets.
+OWN_SERVER = "server"
+
+
+def own_server_words(directory: str) -> Tuple[str, ...]:
+    """How the server inside a snapshot that was unpacked into `directory` is started: by its own loader."""
+    top = f"{directory}/{OWN_SERVER}"
+    return f"{top}/loader", "--library-path", f"{top}/lib", f"{top}/mariadbd"
 
 
 def check_member(name: str, is_file: bool, is_directory: bool) -> Optional[str]:

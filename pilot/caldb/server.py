@@ -11,7 +11,7 @@ import socket
 import stat
 import subprocess
 import time
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, Sequence
 
 from pilot.caldb import plan as plans
 from pilot.caldb.plan import Address, KeeperPlan
@@ -104,8 +104,12 @@ class Server:
 
     def __init__(self, plan: KeeperPlan, wake: Waiting) -> None:
         self._plan, self._wake = plan, wake
-        self._executable = find_server(plan.server)
-        self._share = find_share(self._executable)
+        if plan.own_server:
+            self._words: Sequence[str] = plans.own_server_words(plan.directory)
+            self._share: Optional[str] = os.path.join(plan.directory, plans.OWN_SERVER, "share")
+        else:
+            self._words = (find_server(plan.server),)
+            self._share = find_share(self._words[0])
         self._user = user_for(plan.directory)
         self.address = Address(os.path.join(plan.directory, "s.sock"))
         self.process: Optional[subprocess.Popen[bytes]] = None
@@ -132,7 +136,7 @@ class Server:
         self._listener.bind(notify)
         give_to(self._user, plan.directory)
         self.process = subprocess.Popen(
-            plans.server_argv(self._executable, self._share, plan.directory, self.address.port, self._user),
+            plans.server_argv(self._words, self._share, plan.directory, self.address.port, self._user),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

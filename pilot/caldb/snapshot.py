@@ -38,6 +38,8 @@ class Snapshot:
     """Description of a snapshot. `run_range`: first and last run that it covers, None if it covers all.
 
     `probe`: {"sql", "expect"}, a query that only a right snapshot answers so. `source`: name of the dump's file.
+    `copies`: so many files with the same content, for the nodes in turn (`plan.copy_path`). `own_server`: the server
+    and its libraries travel inside.
     """
 
     path: str
@@ -50,6 +52,8 @@ class Snapshot:
     source: str
     built_utc: str
     server_version: str
+    copies: int = 1
+    own_server: bool = False
 
 
 def build_snapshot(
@@ -63,23 +67,30 @@ def build_snapshot(
     backend: str = "mariadb",
     server: str | None = None,
     source_name: str | None = None,
+    copies: int = 1,
+    own_server: bool = False,
 ) -> Snapshot:
     """Build `out` and `<out>.json` from an SQL dump; raises BadSnapshot. Neither file may be there before.
 
     `probe_expect` None: what the probe answers now is what it is expected to answer later. `source_name`: in the
-    description instead of the name of the dump.
+    description instead of the name of the dump. `copies`, `own_server`: as in `Snapshot`.
     """
     source, out = Path(source_sql), Path(out)
+    if copies < 1 or (own_server and backend != "mariadb"):
+        raise BadSnapshot("expected at least 1 copy, and a server inside a mariadb snapshot only")
     if backend not in BACKENDS:
         raise BadSnapshot(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
-    for path in (out, description_path(out)):
+    places = [Path(plans.copy_path(str(out), number)) for number in range(copies)]
+    for path in (*places, description_path(out)):
         if path.exists():
             raise BadSnapshot(f"{path}: exists already; bundles may use it, take a new name")
     temp = out.with_name(f".{out.name}.{secrets.token_hex(6)}.tmp")
     try:
         with _work_directory() as work:
-            make = make_mariadb if backend == "mariadb" else _make_sqlite
-            version, answer = make(source, temp, work, probe_sql, server)
+            if backend == "mariadb":
+                version, answer = make_mariadb(source, temp, work, probe_sql, server, own_server)
+            else:
+                version, answer = _make_sqlite(source, temp, work, probe_sql)
             reason = plans.check_probe(answer, probe_expect if probe_expect is not None else answer or "")
             if reason is not None:
                 raise BadSnapshot(f"{source}: {reason}")
@@ -94,6 +105,8 @@ def build_snapshot(
             source=source_name or source.name,
             built_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             server_version=version,
+            copies=copies,
+            own_server=own_server,
         )
         _publish(temp, out, snapshot)
     except (OSError, KeeperFailed, QueryFailed, BadDump) as error:
@@ -131,6 +144,8 @@ def read_snapshot(path: Path | str) -> Snapshot:
             source=str(raw["source"]),
             built_utc=str(raw["built_utc"]),
             server_version=str(raw["server_version"]),
+            copies=int(raw.get("copies", 1)),
+            own_server=bool(raw.get("own_server", False)),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise BadSnapshot(f"{file}: {error!r}") from error
@@ -150,9 +165,13 @@ def check_snapshot(path: Path | str, server: str | None = None) -> Snapshot:
                 )
             else:
                 _check_sum(snapshot, unpack_snapshot(snapshot.path, str(data)))
-                reason = check_template_accounts(work, server)
+                reason = check_template_accounts(work, server, snapshot.own_server)
                 if reason is None:
                     _check_served(snapshot, work, server)
+        for number in range(1, snapshot.copies):
+            copy = Path(plans.copy_path(str(path), number))
+            if _sha256(copy) != snapshot.sha256:
+                raise BadSnapshot(f"{copy}: differs from {path}, whose copy it is")
     except (OSError, KeeperFailed, QueryFailed) as error:
         raise BadSnapshot(f"{path}: {error}") from error
     if reason is not None:
@@ -172,6 +191,8 @@ def manifest_caldb(snapshot: Snapshot, access: str = "socket", server: str | Non
         "probe": dict(snapshot.probe),
         "access": access,
         "server": server,
+        "copies": snapshot.copies,
+        "own_server": snapshot.own_server,
     }
 
 
@@ -190,6 +211,7 @@ def _check_served(snapshot: Snapshot, work: Path, server: str | None) -> None:
         directory=str(work),
         ready_s=START_S,
         restarts=0,
+        own_server=snapshot.own_server,
     )
     served = Server(plan, _Patience())
     try:
@@ -213,9 +235,7 @@ class _Patience:
 # --- SQLite -----------------------------------------------------------------------------------------------------
 
 
-def _make_sqlite(
-    source: Path, out: Path, work: Path, probe_sql: str, _: str | None
-) -> tuple[str, str | None]:
+def _make_sqlite(source: Path, out: Path, work: Path, probe_sql: str) -> tuple[str, str | None]:
     database = sqlite3.connect(work / "new.sqlite", isolation_level=None)
     try:
         with contextlib.closing(database):
@@ -270,6 +290,18 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _copy(source: Path, target: Path) -> None:
+    half = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        shutil.copyfile(source, half)
+        with half.open("rb") as file:
+            os.fsync(file.fileno())
+        half.chmod(0o444)
+        os.link(half, target)
+    finally:
+        half.unlink(missing_ok=True)
+
+
 def _publish(temp: Path, out: Path, snapshot: Snapshot) -> None:
     """The snapshot first, its description after it: one without the other is never trusted."""
     body = {"schema": SCHEMA, **{name: value for name, value in asdict(snapshot).items() if name != "path"}}
@@ -281,6 +313,8 @@ def _publish(temp: Path, out: Path, snapshot: Snapshot) -> None:
             file.flush()
             os.fsync(file.fileno())
         temp.chmod(0o444)
+        for number in range(1, snapshot.copies):
+            _copy(temp, Path(plans.copy_path(str(out), number)))
         os.link(temp, out)
         half.replace(description)
     finally:

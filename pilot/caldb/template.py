@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pilot.caldb import plan as plans
@@ -39,12 +39,12 @@ class BadSnapshot(Exception):
 
 
 def make_mariadb(
-    source: Path, out: Path, work: Path, probe_sql: str, server: str | None
+    source: Path, out: Path, work: Path, probe_sql: str, server: str | None, own_server: bool
 ) -> tuple[str, str | None]:
-    """Writes the tar; returns the server's version and the probe's answer."""
+    """Writes the tar, with the server in it if `own_server`; returns its version and the probe's answer."""
     executable = find_server(server)
     _bootstrap(executable, work)
-    with _private_server(executable, work, ()) as connection:
+    with _private_server([executable], work, ()) as connection:
         version = connection.rows("SELECT VERSION()")[0][0] or ""
         connection.rows(f"CREATE DATABASE {plans.DATABASE}")
         connection.rows("SET SESSION sql_mode = ''")
@@ -57,7 +57,9 @@ def make_mariadb(
                     raise BadSnapshot(f"{source}: line {statement.line}: {error}") from error
         rows = connection.rows(probe_sql)
         _one_account(connection)
-    _pack(work / "dd", out)
+    data = work / "dd"
+    members = [(path.relative_to(data), path) for path in data.rglob("*")]
+    _pack([*(server_members(executable) if own_server else ()), *members], out)
     return version, rows[0][0] if rows else None
 
 
@@ -71,7 +73,7 @@ def _bootstrap(executable: str, work: Path) -> None:
     user = user_for(str(work))
     give_to(user, str(work))
     argv = [
-        *_private_argv(executable, work, user),
+        *_private_argv([executable], work, user),
         "--bootstrap",
         "--enforce-storage-engine=",
         "--silent-startup",
@@ -90,9 +92,9 @@ def _bootstrap(executable: str, work: Path) -> None:
         raise BadSnapshot(f"system tables: {executable} ended with {done.returncode}: {words}")
 
 
-def _private_argv(executable: str, work: Path, user: str | None) -> list[str]:
+def _private_argv(server: Sequence[str], work: Path, user: str | None) -> list[str]:
     return [
-        executable,
+        *server,
         "--no-defaults",
         f"--datadir={work}/dd",
         f"--tmpdir={work}",
@@ -106,13 +108,13 @@ def _private_argv(executable: str, work: Path, user: str | None) -> list[str]:
 
 
 @contextlib.contextmanager
-def _private_server(executable: str, work: Path, more: tuple[str, ...]) -> Iterator[Connection]:
+def _private_server(server: Sequence[str], work: Path, more: tuple[str, ...]) -> Iterator[Connection]:
     """A server without accounts whose socket stands in a directory of mode 0700; stopped at the end."""
     user = user_for(str(work))
     give_to(user, str(work))
     socket = f"{work}/p.sock"
     argv = [
-        *_private_argv(executable, work, user),
+        *_private_argv(server, work, user),
         f"--socket={socket}",
         f"--pid-file={work}/private.pid",
         "--skip-networking",
@@ -172,26 +174,71 @@ def _one_account(connection: Connection) -> None:
     connection.rows("FLUSH TABLES")
 
 
-def _pack(data: Path, out: Path) -> None:
-    """One uncompressed tar, names sorted, calibrations last, nothing of the building machine in it."""
+def server_members(executable: str) -> list[tuple[Path, Path]]:
+    """(name in the tar, file) of a server that needs nothing of the node: loader, libraries, messages, character sets.
+
+    Raises BadSnapshot. As `ldd` names them; a server in a file of its own has none (docs/facts/caldb.md).
+    """
+    share = find_share(executable)
+    if share is None:
+        raise BadSnapshot(f"no messages and character sets beside {executable}")
+    told = subprocess.run(["ldd", executable], capture_output=True, text=True, timeout=START_S, check=False)
+    loader, libraries = parse_ldd(told.stdout)
+    if told.returncode != 0 or loader is None:
+        raise BadSnapshot(f"ldd {executable} names no loader: {told.stderr.strip()[:200]}")
+    top = Path(plans.OWN_SERVER)
+    files = {
+        "mariadbd": executable,
+        "loader": loader,
+        **{f"lib/{name}": path for name, path in libraries.items()},
+    }
+    for name in ("english/errmsg.sys", "charsets/Index.xml"):
+        files[f"share/{name}"] = os.path.join(share, name)
+    return [(top / name, Path(path)) for name, path in files.items()]
+
+
+def parse_ldd(text: str) -> tuple[str | None, dict[str, str]]:
+    """(loader, library -> path) of what ldd(1) prints. Raises BadSnapshot for a library that is not found."""
+    loader, libraries = None, {}
+    for line in text.splitlines():
+        words = line.split()
+        if "=>" in words:
+            if words[2] == "not":
+                raise BadSnapshot(f"ldd: {line.strip()[:200]}")
+            libraries[words[0]] = words[2]
+        elif words and words[0].startswith("/"):
+            loader = words[0]
+    return loader, libraries
+
+
+def _order(name: Path) -> tuple[bool, bool, Path]:
+    """The server first, if there is one, then the system tables: it starts while the calibrations are on their way."""
+    return name.parts[0] == plans.DATABASE, name.parts[0] != plans.OWN_SERVER, name
+
+
+def _pack(members: Sequence[tuple[Path, Path]], out: Path) -> None:
+    """One uncompressed tar, calibrations last, nothing of the building machine in it but a server's own files."""
     with out.open("xb", buffering=COPY_BYTES) as file:
         with tarfile.open(fileobj=file, mode="w|", bufsize=COPY_BYTES, format=tarfile.GNU_FORMAT) as tar:
-            names = sorted(path.relative_to(data) for path in data.rglob("*"))
-            for name in sorted(names, key=lambda name: name.parts[0] == plans.DATABASE):
-                path, entry = data / name, tarfile.TarInfo(str(name))
+            for name, path in sorted(members, key=lambda member: _order(member[0])):
+                entry = tarfile.TarInfo(str(name))
                 if path.is_dir():
                     entry.type, entry.mode = tarfile.DIRTYPE, 0o700
                     tar.addfile(entry)
                 elif path.is_file() and path.suffix not in (".pid", ".sock"):
                     entry.size, entry.mode = path.stat().st_size, 0o600
+                    if name.parts[0] == plans.OWN_SERVER:
+                        entry.mode = 0o700
                     with path.open("rb") as content:
                         tar.addfile(entry, content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def check_template_accounts(work: Path, server: str | None) -> str | None:
-    with _private_server(find_server(server), work, ("--read-only",)) as connection:
+def check_template_accounts(work: Path, server: str | None, own_server: bool = False) -> str | None:
+    """Why the accounts of an unpacked snapshot are not the one that there may be, None if they are."""
+    words = plans.own_server_words(str(work)) if own_server else (find_server(server),)
+    with _private_server(words, work, ("--read-only",)) as connection:
         tables = {
             name: connection.rows(f"SELECT * FROM mysql.{name}")  # noqa: S608 (names from the list above)
             for name in _ACCOUNT_TABLES

@@ -73,6 +73,8 @@ class SnapshotReader:
 def unpack_snapshot(snapshot: str, target: str, system_is_there: Callable[[], None] = lambda: None) -> str:
     """Unpack a tar into the new directory `target`; returns the SHA-256 of the tar. Raises KeeperFailed, OSError.
 
+    A server inside it (`plan.OWN_SERVER`) is put beside `target`, which is its data directory.
+
     `system_is_there` is called once between the server's system tables and the calibrations, if they come in this
     order, as `pilot caldb build` packs them.
 
@@ -103,12 +105,13 @@ def _unpack_member(reader: SnapshotReader, member: tarfile.TarInfo, target: str)
     refused = plans.check_member(member.name, member.isreg(), member.isdir())
     if refused is not None:
         raise KeeperFailed(refused)
-    path = os.path.join(target, member.name)
+    below = os.path.dirname(target) if member.name.partition("/")[0] == plans.OWN_SERVER else target
+    path = os.path.join(below, member.name)
     if member.isdir():
         os.makedirs(path, 0o700, exist_ok=True)
         return
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, member.mode & 0o700), "wb") as file:
         left = member.size
         while left:
             piece = reader.read(min(left, READ_BYTES))

@@ -74,6 +74,7 @@ class Database:
         self.ended = True
 
 
-def keeper_argv(agent_file: str, bundle: str, directory: str) -> List[str]:
-    """The command that starts a keeper with this interpreter."""
-    return [sys.executable, "-I", "-S", agent_file, "keeper", "--bundle", bundle, "--directory", directory]
+def keeper_argv(agent_file: str, bundle: str, directory: str, node: int) -> List[str]:
+    """The command that starts a keeper with this interpreter; `node` says whose turn at the snapshot's copies it is."""
+    words = [sys.executable, "-I", "-S", agent_file, "keeper", "--bundle", bundle]
+    return [*words, "--directory", directory, "--node", str(node)]

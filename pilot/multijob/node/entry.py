@@ -41,6 +41,9 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--directory", required=True, metavar="DIR", help="the keeper's own directory"
             )
+            command.add_argument(
+                "--node", type=int, default=0, metavar="I", help="of the copies of a snapshot"
+            )
             continue
         command.add_argument("--round", required=True, type=int, metavar="K", help="number of the submission")
         command.add_argument(
@@ -175,7 +178,7 @@ def started_body(
 def keeper(options: argparse.Namespace) -> int:
     """The keeper of a node's calibration server."""
     from pilot.caldb.keeper import keep
-    from pilot.caldb.plan import KeeperPlan
+    from pilot.caldb.plan import KeeperPlan, copy_path
 
     manifest = read_manifest(options.bundle)
     caldb = manifest.caldb
@@ -183,7 +186,7 @@ def keeper(options: argparse.Namespace) -> int:
         raise BadManifest("caldb: the bundle has none")
     plan = KeeperPlan(
         backend=caldb.backend,
-        snapshot=caldb.snapshot,
+        snapshot=copy_path(caldb.snapshot, options.node % caldb.copies),
         sha256=caldb.sha256,
         probe_sql=caldb.probe_sql,
         probe_expect=caldb.probe_expect,
@@ -192,6 +195,7 @@ def keeper(options: argparse.Namespace) -> int:
         directory=options.directory,
         ready_s=manifest.limits.caldb_ready_s,
         restarts=manifest.limits.caldb_restarts,
+        own_server=caldb.own_server,
     )
     return keep(plan)
 

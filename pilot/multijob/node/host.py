@@ -254,7 +254,9 @@ class Host:
 
     def _start_keeper(self, order: StartKeeper) -> None:
         post = self._post
-        self._database = Database(post.database, keeper_argv(post.agent_file, post.bundle, post.database))
+        self._database = Database(
+            post.database, keeper_argv(post.agent_file, post.bundle, post.database, post.node)
+        )
 
     def _kill_keeper(self, order: KillKeeper) -> None:
         if self._database is not None:

@@ -132,6 +132,8 @@ class Caldb(NamedTuple):
     probe_expect: str
     access: str
     server: Optional[str]
+    copies: int = 1
+    own_server: bool = False
 
 
 class Manifest(NamedTuple):
@@ -308,6 +310,8 @@ def _caldb(raw: Mapping[str, Any]) -> Caldb:
         str(raw["probe"]["expect"]),
         _one_of("caldb.access", raw.get("access", "socket"), ("socket", "tcp")),
         raw.get("server"),
+        _positive("caldb.copies", raw.get("copies", 1)),
+        bool(raw.get("own_server", False)),
     )
 
 

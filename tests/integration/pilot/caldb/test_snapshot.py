@@ -110,6 +110,50 @@ def test_a_member_outside_is_refused(copy):
         check_snapshot(copy)
 
 
+def test_copies_are_the_same_and_one_that_differs_is_refused(tmp_path):
+    built = build_snapshot(
+        write_dump(tmp_path), tmp_path / "c", identity="x", probe_sql=PROBE, backend="sqlite", copies=3
+    )
+    names = ["c", "c.2", "c.3"]
+    assert {(tmp_path / name).read_bytes() for name in names} == {Path(built.path).read_bytes()}
+    assert check_snapshot(built.path) == built
+    (tmp_path / "c.3").chmod(0o600)
+    (tmp_path / "c.3").write_bytes(b"x")
+    with pytest.raises(BadSnapshot, match=r"c\.3: differs"):
+        check_snapshot(built.path)
+    (tmp_path / "c.3").unlink()
+    with pytest.raises(BadSnapshot, match=r"c\.3"):
+        check_snapshot(built.path)
+    with pytest.raises(BadSnapshot, match=r"c\.2: exists already"):
+        (tmp_path / "c").unlink()
+        build_snapshot(
+            write_dump(tmp_path), tmp_path / "c", identity="x", probe_sql=PROBE, backend="sqlite", copies=2
+        )
+
+
+def test_a_snapshot_with_its_server_is_checked_by_that_server(tmp_path):
+    built = build_snapshot(
+        write_dump(tmp_path), tmp_path / "c", identity="x", probe_sql=PROBE, own_server=True
+    )
+    with tarfile.open(built.path) as tar:
+        names = tar.getnames()
+    assert names[0].startswith("server/")
+    assert {"server/loader", "server/mariadbd", "server/share/charsets/Index.xml"} <= set(names)
+    assert check_snapshot(built.path, server="/nowhere/mariadbd") == built
+
+
+def test_only_a_mariadb_snapshot_has_a_server_inside(tmp_path):
+    with pytest.raises(BadSnapshot, match="mariadb snapshot only"):
+        build_snapshot(
+            write_dump(tmp_path),
+            tmp_path / "c",
+            identity="x",
+            probe_sql=PROBE,
+            backend="sqlite",
+            own_server=True,
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

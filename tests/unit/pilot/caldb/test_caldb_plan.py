@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 def test_measured_flags_and_no_network():
-    argv = plan.server_argv("/usr/sbin/mariadbd", "/usr/share/mysql", "/n", None, None)
+    argv = plan.server_argv(["/usr/sbin/mariadbd"], "/usr/share/mysql", "/n", None, None)
     assert argv[:2] == ("/usr/sbin/mariadbd", "--no-defaults"), "--no-defaults counts only in the first place"
     assert "--skip-networking" in argv
     assert "--query-cache-size=64M" in argv
@@ -20,7 +20,7 @@ def test_measured_flags_and_no_network():
 
 
 def test_tcp_listens_on_loopback_only():
-    argv = plan.server_argv("x", None, "/n", 3333, "nobody")
+    argv = plan.server_argv(["x"], None, "/n", 3333, "nobody")
     assert "--bind-address=127.0.0.1" in argv
     assert "--port=3333" in argv
     assert "--user=nobody" in argv
@@ -115,3 +115,11 @@ def test_the_one_account_is_accepted():
 )
 def test_other_accounts_are_refused(changes, words):
     assert words in str(check_accounts(tables(**changes), COLUMNS))
+
+
+def test_copies_are_counted_from_the_snapshot_itself():
+    assert [plan.copy_path("/s/calib.tar", number) for number in (0, 1, 2)] == [
+        "/s/calib.tar",
+        "/s/calib.tar.2",
+        "/s/calib.tar.3",
+    ]

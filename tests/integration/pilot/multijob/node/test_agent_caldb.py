@@ -82,6 +82,39 @@ def test_payload_reads_calibrations(calib, any_snapshot):
 
 
 @needs_server
+def test_a_server_inside_the_snapshot_needs_nothing_of_the_node(calib, tmp_path):
+    built = build_snapshot(
+        write_dump(tmp_path), tmp_path / "c", identity="c", probe_sql=PROBE, own_server=True
+    )
+    calib.extra["caldb"] = manifest_caldb(built, server="/nowhere/mariadbd")
+    go = calib.root / "go"
+    job = calib.job(f"while [ ! -e {go} ]; do sleep 0.02; done; echo End of Job", kind="calib")
+    agent = calib.start_agent()
+    await_true(lambda: calib.of_kind("job_started"))
+    maps = Path(f"/proc/{calib.of_kind('caldb_ready')[0]['pid']}/maps").read_text().splitlines()
+    code = {line.split(maxsplit=5)[5] for line in maps if "r-xp" in line and "/" in line}
+    go.touch()
+    agent.communicate(timeout=30)
+    assert len(code) > 5
+    # The node's own look-up of accounts is loaded into it when it is started as root, and only then.
+    others = [path for path in code if not path.startswith(str(calib.local)) and "/libnss_" not in path]
+    assert others == []
+    assert calib.end_of(job)["exit_code"] == 0
+
+
+@needs_server
+def test_nodes_read_the_copies_of_a_snapshot_in_turn(calib, tmp_path):
+    built = build_snapshot(write_dump(tmp_path), tmp_path / "c", identity="c", probe_sql=PROBE, copies=2)
+    calib.extra["caldb"] = manifest_caldb(built)
+    job = calib.job("echo End of Job", kind="calib")
+    calib.extra["nodes"] = [{"index": 3, "jobs": calib.jobs}]
+    calib.extra["launch"] = [[]] * 4
+    Path(built.path).unlink()
+    calib.start_agent(node=3).communicate(timeout=30)
+    assert calib.end_of(job)["exit_code"] == 0
+
+
+@needs_server
 def test_server_restarts_after_its_death_and_jobs_go_on(calib, snapshot):
     calib.extra["caldb"] = manifest_caldb(snapshot)
     go = calib.root / "go"
