@@ -246,6 +246,7 @@ class AnnounceSection(Section):
 class InputsSection(Section):
     """Inputs of a job are looked at from here before it enters a bundle, and made available to it on its node."""
 
+    look: bool = True
     quiet_s: Seconds = 10.0
     wait_s: Seconds = 3600.0
     method: InputsMethod = "in place"

@@ -57,7 +57,7 @@ def decide_looks(
         look = memory.inputs.get(key)
         if look is None and read < READ_AT_ONCE:
             read += 1
-            names = inputs_of(state.jobs[key].job.job_pars)
+            names = inputs_of(state.jobs[key].job.job_pars) if limits.input_look else ()
             look = memory.inputs[key] = (
                 InputLook(names, now_s, good=True) if not names else InputLook(names, now_s)
             )

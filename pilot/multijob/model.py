@@ -553,7 +553,8 @@ class Limits:
     # how often the site is asked what is left of the allocation (None: never), and the alarm's limit
     allocation_look_s: float | None = None
     allocation_warn_node_h: float = 0.0
-    # inputs of a job: of the same size for so long, or waited for so long
+    # inputs of a job: looked at from here at all; of the same size for so long, or waited for so long
+    input_look: bool = True
     input_quiet_s: float = 0.0
     input_wait_s: float = 3600.0
     once: bool = False

@@ -198,6 +198,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         free_inodes_min=config.space.free_inodes_min,
         allocation_look_s=config.allocation.look_s if config.allocation.argv else None,
         allocation_warn_node_h=config.allocation.warn_node_hours,
+        input_look=config.inputs.look,
         input_quiet_s=config.inputs.quiet_s,
         input_wait_s=config.inputs.wait_s,
         canary_nodes=config.rotation.canary_nodes,

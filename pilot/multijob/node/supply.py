@@ -7,9 +7,8 @@ each hold a half of what both need would wait for ever.
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import chain
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
+from collections import Counter, deque
+from typing import Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from pilot.multijob.node.manifest import InputFile, Inputs, Job, Limits
 from pilot.multijob.node.provision import Drop, Fetch, Look, Outcome, Request
@@ -39,7 +38,8 @@ class Supplied(NamedTuple):
 class _File:
     """An input that some job needs. `state`: "new", "seen", "promised" (space for it), "here", "going".
 
-    `errand`: number of the one under way for it, since `since_s`. `users`: slots whose jobs it was promised to.
+    `errand`: number of the one under way for it, since `since_s`. `askers`: slots whose jobs wait for it to be seen or
+    for space; `users`: those that space was promised to.
     """
 
     def __init__(self, declared_file: InputFile, state: str) -> None:
@@ -49,14 +49,15 @@ class _File:
         self.size = declared_file.size or 0
         self.seen: Optional[int] = None
         self.target = ""
+        self.askers: Set[int] = set()
         self.users: Set[int] = set()
-        self.failure: Optional[Outcome] = None
 
 
 class Supply:
     """All inputs of one agent. `jobs`: its list; `directory`: its own on the node.
 
     `room_mib`: for local copies; the agent sets it before the first job asks where the limits say nothing.
+    What happens to one file costs as much as the jobs that wait for it: a job may have a thousand.
     """
 
     def __init__(self, inputs: Inputs, limits: Limits, directory: str, jobs: Iterable[Job]) -> None:
@@ -65,205 +66,239 @@ class Supply:
         # What a command brings may be nothing that this node could look at.
         self._first_state = "seen" if inputs.method == "command" else "new"
         self._wanted = Counter(item.path for job in jobs for item in job.inputs)
+        self._unwanted: Set[str] = set()
         self.needs_room = self._local and bool(self._wanted) and limits.inputs_max_mib is None
         self.room_mib = limits.inputs_max_mib or 0.0
+        self._taken = self._going = 0  # bytes of what is promised or here, and of what is being removed
         self._files: Dict[str, _File] = {}
         self._asking: Dict[int, Job] = {}
         self._getting: Dict[int, Job] = {}
         self._holding: Dict[int, Job] = {}
+        self._lacks: Dict[int, int] = {}  # by slot: files not seen while it asks, not here while it gets
+        self._to_look: Deque[str] = deque()
+        self._to_fetch: Deque[str] = deque()
+        self._under_way: Dict[int, str] = {}
+        self._hands = limits.inputs_at_once
+        self._told: List[Supplied] = []
         self._serial = 0
 
     def ask(self, slot: int, job: Job) -> None:
         """A job in this slot needs its inputs."""
-        self._asking[slot] = job
-        for item in job.inputs:
-            self._files.setdefault(item.path, _File(item, self._first_state))
+        trouble = self._names_trouble(job)
+        if trouble is not None:
+            self._told.append(Supplied(slot, InputsMade((), trouble)))
+            self.forget(job)
+            return
+        self._asking[slot], self._lacks[slot] = job, 0
+        for item in _once(job):
+            file = self._files.get(item.path)
+            if file is None:
+                file = self._add(item)
+            file.askers.add(slot)
+            self._lacks[slot] += file.state in ("new", "going")
 
     def leave(self, slot: int) -> None:
         """The job in this slot, if it has inputs, needs them no more: it is over, or is not started."""
         for jobs in (self._asking, self._getting, self._holding):
             job = jobs.pop(slot, None)
-            if job is not None:
-                for file in self._files_of(job):
-                    file.users.discard(slot)
-                    if file.state == "promised" and file.errand is None and not file.users:
-                        file.state = "seen"
-                self.forget(job)
+            if job is None:
+                continue
+            del self._lacks[slot]
+            for file in self._files_of(job):
+                file.askers.discard(slot)
+                file.users.discard(slot)
+                if file.state == "promised" and file.errand is None and not file.users:
+                    file.state = "seen"
+                    self._taken -= file.size
+            self.forget(job)
 
     def forget(self, job: Job) -> None:
         """This job of the list will not need its inputs on this node."""
         for item in job.inputs:
             self._wanted[item.path] -= 1
+            if self._wanted[item.path] <= 0:
+                self._unwanted.add(item.path)
 
     def done(self, number: int, outcome: Outcome) -> None:
         """What became of an errand; one that was given up is not listened to."""
-        for path, file in list(self._files.items()):
-            if file.errand == number:
-                self._note(path, file, outcome)
+        path = self._under_way.pop(number, None)
+        if path is None:
+            return
+        file = self._files[path]
+        file.errand = file.since_s = None
+        if file.state == "going":
+            self._is_gone(path, file)
+            return
+        self._hands += 1
+        if outcome.trouble:
+            self._fail(path, file, outcome)
+        elif file.state == "new":
+            file.state, file.seen, file.size = "seen", outcome.size, outcome.size
+            self._count(file.askers, -1)
+        else:
+            self._taken += outcome.size - file.size
+            file.state, file.size = "here", outcome.size
+            self._count(file.users, -1)
 
     def look_at_clock(self, now_s: float) -> None:
         """Give up errands that say nothing for longer than their tries may take; called every few seconds."""
         limits = self._limits
         most_s = limits.input_tries * (limits.input_try_s + TRY_AGAIN_S[-1]) + SPARE_S
-        for path, file in list(self._files.items()):
-            if file.errand is not None:
-                file.since_s = now_s if file.since_s is None else file.since_s
-                if now_s - file.since_s >= most_s:
-                    said = "%s: no answer in %.0f s" % (path, now_s - file.since_s)
-                    self._note(path, file, Outcome(0, said))
+        for number, path in list(self._under_way.items()):
+            file = self._files[path]
+            file.since_s = now_s if file.since_s is None else file.since_s
+            if now_s - file.since_s >= most_s:
+                self.done(number, Outcome(0, "%s: no answer in %.0f s" % (path, now_s - file.since_s)))
 
     def step(self) -> Tuple[List[Errand], List[Supplied]]:
         """Errands to begin now, and jobs that wait no longer. Said once: what it says is noted as done."""
-        if not self._files:
-            return [], []
-        ready = list(self._failures())
-        errands = list(self._looks())
+        errands: List[Errand] = []
+        while self._to_look and self._hands > 0:
+            errands.extend(self._look(self._to_look.popleft()))
         for slot, job in list(self._asking.items()):
-            if not self._is_seen(job):
+            if self._lacks[slot]:
                 continue
             if not self._local:
-                self._holding[slot] = self._asking.pop(slot)
-                ready.append(Supplied(slot, self._made(job)))
+                self._hold(slot, self._asking)
                 continue
-            errands += self._make_room(slot, job)
+            errands.extend(self._make_room(slot, job))
             if self._asking.get(slot) is job:
                 break  # who asked first is served first, or large jobs would wait for ever
-        errands += self._fetches()
-        for slot, job in list(self._getting.items()):
-            if all(file.state == "here" for file in self._files_of(job)):
-                self._holding[slot] = self._getting.pop(slot)
-                ready.append(Supplied(slot, self._made(job)))
-        return errands + list(self._drops()), ready
+        while self._to_fetch and self._hands > 0:
+            errands.extend(self._fetch(self._to_fetch.popleft()))
+        for slot in [slot for slot in self._getting if not self._lacks[slot]]:
+            self._hold(slot, self._getting)
+        errands.extend(self._drops())
+        told, self._told = self._told, []
+        return errands, told
+
+    # --- files ------------------------------------------------------------------------------------------------
 
     def _files_of(self, job: Job) -> List[_File]:
-        return [self._files[item.path] for item in job.inputs if item.path in self._files]
+        return [self._files[item.path] for item in _once(job) if item.path in self._files]
 
-    def _note(self, path: str, file: _File, outcome: Outcome) -> None:
-        file.errand = file.since_s = None
-        if file.state == "going":
-            del self._files[path]
-            for item in chain.from_iterable(job.inputs for job in self._asking.values()):
-                if item.path == path:  # asked for while it went: it is brought again
-                    self._files.setdefault(path, _File(item, self._first_state))
-        elif outcome.trouble:
-            file.failure = outcome
-        else:
-            file.size = outcome.size
-            if file.state == "new":
-                file.state, file.seen = "seen", outcome.size
-            else:
-                file.state = "here"
+    def _add(self, item: InputFile) -> _File:
+        file = self._files[item.path] = _File(item, self._first_state)
+        if file.state == "new":
+            self._to_look.append(item.path)
+        return file
 
-    def _begin(self, file: _File, request: Request) -> Errand:
+    def _count(self, slots: Set[int], change: int) -> None:
+        for slot in slots:
+            self._lacks[slot] += change
+
+    def _is_gone(self, path: str, file: _File) -> None:
+        """It was removed; who asked for it meanwhile gets it anew."""
+        del self._files[path]
+        self._going -= file.size
+        if file.askers:
+            again = self._add(file.declared)
+            again.askers = file.askers
+            if again.state == "seen":
+                self._count(again.askers, -1)
+
+    def _fail(self, path: str, file: _File, outcome: Outcome) -> None:
+        """Who waits for it hears why. Who asks later finds it new: a filesystem may be back by then."""
+        for slot in sorted(file.askers | file.users):
+            self._told.append(Supplied(slot, InputsMade((), outcome.trouble, outcome.absent)))
+            self.leave(slot)
+        self._taken -= file.size if file.state == "promised" else 0
+        del self._files[path]
+
+    # --- errands ----------------------------------------------------------------------------------------------
+
+    def _begin(self, path: str, file: _File) -> int:
         self._serial += 1
         file.errand = self._serial
-        return Errand(self._serial, request)
+        self._under_way[self._serial] = path
+        return self._serial
 
-    # --- what may be begun ------------------------------------------------------------------------------------
+    def _look(self, path: str) -> Iterator[Errand]:
+        file = self._files.get(path)
+        if file is not None and file.state == "new" and file.errand is None:
+            self._hands -= 1
+            number = self._begin(path, file)
+            yield Errand(number, Look(path, file.declared.size, self._limits.input_tries))
 
-    def _free_hands(self) -> int:
-        under_way = sum(file.errand is not None and file.state != "going" for file in self._files.values())
-        return self._limits.inputs_at_once - under_way
-
-    def _looks(self) -> Iterator[Errand]:
-        for job in self._asking.values():
-            for file in self._files_of(job):
-                if self._free_hands() > 0 and file.state == "new" and file.errand is None:
-                    yield self._begin(
-                        file, Look(file.declared.path, file.declared.size, self._limits.input_tries)
-                    )
-
-    def _fetches(self) -> Iterator[Errand]:
-        for job in self._getting.values():
-            for file in self._files_of(job):
-                if self._free_hands() > 0 and file.state == "promised" and file.errand is None:
-                    limits, item = self._limits, file.declared
-                    errand = self._begin(file, Drop(""))
-                    file.target = "%s/input.%d" % (self._directory, errand.number)
-                    command = self._inputs.command if self._inputs.method == "command" else ()
-                    yield errand._replace(
-                        request=Fetch(
-                            item.path,
-                            file.target,
-                            file.seen,
-                            item.size,
-                            item.adler32,
-                            command,
-                            limits.input_tries,
-                            limits.input_try_s,
-                        )
-                    )
+    def _fetch(self, path: str) -> Iterator[Errand]:
+        file, limits = self._files.get(path), self._limits
+        if file is None or file.state != "promised" or file.errand is not None:
+            return
+        self._hands -= 1
+        number = self._begin(path, file)
+        file.target = "%s/input.%d" % (self._directory, number)
+        command = self._inputs.command if self._inputs.method == "command" else ()
+        size, adler32 = file.declared.size, file.declared.adler32
+        tries, try_s = limits.input_tries, limits.input_try_s
+        yield Errand(number, Fetch(path, file.target, file.seen, size, adler32, command, tries, try_s))
 
     def _drops(self) -> Iterator[Errand]:
         """What no job of the list needs any more; what is still on its way here is waited for."""
-        for path, file in list(self._files.items()):
-            if file.errand is None and self._wanted[path] <= 0:
+        for path in list(self._unwanted):
+            file = self._files.get(path)
+            if file is None or file.errand is None:
+                self._unwanted.discard(path)
+            if file is not None and file.errand is None:
                 yield from self._drop(path, file)
 
     def _drop(self, path: str, file: _File) -> Iterator[Errand]:
         if file.state == "here":
             file.state = "going"
-            yield self._begin(file, Drop(file.target))
+            self._taken -= file.size
+            self._going += file.size
+            self._count(file.askers, 1)
+            yield Errand(self._begin(path, file), Drop(file.target))
         else:
             del self._files[path]
 
     # --- space ------------------------------------------------------------------------------------------------
 
-    def _is_seen(self, job: Job) -> bool:
-        return all(file.state in ("seen", "promised", "here") for file in self._files_of(job))
-
     def _make_room(self, slot: int, job: Job) -> Iterator[Errand]:
-        """Promise space for all that this job needs, or remove what nobody uses now."""
-        mine = self._files_of(job)
+        """Promise space for all that this job needs, or remove what nobody uses now, or say that it never fits."""
+        mine, room = self._files_of(job), self.room_mib * MIB
+        whole = sum(file.size for file in mine)
         need = sum(file.size for file in mine if file.state == "seen")
-        taken = sum(file.size for file in self._files.values() if file.state in ("promised", "here"))
-        going = sum(file.size for file in self._files.values() if file.state == "going")
-        if taken + going + need <= self.room_mib * MIB:
-            for file in mine:
-                file.users.add(slot)
-                file.state = "promised" if file.state == "seen" else file.state
-            self._getting[slot] = self._asking.pop(slot)
-            return
-        for path, file in list(self._files.items()):
-            idle = file.state == "here" and file.errand is None and not file.users
-            if idle and file not in mine and taken + need > self.room_mib * MIB:
-                taken -= file.size
-                yield from self._drop(path, file)
+        if whole > room:
+            said = "inputs of %.0f MiB do not fit into %.0f MiB of this node" % (whole / MIB, self.room_mib)
+            self._told.append(Supplied(slot, InputsMade((), said)))
+            self.leave(slot)
+        elif self._taken + self._going + need <= room:
+            self._promise(slot, mine)
+        else:
+            for path, file in list(self._files.items()):
+                idle = file.state == "here" and file.errand is None and not file.users
+                if idle and slot not in file.askers and self._taken + need > room:
+                    yield from self._drop(path, file)
+
+    def _promise(self, slot: int, mine: List[_File]) -> None:
+        self._getting[slot] = self._asking.pop(slot)
+        self._lacks[slot] = sum(file.state != "here" for file in mine)
+        for file in mine:
+            file.askers.discard(slot)
+            file.users.add(slot)
+            if file.state == "seen":
+                file.state = "promised"
+                self._taken += file.size
+                self._to_fetch.append(file.declared.path)
 
     # --- what jobs are told -----------------------------------------------------------------------------------
 
-    def _failures(self) -> Iterator[Supplied]:
-        for slot, job in list(chain(self._asking.items(), self._getting.items())):
-            failure = self._failure(job)
-            if failure is not None:
-                self.leave(slot)
-                yield Supplied(slot, InputsMade((), failure.trouble, failure.absent))
-        # Who asks for it later finds it new: a filesystem may be back by then.
-        for path, file in list(self._files.items()):
-            if file.failure is not None:
-                del self._files[path]
-
-    def _failure(self, job: Job) -> Optional[Outcome]:
-        failures = [file.failure for file in self._files_of(job) if file.failure is not None]
-        if failures:
-            return failures[0]
-        names = [_name(item.path) for item in job.inputs]
-        others = [*TAKEN, *(place.lfn for place in declared(job))]
-        if self._inputs.method != "in place" and (len(set(names)) < len(names) or set(names) & set(others)):
-            return Outcome(0, "inputs cannot be made available: %s: names that are taken" % ", ".join(names))
-        mine = self._files_of(job)
-        need = sum(file.size for file in mine)
-        if self._local and self._is_seen(job) and need > self.room_mib * MIB:
-            said = "inputs of %.0f MiB do not fit into %.0f MiB of this node" % (need / MIB, self.room_mib)
-            return Outcome(0, said)
-        return None
-
-    def _made(self, job: Job) -> InputsMade:
+    def _names_trouble(self, job: Job) -> Optional[str]:
         if self._inputs.method == "in place":
-            return InputsMade(())
-        here = ((item.path, self._files[item.path].target or item.path) for item in job.inputs)
-        return InputsMade(tuple(here))
+            return None
+        names = [item.path.rpartition("/")[2] for item in job.inputs]
+        others = [*TAKEN, *(place.lfn for place in declared(job))]
+        if len(set(names)) == len(names) and not set(names) & set(others):
+            return None
+        return "inputs cannot be made available: %s: names that are taken" % ", ".join(names)
+
+    def _hold(self, slot: int, waiting: Dict[int, Job]) -> None:
+        job = self._holding[slot] = waiting.pop(slot)
+        places: Iterable[Tuple[str, str]] = ()
+        if self._inputs.method != "in place":
+            places = ((item.path, self._files[item.path].target or item.path) for item in job.inputs)
+        self._told.append(Supplied(slot, InputsMade(tuple(places))))
 
 
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
+def _once(job: Job) -> Iterable[InputFile]:
+    return {item.path: item for item in job.inputs}.values()

@@ -73,6 +73,14 @@ def test_a_job_enters_a_bundle_once_its_input_has_kept_its_size() -> None:
     assert not rig.memory.inputs
 
 
+def test_where_the_edge_cannot_see_inputs_no_job_waits_for_a_look() -> None:
+    rig = Rig(limits_with(input_look=False))
+    site = Looking([job_with(1, "/in/a")], InputSeen((), trouble="it is not there"))
+    rig.run(site.respond, 6, 1.0)
+    assert planned(rig) == {1}
+    assert not any(isinstance(action, a.LookAtInputs) for action in rig.released)
+
+
 def test_a_job_without_inputs_waits_for_no_look() -> None:
     rig, site = Rig(limits_with()), Looking([make_job(1)], InputSeen((), unknown="never asked"))
     rig.run(site.respond, 6, 1.0)

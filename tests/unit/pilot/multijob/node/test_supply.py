@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pilot.multijob.node import supply
 from pilot.multijob.node.manifest import InputFile, Inputs, Job, Kind, Limits, Place
 from pilot.multijob.node.provision import Drop, Fetch, Look, Outcome
 from pilot.multijob.node.steps import InputsMade
@@ -174,6 +175,26 @@ def test_a_file_that_is_asked_for_while_it_goes_is_brought_again():
     assert node.fetched() == ["/raw/a", "/raw/b", "/raw/a"]
 
 
+def test_what_a_waiting_job_needs_may_go_and_comes_again():
+    jobs = [job(1, "/raw/a"), job(2, "/raw/b", "/raw/c"), job(3, "/raw/a", "/raw/d")]
+    node = Node("copy", *jobs, room_mib=20, inputs_at_once=1)
+    node.supply.ask(0, jobs[0])
+    node.step()
+    node.end_all()
+    node.supply.leave(0)
+    node.ready.clear()
+    node.supply.ask(1, jobs[1])
+    node.supply.ask(2, jobs[2])
+    node.step()
+    node.end_all()
+    assert set(node.ready) == {1}, "it asked first, and what only the other one needs makes room for it"
+    node.supply.leave(1)
+    node.step()
+    node.end_all()
+    assert set(node.ready) == {1, 2}
+    assert sorted(node.fetched()) == ["/raw/a", "/raw/a", "/raw/b", "/raw/c", "/raw/d"]
+
+
 def test_space_that_was_promised_to_a_failed_job_is_free_again():
     jobs = [job(1, "/raw/a", "/raw/b"), job(2, "/raw/c", "/raw/d"), job(3, "/raw/b")]
     node = Node("copy", *jobs, room_mib=20, inputs_at_once=1)
@@ -187,6 +208,7 @@ def test_space_that_was_promised_to_a_failed_job_is_free_again():
     node.step()
     node.end_all()
     assert node.ready[0].trouble == ""
+    assert node.fetched() == ["/raw/a", "/raw/c", "/raw/d"], "nobody waits for the other file now"
 
 
 def test_a_job_that_never_fits_fails_alone():
@@ -282,6 +304,27 @@ def test_names_that_are_taken_in_the_work_directory_are_refused(method, paths, o
     node.ask(mine)
     node.end_all()
     assert node.ready[0].trouble == ""
+
+
+def test_what_happens_to_one_file_costs_as_much_as_the_jobs_that_wait_for_it():
+    """32 jobs of 1,000 inputs each: a look at all of them at each end of an errand would hold up the agent."""
+    jobs = [job(n, *(f"/raw/{n}.{index}" for index in range(1000))) for n in range(32)]
+    node = Node("copy", *jobs, room_mib=1e9)
+    looks = 0
+
+    def counted(item):
+        nonlocal looks
+        looks += 1
+        return once(item)
+
+    once, supply._once = supply._once, counted
+    try:
+        node.ask(*jobs)
+        node.end_all()
+    finally:
+        supply._once = once
+    assert len(node.ready) == 32
+    assert looks < 32 * 6
 
 
 @settings(max_examples=300)
