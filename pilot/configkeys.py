@@ -148,6 +148,7 @@ class NodeSection(Section):
     usable_memory_mib: Annotated[int, Field(gt=0)] | None = None
     poll_apart_s: Seconds = 1.0
     bind: Literal["none", "cores", "numa"] = "none"
+    end_foreign: Literal["none", "cgroup"] = "none"
 
 
 class ProtocolSection(Section):

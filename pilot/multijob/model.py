@@ -459,6 +459,7 @@ class SiteSpec:
     features: tuple[str, ...]
     directives: Callable[[BatchRequest], str]
     bind: str = "none"
+    end_foreign: str = "none"
     probe: tuple[str, ...] = ()
     # how inputs are made available on nodes, and the command where it is one
     inputs_method: str = "in place"

@@ -83,6 +83,7 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         "local_dir": site.local_dir,
         "slots": queue.slots,
         "bind": site.bind,
+        "end_foreign": site.end_foreign,
         "avoided": {item.host: item.reason for item in avoided(state, bundle.planned_at, limits)},
         "probe": list(site.probe),
         "inputs": {

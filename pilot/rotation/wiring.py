@@ -154,6 +154,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         features=tuple(batch.features),
         directives=DIALECTS[batch.dialect].render_directives,
         bind=node.bind,
+        end_foreign=node.end_foreign,
         probe=tuple(node.probe),
         inputs_method=config.inputs.method,
         inputs_command=tuple(config.inputs.command),

@@ -378,6 +378,7 @@ class Agent:
             "reason": reason,
             "left_behind": swept.left_behind,
             "foreign": swept.foreign,
+            "foreign_ended": swept.foreign_ended,
             "host": self._post.host,
         }
         yield from self._line("agent_ended", body)

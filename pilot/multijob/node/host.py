@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Set
 from pilot.caldb import sharing
 from pilot.caldb.prctl import become_subreaper
 from pilot.multijob.node.binding import slot_binding
+from pilot.multijob.node.cgroups import is_inside, job_cgroups
 from pilot.multijob.node.collect import collect, left_little
 from pilot.multijob.node.database import Database, keeper_argv
 from pilot.multijob.node.errands import Errands
@@ -52,7 +53,17 @@ from pilot.multijob.node.payload import (
     reading_from,
     start_payload,
 )
-from pilot.multijob.node.processes import foreign, live_descendants, owned_by, reap_all, snapshot, sweep
+from pilot.multijob.node.processes import (
+    Name,
+    foreign,
+    live_descendants,
+    owned_by,
+    read_proc,
+    reap_all,
+    snapshot,
+    sweep,
+    without_trees,
+)
 from pilot.multijob.node.selfcheck import probe_node
 from pilot.multijob.node.shell import ScriptRun
 from pilot.multijob.node.slots import Post
@@ -302,7 +313,19 @@ class Host:
         )
         shutil.rmtree(self._post.own, ignore_errors=True)
         sharing.remove_unused(self._post.database)
-        return Swept(left, len(foreign(snapshot(), os.getpid(), owned_by(os.getuid()))))
+        others = foreign(snapshot(), os.getpid(), owned_by(os.getuid()))
+        ended = self._in_batch_job() if others and self._manifest.end_foreign == "cgroup" else frozenset()
+        sweep(self._in_batch_job if ended else frozenset, self._reap)
+        return Swept(left, len(others), len(ended))
+
+    def _in_batch_job(self) -> FrozenSet[Name]:
+        """Foreign processes in the batch job's own cgroup; spared are its gate and agents with all below them."""
+        own = job_cgroups(read_proc(os.getpid(), "cgroup").decode(), self._post.batch_id)
+        seen, mark = snapshot(), self._post.agent_file.encode()
+        others = foreign(seen, os.getpid(), owned_by(os.getuid()))
+        ours = [pid for pid in seen if mark in read_proc(pid, "cmdline")]
+        inside = (name for name in others if is_inside(read_proc(name.pid, "cgroup").decode(), own))
+        return without_trees(frozenset(inside), seen, ours)
 
     def _say(self, order: Say) -> None:
         print(order.text, file=sys.stderr)

@@ -152,6 +152,7 @@ class Manifest(NamedTuple):
     local_dir: str
     slots: int
     bind: str
+    end_foreign: str
     launch: Tuple[Tuple[str, ...], ...]
     environment: Mapping[str, str]
     caldb: Optional[Caldb]
@@ -183,6 +184,7 @@ def parse_manifest(text: str) -> Manifest:
             limits=_limits(raw.get("limits", {})),
             local_dir=str(raw["local_dir"]),
             slots=_positive("slots", raw["slots"]),
+            end_foreign=_one_of("end_foreign", raw.get("end_foreign", "none"), ("none", "cgroup")),
             bind=_one_of("bind", raw.get("bind", "none"), ("none", "cores", "numa")),
             launch=launch,
             environment=_texts("environment", raw["environment"]),

@@ -125,11 +125,13 @@ class Sweep(NamedTuple):
 class Swept(NamedTuple):
     """Own processes that would not end; others of this user that began after the agent did and are none of its own.
 
-    The others are counted and never touched: they may be another bundle's, or escaped before the agent took over.
+    The others may be another bundle's, or escaped before the agent took over. They are counted, and so are those of
+    them that the site lets an agent end.
     """
 
     left_behind: int
     foreign: int
+    foreign_ended: int = 0
 
 
 class Say(NamedTuple):

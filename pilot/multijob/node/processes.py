@@ -194,6 +194,21 @@ def foreign(seen: Mapping[int, Seen], mine: int, owned: Callable[[int], bool]) -
     )
 
 
+def without_trees(names: FrozenSet[Name], seen: Mapping[int, Seen], roots: Iterable[int]) -> FrozenSet[Name]:
+    """Those that are neither one of `roots` nor below one. Pure."""
+    tops = set(roots)
+    spared = tops | descendants(seen, tops)
+    return frozenset(name for name in names if name.pid not in spared)
+
+
+def read_proc(pid: int, name: str) -> bytes:
+    """Content of /proc/PID/NAME, empty for a process that is gone or another user's."""
+    try:
+        return _read_proc("/proc/%d/%s" % (pid, name))
+    except OSError:
+        return b""
+
+
 def live_descendants(mine: int, spared: Optional[int] = None) -> FrozenSet[Name]:
     """Everything alive below process `mine`, without process `spared` and all below that."""
     seen = snapshot()
