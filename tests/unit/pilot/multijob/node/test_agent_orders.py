@@ -106,7 +106,13 @@ def test_the_list_is_worked_one_job_after_the_other_and_the_end_is_told() -> Non
     host = FakeHost()
     host.run(manifest())
     assert host.kinds() == ["job_started", "job_ended"] * 3 + ["agent_ended"]
-    assert host.lines[-1][1] == {"reason": "list worked", "left_behind": 2, "foreign": 3, "host": ""}
+    assert host.lines[-1][1] == {
+        "reason": "list worked",
+        "left_behind": 2,
+        "foreign": 3,
+        "foreign_ended": 0,
+        "host": "",
+    }
 
 
 def test_an_agent_that_breaks_ends_in_order_and_says_so() -> None:
@@ -114,7 +120,10 @@ def test_an_agent_that_breaks_ends_in_order_and_says_so() -> None:
     with pytest.raises(RuntimeError, match="a bug"):
         host.run(manifest())
     assert host.done[-3:] == ["LetKeeperGo", "Sweep", "Line"]
-    assert host.lines[-1] == ("agent_ended", {"reason": "error", "left_behind": 2, "foreign": 3, "host": ""})
+    assert host.lines[-1] == (
+        "agent_ended",
+        {"reason": "error", "left_behind": 2, "foreign": 3, "foreign_ended": 0, "host": ""},
+    )
 
 
 def test_without_a_local_directory_everything_goes_back() -> None:
