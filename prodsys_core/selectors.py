@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, F, Q, Sum
 
 from prodsys_core.lifecycle import PANDA_KINDS, StepKind
 from prodsys_core.models import AttemptEnd, GroupCheck, PandaAttempt, Run, Step, Task, Transfer
@@ -59,7 +59,7 @@ def _add_counts(rows: dict[int, dict[str, Any]], query: Any, column: str, key: s
 def job_rows(task: Task) -> list[dict[str, Any]]:
     """Jobs of a task in the order of run and chunk; the status is that of the reconstruct step."""
     steps = Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT).select_related("job", "run")
-    ends = AttemptEnd.objects.filter(attempt__step__task=task, status="finished")
+    ends = AttemptEnd.objects.filter(attempt__step__task=task, attempt__number=F("attempt__step__attempt"))
     counts = {pk: found for pk, *found in ends.values_list("attempt__step_id", "n_read", "n_written")}
     rows = []
     for step in steps.order_by("run__number", "job__chunk"):

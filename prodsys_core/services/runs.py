@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 
 from django.db import transaction
-from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet
 
 from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
@@ -162,7 +162,9 @@ def _chunk_products(site: Site, run: Run) -> dict[str, list[PlannedInput]]:
     ends = AttemptEnd.objects.filter(
         attempt__step__run=run, attempt__step__kind=StepKind.RECONSTRUCT, status="finished"
     )
-    steps = ends.filter(attempt__step__status=StepStatus.FINISHED)
+    # An earlier attempt may have finished in PanDA, too, with other events than the catalogue's.
+    last = Q(attempt__number=F("attempt__step__attempt"))
+    steps = ends.filter(last, attempt__step__status=StepStatus.FINISHED)
     inputs: dict[str, list[PlannedInput]] = {product: [] for product in table.types[run.task.type]}
     for end in steps.select_related("attempt__step__job", "attempt__step__task", "attempt__step__run"):
         step, sizes = end.attempt.step, json.loads(end.files)

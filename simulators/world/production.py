@@ -1,7 +1,8 @@
 """The production system of the virtual world: prodsys' own decisions and wire over rows in memory.
 
-What is sent, found again, judged and merged is decided by `prodsys_core.{plan,verdicts,wire}`; rows stand in place of
-the database and survive a crash, which may come between any two effects.
+What is sent, found again, judged and merged is decided by `prodsys_core.{plan,verdicts,lifecycle,wire}`; rows stand in
+place of the database and survive a crash, which may come between any two effects. That services of prodsys make the
+same of the same history is a contract test (tests/integration/prodsys_core/test_same_histories.py).
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from typing import Any, cast
 
 from prodsys_core import tables
 from prodsys_core.config import Panda
-from prodsys_core.lifecycle import CHUNK_DONE, StepKind, StepStatus
+from prodsys_core.lifecycle import CHUNK_DONE, Role, StepKind, StepStatus, check_edge, waiting_status
 from prodsys_core.panda import HttpJobSink
 from prodsys_core.plan import (
     Listed,
     MergeInput,
     MergeLimits,
+    QueueUse,
     Sendable,
     adopt,
+    has_stragglers,
     plan_batches,
     plan_groups,
     settle,
@@ -30,7 +33,7 @@ from prodsys_core.verdicts import Ended, Expected, Held, RetryRules, Seen, judge
 from simulators.world.panda import ProdsysSession, Wire
 
 ZERO = datetime(2026, 1, 1, tzinfo=UTC)
-PRIORITY = {StepKind.RECONSTRUCT: 2000, StepKind.MERGE_MDST: 5000}
+PRIORITY = {StepKind.RECONSTRUCT: 2000, StepKind.MERGE_MDST: 5000, StepKind.MERGE_DUMP: 5000}
 RULES = RetryRules(uncharged_max=50, backoff_s=(300.0, 900.0, 1800.0), charged_wait_s=60.0)
 MAX_ATTEMPTS = 3
 # Bytes of one chunk's output as the world's payloads write them: a merged file holds some of them.
@@ -52,6 +55,7 @@ class Attempt:
     batch: int
     panda_id: int | None = None
     ended: str | None = None
+    ended_s: float = 0.0
     held: str = ""
 
 
@@ -65,7 +69,7 @@ class Step:
     chunk: int
     panda_queue: str
     n_events: int
-    status: StepStatus = StepStatus.READY
+    status: StepStatus
     charged: int = 0
     uncharged: int = 0
     next_try_s: float | None = None
@@ -73,6 +77,15 @@ class Step:
     accepted: Attempt | None = None
     size: int = 0
     inputs: tuple[int, ...] = ()
+    story: list[tuple[str, str]] = field(default_factory=list)
+
+    def move(self, status: StepStatus, role: Role = Role.SERVICE) -> None:
+        """To another status, if the role may."""
+        problem = check_edge("step", self.status, status, role)
+        if problem:
+            raise AssertionError(f"{self.work}: {problem}")
+        self.story.append((self.status, status))
+        self.status = status
 
     @property
     def work(self) -> str:
@@ -99,6 +112,7 @@ class Production:
     server_of: Mapping[str, str]
     now: Callable[[], float]
     boundary: Callable[[], None]
+    merge_kind: StepKind = StepKind.MERGE_MDST
     steps: dict[int, Step] = field(default_factory=dict)
     batches: dict[int, Batch] = field(default_factory=dict)
     merged_runs: set[int] = field(default_factory=set)
@@ -115,33 +129,42 @@ class Production:
 
     def add(self, kind: StepKind, run: int, chunk: int, panda_queue: str, n_events: int) -> Step:
         """A new step, ready to be sent."""
-        step = Step(len(self.steps) + 1, kind, run, chunk, panda_queue, n_events)
+        step = Step(len(self.steps) + 1, kind, run, chunk, panda_queue, n_events, waiting_status(kind))
         self.steps[step.number] = step
         return step
 
     def tick(self) -> None:
-        """Find again, send, follow, merge: as prodsys' tick. Raises Killed at a boundary."""
+        """Find again, follow, merge, send: as prodsys' tick. Raises Killed at a boundary."""
         for batch in [batch for batch in self.batches.values() if batch.status in ("made", "unknown")]:
             self._settle(batch)
-        self._send()
         self._follow()
         self._merge()
+        self._send()
 
     # --- sending ----------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
+        last = self._runs_with_stragglers()
         due = [
-            Sendable(step.number, step.panda_queue, PRIORITY[step.kind], step.n_events)
+            Sendable(
+                step.number,
+                step.panda_queue,
+                PRIORITY[step.kind],
+                self._events_of_chunk(step),
+                step.run in last,
+            )
             for step in self.steps.values()
-            if step.status in (StepStatus.READY, StepStatus.FAILED) and self._due(step)
+            if self._due(step)
         ]
-        active: dict[str, int] = {}
-        for step in self.steps.values():
-            if step.status in (StepStatus.SENT, StepStatus.RUNNING):
-                active[step.panda_queue] = active.get(step.panda_queue, 0) + 1
-        room = {queue: self._panda.active_max - active.get(queue, 0) for queue in self.server_of}
+        uses = self._queue_uses()
+        room = {
+            queue: use.room(self._panda.active_max, self._panda.waiting_min) for queue, use in uses.items()
+        }
+        lost: set[str] = set()
         for plan in plan_batches(due, room, self._panda.submit_chunk):
             server = self.server_of[plan.panda_queue]
+            if server in lost:
+                continue  # it does not answer: the next tick asks again
             number = len(self.batches) + 1
             attempts = [self._attempt(self.steps[i], number) for i in plan.step_ids]
             self.batches[number] = batch = Batch(number, server, attempts)
@@ -149,17 +172,45 @@ class Production:
             answer = self._sinks[server].submit([_job(attempt, self.steps) for attempt in attempts])
             self.boundary()
             self._answered(batch, answer)
+            if isinstance(answer, Unavailable | Broken):
+                lost.add(server)
 
     def _due(self, step: Step) -> bool:
-        if step.status is StepStatus.READY:
+        if step.status is waiting_status(step.kind):
             return step.next_try_s is None or self.now() >= step.next_try_s
-        return step.next_try_s is not None and self.now() >= step.next_try_s
+        return (
+            step.status is StepStatus.FAILED and step.next_try_s is not None and self.now() >= step.next_try_s
+        )
+
+    @staticmethod
+    def _events_of_chunk(step: Step) -> int | None:
+        return step.n_events if step.kind is StepKind.RECONSTRUCT else None
+
+    def _runs_with_stragglers(self) -> set[int]:
+        chunks: dict[int, list[bool]] = {}
+        for step in self.steps.values():
+            if step.kind is StepKind.RECONSTRUCT:
+                chunks.setdefault(step.run, []).append(step.status in CHUNK_DONE)
+        return {run for run, done in chunks.items() if has_stragglers(len(done), done.count(False))}
+
+    def _queue_uses(self) -> dict[str, QueueUse]:
+        since_s = self.now() - self._panda.queue_days * 86400.0
+        found: dict[str, list[int]] = {queue: [0, 0, 0] for queue in self.server_of}
+        for step in self.steps.values():
+            use = found[step.panda_queue]
+            use[0] += step.status is StepStatus.SENT
+            use[1] += step.status is StepStatus.RUNNING
+            use[2] += sum(
+                (a.ended or "").startswith("finished") and a.ended_s >= since_s for a in step.attempts
+            )
+        return {queue: QueueUse(*use) for queue, use in found.items()}
 
     def _attempt(self, step: Step, batch: int) -> Attempt:
         number = len(step.attempts) + 1
         attempt = Attempt(step, number, f"{step.run}-{step.chunk}-{step.number}.a{number}", batch)
         step.attempts.append(attempt)
-        step.status, step.next_try_s = StepStatus.SENT, None
+        step.move(StepStatus.SENT)
+        step.next_try_s = None
         return attempt
 
     def _answered(self, batch: Batch, answer: tuple[Submitted, ...] | Unavailable | Refused | Broken) -> None:
@@ -167,20 +218,24 @@ class Production:
             case Refused():
                 self._take_back(_open(batch), 300.0)
                 batch.status = "refused"
+            case Unavailable(reached=False):
+                self._take_back(_open(batch))
+                batch.status = "void"
             case Unavailable() | Broken():
                 batch.status = "unknown"
             case _:
                 ids = {item.job_name: item.panda_id for item in answer}
                 for attempt in _open(batch):
                     attempt.panda_id = ids.get(attempt.job_name)
+                self._take_back([attempt for attempt in _open(batch) if attempt.job_name in ids])
                 batch.status = "unknown" if _open(batch) else "answered"
 
-    def _take_back(self, attempts: list[Attempt], wait_s: float) -> None:
+    def _take_back(self, attempts: list[Attempt], wait_s: float | None = None) -> None:
         """PanDA certainly does not have them; nothing is charged."""
         for attempt in attempts:
             attempt.ended = "not sent"
-            attempt.step.status = StepStatus.READY
-            attempt.step.next_try_s = self.now() + wait_s
+            attempt.step.move(waiting_status(attempt.step.kind))
+            attempt.step.next_try_s = None if wait_s is None else self.now() + wait_s
 
     def _settle(self, batch: Batch) -> None:
         sink = self._sinks[batch.server]
@@ -202,7 +257,7 @@ class Production:
         verdict = settle(batch.listed, ids, len(records), self._utc(), self._panda.settle_s)
         batch.listed = verdict.listed
         if verdict.settled:
-            self._take_back(_open(batch), 0.0)
+            self._take_back(_open(batch))
             batch.status = "settled"
 
     # --- following --------------------------------------------------------------------------------------------
@@ -227,7 +282,7 @@ class Production:
             judged = {panda_id: judge_status(status, words) for panda_id, status in statuses.items()}
             for panda_id, verdict in judged.items():
                 if verdict == Seen(running=True) and attempts[panda_id].step.status is StepStatus.SENT:
-                    attempts[panda_id].step.status = StepStatus.RUNNING
+                    attempts[panda_id].step.move(StepStatus.RUNNING)
             asked = [panda_id for panda_id, verdict in judged.items() if isinstance(verdict, Held)]
             records = sink.descriptions(asked) if asked else {}
             self.boundary()
@@ -244,9 +299,12 @@ class Production:
         )
         verdict = judge_description(expected, record, tables.codes(), tables.panda_words(), RULES)
         attempt.held = verdict.reason if isinstance(verdict, Held) else ""
+        if verdict == Seen(running=True) and step.status is StepStatus.SENT:
+            step.move(StepStatus.RUNNING)
         if not isinstance(verdict, Ended) or record is None:
             return
-        attempt.ended, step.status = f"{record.status} {verdict.reason}", verdict.status
+        attempt.ended, attempt.ended_s = f"{record.status} {verdict.reason}", self.now()
+        step.move(verdict.status)
         step.charged += verdict.charged
         step.uncharged += not verdict.charged
         if verdict.status is StepStatus.FINISHED:
@@ -258,11 +316,13 @@ class Production:
         """A manager says that PanDA will never tell the end of this attempt: uncharged, sent again."""
         attempt.ended = "given up by a manager"
         attempt.step.uncharged += 1
-        attempt.step.status, attempt.step.next_try_s = StepStatus.FAILED, self.now()
+        attempt.step.move(StepStatus.FAILED)
+        attempt.step.next_try_s = self.now()
 
     def try_again(self, step: Step) -> None:
-        """A manager has looked at a failed or questionable step: once more."""
-        step.status, step.charged, step.next_try_s = StepStatus.FAILED, 0, self.now()
+        """A manager has looked at a failed or questionable step: one more attempt, whatever it was charged."""
+        step.move(waiting_status(step.kind), Role.MANAGER)
+        step.next_try_s = None
 
     # --- merging ----------------------------------------------------------------------------------------------
 
@@ -282,7 +342,7 @@ class Production:
             self.merged_runs.add(run)
             for piece, group in enumerate(groups):
                 queue = next(q for q in self.server_of if q.endswith("short"))
-                merge = self.add(StepKind.MERGE_MDST, run, piece, queue, sum(i.n_events or 0 for i in group))
+                merge = self.add(self.merge_kind, run, piece, queue, sum(i.n_events or 0 for i in group))
                 merge.inputs = tuple(item.job_id for item in group)
 
     def _utc(self) -> datetime:

@@ -6,6 +6,7 @@ from prodsys_rig import write_tree
 
 from prodsys_core.models import GroupCheck, MergeGroup, MergeInput, PandaAttempt, Run, Step, Transfer
 from prodsys_core.services import runs
+from prodsys_core.services.tasks import as_manager, resend_candidates, steps_resend
 
 
 def ended(rig, chunks, **fields):
@@ -66,6 +67,19 @@ def test_merge_takes_the_attempt_that_finished(rig):
     rig.tick()
     inputs = MergeInput.objects.filter(group__product="mdst").order_by("pk")
     assert [row.lfn for row in inputs] == ["mDST-274495-11001-3-8.a1.root", "mDST-274495-11002-3-8.a2.root"]
+
+
+def test_merge_leaves_out_an_attempt_that_finished_with_other_events(rig):
+    rig.sent_task({274495: [300]})
+    rig.run_jobs()
+    next(iter(rig.panda.jobs.values())).n_events = 299
+    rig.tick()
+    steps_resend(resend_candidates(rig.task(), "manual check is needed"), as_manager("ann", rig.now))
+    rig.tick()
+    rig.run_jobs()
+    rig.tick()
+    inputs = MergeInput.objects.filter(group__product="mdst")
+    assert [row.lfn for row in inputs] == ["mDST-274495-11001-3-8.a2.root"]
 
 
 def test_mdst_is_cut_to_the_declared_size(rig):
