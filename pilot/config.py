@@ -123,6 +123,17 @@ def check_together(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
     yield from _check_fencing(value)
     yield from _check_tasks(value)
     yield from _check_inputs(value)
+    yield from _check_snapshots(value)
+
+
+def _check_snapshots(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:
+    """A queue's own snapshot is served as `caldb` says."""
+    for index, queue in _items(value, "queues"):
+        if queue.get("caldb_snapshot") is not None and value.get("caldb") is None:
+            yield (
+                ("queues", index, "caldb_snapshot"),
+                "found a snapshot, expected a section caldb that says how it is served",
+            )
 
 
 def _check_inputs(value: Mapping[str, Any]) -> Iterator[tuple[Where, str]]:

@@ -221,6 +221,7 @@ class QueueSection(Section):
     share: Annotated[float, Field(gt=0, le=1000)] = 1.0
     no_start: list[NoStart] = []
     inputs_method: InputsMethod | None = None
+    caldb_snapshot: AbsolutePath | None = None
     walltime: WalltimeSection = WalltimeSection()
 
 

@@ -427,8 +427,9 @@ class QueueSpec:
     # weight among queues that want to start at once; times at which nothing is started
     share: float = 1.0
     no_start: tuple[Window, ...] = ()
-    # how its inputs are made available, None: as the site's
+    # how its inputs are made available, and the manifest's `caldb`; None: as the site's
     inputs_method: str | None = None
+    caldb: Mapping[str, Any] | None = None
 
     @property
     def bundle_jobs(self) -> int:

@@ -232,7 +232,7 @@ def _fetched(
             yield JobRecalled(now.utc, action.queue, job, bundle.bundle_id, name)
             continue
         work = work_of(job, action.server)
-        uncovered = uncovered_run(job, limits) if reason is None else None
+        uncovered = uncovered_run(job, action.queue, limits) if reason is None else None
         task = task_of(job, action.queue, limits) if reason is None and uncovered is None else None
         yield JobFetched(now.utc, action.queue, job, work, task, action.server)
         if reason is not None:
@@ -281,9 +281,9 @@ def unusable(job: Job, limits: Limits) -> str | None:
     return None
 
 
-def uncovered_run(job: Job, limits: Limits) -> str | None:
-    """Why the site's calibration snapshot is of no use to this job, None if it covers its run or that is not known."""
-    caldb = limits.site.caldb
+def uncovered_run(job: Job, queue: str, limits: Limits) -> str | None:
+    """Why the queue's calibration snapshot is of no use to this job, None if it covers its run or nobody can tell."""
+    caldb = limits.queues[queue].caldb or limits.site.caldb
     runs = caldb.get("runs") if caldb is not None else None
     if caldb is None or runs is None or not limits.experiment.kinds[job.transformation].needs_caldb:
         return None

@@ -69,6 +69,7 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
     predicted = dict(zip(keys, predict_s([texts[i].n_events for i in keys], queue.walltime), strict=True))
     kinds = {job.transformation for job in jobs.values()}
     needs_caldb = any(limits.experiment.kinds[name].needs_caldb for name in kinds)
+    caldb = queue.caldb or site.caldb
     manifest = {
         "schema": SCHEMA,
         "bundle_id": bundle.bundle_id,
@@ -95,7 +96,7 @@ def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
         ],
         "environment": {**site.environment, **_credential(bundle, limits)},
         "experiment": dict(limits.experiment.environment),
-        "caldb": dict(site.caldb) if site.caldb is not None and needs_caldb else None,
+        "caldb": dict(caldb) if caldb is not None and needs_caldb else None,
         "kinds": {name: _kind(limits.experiment.kinds[name], limits) for name in sorted(kinds)},
         "nodes": [
             {"index": index, "jobs": [_job(state.jobs[i], predicted[i], limits) for i in node]}

@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pilot.batch.queues import unfit
@@ -49,6 +50,11 @@ def check_environment(config: Config) -> list[Check]:
     checks.append(_loads("experiment", lambda: load_experiment(config.experiment)))
     if config.caldb is not None:
         checks.append(_loads("caldb snapshot", lambda: load_caldb(config.caldb)))
+        own = [queue for queue in config.queues if queue.caldb_snapshot is not None]
+        checks.extend(
+            _loads(f"caldb snapshot of queue {queue.name}", partial(load_caldb, config.caldb, queue))
+            for queue in own
+        )
     if all(check.holds for check in checks[:3]):
         checks.append(_batch(config))
         checks.extend(_batch_queues(config))

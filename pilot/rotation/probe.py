@@ -61,7 +61,7 @@ def probe_nodes(config: Config, name: str, wait_s: float) -> list[Check]:
 
 
 def _wanted(config: Config, queue: QueueSection) -> Wanted:
-    caldb = load_caldb(config.caldb)
+    caldb = load_caldb(config.caldb, queue)
     snapshot_mib = -(-caldb["size"] // 2**20) if caldb is not None else 0
     memory_mib, weak = config.node.usable_memory_mib or 0, config.protocol.fencing == "weak"
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -103,18 +103,19 @@ def load_experiment(name: str) -> Experiment:
         raise WiringError(f"experiment {name}: {error}") from error
 
 
-def load_caldb(section: CaldbSection | None) -> Mapping[str, Any] | None:
-    """The manifest's `caldb` for the configured snapshot; its facts stand in `<snapshot>.json`."""
+def load_caldb(section: CaldbSection | None, queue: QueueSection | None = None) -> Mapping[str, Any] | None:
+    """The manifest's `caldb` for the configured snapshot, or for the queue's own; `<snapshot>.json` tells its facts."""
     if section is None:
         return None
+    key, path = "caldb.snapshot", section.snapshot
+    if queue is not None and queue.caldb_snapshot is not None:
+        key, path = f"queue {queue.name}: caldb_snapshot", queue.caldb_snapshot
     try:
-        snapshot = read_snapshot(section.snapshot)
+        snapshot = read_snapshot(path)
     except BadSnapshot as error:
-        raise WiringError(f"caldb.snapshot: {error}") from error
+        raise WiringError(f"{key}: {error}") from error
     if snapshot.backend != section.backend:
-        raise WiringError(
-            f"caldb.backend: found {section.backend}, {section.snapshot} is for {snapshot.backend}"
-        )
+        raise WiringError(f"caldb.backend: found {section.backend}, {path} is for {snapshot.backend}")
     return manifest_caldb(snapshot, section.access, section.server)
 
 
@@ -123,15 +124,19 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
     batch, node, times = config.batch, config.node, config.protocol
     fetch_retry_s = min(60.0, max(config.tick_s, batch.listing_every_s))
     servers = {server.name: server for server in config.servers}
-    queues, caldb = {}, load_caldb(config.caldb)
+    queues: dict[str, QueueSpec] = {}
     for queue in config.queues:
         server = servers[queue.server]
         walltime = WalltimePolicy(**queue.walltime.model_dump())
-        values = queue.model_dump(exclude={"walltime", "prod_source_label", "no_start", "slots"})
+        values = queue.model_dump(
+            exclude={"walltime", "prod_source_label", "no_start", "slots", "caldb_snapshot"}
+        )
+        caldb = load_caldb(config.caldb, queue)
         queues[queue.name] = QueueSpec(
             **values,
             no_start=tuple(parse_window(text) for text in queue.no_start),
             slots=_slots(queue, node, caldb),
+            caldb=caldb if queue.caldb_snapshot is not None else None,
             cores=queue.slots,
             walltime=walltime,
             chunk=server.chunk or CHUNK[server.dialect],
@@ -148,7 +153,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         environment=node.environment,
         launch=lambda index, slots: make_launcher(launcher.kind, slots, launcher.argv).command(index, ()),
         node_limits=_node_limits(config),
-        caldb=caldb,
+        caldb=load_caldb(config.caldb),
         account=batch.account,
         flags=batch.flags,
         features=tuple(batch.features),

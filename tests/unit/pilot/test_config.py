@@ -79,6 +79,7 @@ def test_a_short_config_gets_safe_defaults() -> None:
             ["inputs.command", "nothing uses"],
         ),
         (("    slots: 4", "    slots: 4\n    inputs_method: command"), 1, ["inputs.command", "{source}"]),
+        (("    slots: 4", "    slots: 4\n    caldb_snapshot: /c.tar"), 15, ["queues[0].caldb_snapshot"]),
     ],
 )
 def test_an_error_names_file_line_key_found_and_expected(

@@ -46,7 +46,7 @@ def limits_of(memory_mib: int, caldb_mib: int | None, monkeypatch: pytest.Monkey
         "memory_mib: null ", f"memory_mib: {memory_mib} ", 1
     )
     if caldb_mib is not None:
-        monkeypatch.setattr(wiring, "load_caldb", lambda section: {"size": caldb_mib << 20})
+        monkeypatch.setattr(wiring, "load_caldb", lambda section, queue=None: {"size": caldb_mib << 20})
     return wiring.make_limits(parse_config(text, "bluewaters"), Path("/agent"), once=False)
 
 
