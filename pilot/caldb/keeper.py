@@ -25,7 +25,7 @@ from pilot.caldb import plan as plans
 from pilot.caldb import sharing
 from pilot.caldb.plan import Address, KeeperPlan
 from pilot.caldb.prctl import die_with_parent
-from pilot.caldb.server import Server, log_tail
+from pilot.caldb.server import Server, available_bytes, log_tail
 from pilot.caldb.unpack import KeeperFailed, copy_snapshot, probe_file, unpack_snapshot
 
 Say = Callable[..., None]
@@ -146,7 +146,7 @@ def _make_room(plan: KeeperPlan) -> None:
     space = os.statvfs(plan.directory)
     in_memory = _filesystem_type(plan.directory) in ("tmpfs", "ramfs")
     reason = plans.check_space(
-        size, space.f_bavail * space.f_frsize, _available_bytes() if in_memory else None
+        size, space.f_bavail * space.f_frsize, available_bytes() if in_memory else None
     )
     if reason is not None:
         raise KeeperFailed(reason)
@@ -161,14 +161,6 @@ def _filesystem_type(directory: str) -> str:
             if front.split()[2] == "%d:%d" % (os.major(device), os.minor(device)):
                 return back.split()[0]
     return ""
-
-
-def _available_bytes() -> Optional[int]:
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def _check_sum(plan: KeeperPlan, found: str) -> None:

@@ -17,6 +17,9 @@ SPARE_BYTES = 32 * 1024 * 1024
 LOG_CHARACTERS = 2000
 # Jobs of a node ask for a few runs of 5 MB: they fit. 32 different runs fill any cache; the server stays below 128 MiB.
 QUERY_CACHE_MIB = 64
+# A node with less memory gives the cache this share of what is free, and not less than what a few jobs of one run need.
+CACHE_SHARE = 1 / 64
+QUERY_CACHE_LEAST_MIB = 8
 
 
 class KeeperPlan(NamedTuple):
@@ -47,7 +50,12 @@ class Address(NamedTuple):
 
 
 def server_argv(
-    server: Sequence[str], share: Optional[str], directory: str, port: Optional[int], user: Optional[str]
+    server: Sequence[str],
+    share: Optional[str],
+    directory: str,
+    port: Optional[int],
+    user: Optional[str],
+    cache_mib: int = QUERY_CACHE_MIB,
 ) -> Tuple[str, ...]:
     """The measured command. `server`: its first words; `share` None: it knows its own; `user` only as root."""
     place = (f"--lc-messages-dir={share}", f"--character-sets-dir={share}/charsets") if share else ()
@@ -80,10 +88,17 @@ def server_argv(
         "--aria-pagecache-buffer-size=16M",
         "--aria-log-file-size=8M",
         "--query-cache-type=1",
-        f"--query-cache-size={QUERY_CACHE_MIB}M",
+        f"--query-cache-size={cache_mib}M",
         "--query-cache-limit=1M",
         "--local-infile=0",
     )
+
+
+def query_cache_mib(available_bytes: Optional[int]) -> int:
+    """Size of the query cache on a node with so much free memory; None: not known."""
+    if available_bytes is None:
+        return QUERY_CACHE_MIB
+    return max(QUERY_CACHE_LEAST_MIB, min(QUERY_CACHE_MIB, int(available_bytes * CACHE_SHARE) >> 20))
 
 
 def option_file(address: Address) -> str:

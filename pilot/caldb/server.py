@@ -75,6 +75,15 @@ def give_to(user: Optional[str], directory: str) -> None:
             os.lchown(path, entry.pw_uid, entry.pw_gid)
 
 
+def available_bytes() -> Optional[int]:
+    """Memory that is free or can be freed, None where the kernel does not tell."""
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
 def log_tail(directory: str) -> str:
     """The server's last words."""
     try:
@@ -135,8 +144,9 @@ class Server:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._listener.bind(notify)
         give_to(self._user, plan.directory)
+        cache = plans.query_cache_mib(available_bytes())
         self.process = subprocess.Popen(
-            plans.server_argv(self._words, self._share, plan.directory, self.address.port, self._user),
+            plans.server_argv(self._words, self._share, plan.directory, self.address.port, self._user, cache),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

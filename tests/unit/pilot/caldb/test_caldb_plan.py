@@ -123,3 +123,13 @@ def test_copies_are_counted_from_the_snapshot_itself():
         "/s/calib.tar.2",
         "/s/calib.tar.3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "cache_mib"), [(None, 64), (64, 64), (4, 64), (2, 32), (1, 16), (0.5, 8), (0.1, 8)]
+)
+def test_the_query_cache_is_sized_to_the_memory_of_the_node(free_gib, cache_mib):
+    found = plan.query_cache_mib(None if free_gib is None else int(free_gib * 2**30))
+    assert found == cache_mib
+    argv = plan.server_argv(["x"], None, "/n", None, None, found)
+    assert f"--query-cache-size={cache_mib}M" in argv
