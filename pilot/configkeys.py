@@ -13,8 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pilot.multijob.model import RECENT_MAX
 from pilot.windows import parse_window
 
-# The socket of the calibration server, <local_dir>/ep-<uid>-<nonce>.db/s.sock, must fit into 107 bytes.
-LOCAL_DIR_MAX_BYTES = 75
+# The socket of the calibration server, <local_dir>/ep-<uid>-<bundle>-<round>-<host>-<network>.db/s.sock, must fit into
+# 107 bytes.
+LOCAL_DIR_MAX_BYTES = 48
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -168,6 +169,7 @@ class CaldbSection(Section):
     backend: Literal["mariadb", "sqlite"] = "mariadb"
     snapshot: AbsolutePath
     access: Literal["socket", "tcp"] = "socket"
+    directories: list[LocalDir] = []
     server: AbsolutePath | None = None
 
 

@@ -146,6 +146,28 @@ def check_space(snapshot_bytes: int, free_bytes: int, memory_bytes: Optional[int
     return None
 
 
+class Room(NamedTuple):
+    """A directory of the node as it is now. `joined`: the batch job's server has its files there already."""
+
+    path: str
+    joined: bool
+    writable: bool
+    noexec: bool
+    free_bytes: int
+
+
+def choose_room(rooms: Sequence[Room], snapshot_bytes: int, executes: bool) -> str:
+    """Where the server's files go: where they are, else the first that takes them, else the first (and its error)."""
+    for room in rooms:
+        if room.joined:
+            return room.path
+    for room in rooms:
+        space = check_space(snapshot_bytes, room.free_bytes, None) is None
+        if room.writable and space and not (executes and room.noexec):
+            return room.path
+    return rooms[0].path
+
+
 def check_socket_path(path: str) -> Optional[str]:
     """Why no unix socket can have this path, None if it can."""
     length = len(path.encode())

@@ -116,7 +116,7 @@ def load_caldb(section: CaldbSection | None, queue: QueueSection | None = None) 
         raise WiringError(f"{key}: {error}") from error
     if snapshot.backend != section.backend:
         raise WiringError(f"caldb.backend: found {section.backend}, {path} is for {snapshot.backend}")
-    return manifest_caldb(snapshot, section.access, section.server)
+    return {**manifest_caldb(snapshot, section.access, section.server), "directories": section.directories}
 
 
 def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:

@@ -7,12 +7,15 @@ import functools
 import os
 import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
-from pilot.multijob.node.manifest import BadManifest, Manifest, parse_manifest
+from pilot.multijob.node.manifest import BadManifest, Caldb, Manifest, parse_manifest
+
+if TYPE_CHECKING:
+    from pilot.caldb.plan import Room
 
 # Of a host's name in a directory's: a unix socket below it must fit into 107 bytes.
-HOST_CHARACTERS = 20
+HOST_CHARACTERS = 12
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -95,7 +98,8 @@ def agent(options: argparse.Namespace, started_mono: float) -> None:
     local = os.path.abspath(options.local_dir or expand_local_dir(manifest.local_dir, dict(os.environ)))
     node, nonce, uid = options.node, draw_nonce(), os.getuid()
     own = os.path.join(local, "ep-%d-%s-%d-%s" % (uid, manifest.bundle_id, node, nonce))
-    database = os.path.join(local, database_name(uid, manifest.bundle_id, options.round, os.uname().nodename))
+    name = database_name(uid, manifest.bundle_id, options.round, os.uname().nodename)
+    database = os.path.join(database_room(manifest.caldb, local, name, dict(os.environ)), name)
 
     def run() -> None:
         _run_agent(manifest, options, bundle, nonce, (own, database), started_mono)
@@ -138,6 +142,37 @@ def _run_agent(
         host=host,
     )
     Host(manifest, post, journal, now).run(Agent(manifest, post, now).steps())
+
+
+def database_room(caldb: Optional[Caldb], local: str, name: str, environment: Dict[str, str]) -> str:
+    """Directory of the node for the calibration server: `local`, or another that the site allows. Raises nothing."""
+    if caldb is None or not caldb.directories:
+        return local
+    from pilot.caldb.plan import choose_room
+
+    paths = [local]
+    for text in caldb.directories:
+        try:
+            paths.append(os.path.abspath(expand_local_dir(text, environment)))
+        except BadManifest:
+            pass  # this node has no such variable: one directory less to choose from
+    return choose_room([_look_at_room(path, name) for path in paths], caldb.size, caldb.own_server)
+
+
+def _look_at_room(path: str, name: str) -> Room:
+    from pilot.caldb.plan import Room
+
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return Room(path, False, False, True, 0)
+    return Room(
+        path,
+        os.path.isdir(os.path.join(path, name)),
+        os.access(path, os.W_OK | os.X_OK),
+        bool(found.f_flag & os.ST_NOEXEC),
+        found.f_bavail * found.f_frsize,
+    )
 
 
 def database_name(uid: int, bundle_id: str, number: int, host: str) -> str:

@@ -134,6 +134,8 @@ class Caldb(NamedTuple):
     server: Optional[str]
     copies: int = 1
     own_server: bool = False
+    size: int = 0
+    directories: Tuple[str, ...] = ()
 
 
 class Manifest(NamedTuple):
@@ -314,6 +316,8 @@ def _caldb(raw: Mapping[str, Any]) -> Caldb:
         raw.get("server"),
         _positive("caldb.copies", raw.get("copies", 1)),
         bool(raw.get("own_server", False)),
+        int(raw.get("size", 0)),
+        tuple(str(name) for name in raw.get("directories", ())),
     )
 
 

@@ -14,6 +14,7 @@ from nodekit import await_true, processes_with
 from snapkit import PROBE, no_server, write_dump
 
 from pilot.caldb.snapshot import build_snapshot, manifest_caldb
+from pilot.multijob.node.entry import database_name
 
 needs_server = pytest.mark.skipif(no_server, reason="mariadbd is not installed")
 
@@ -100,6 +101,23 @@ def test_a_server_inside_the_snapshot_needs_nothing_of_the_node(calib, tmp_path)
     others = [path for path in code if not path.startswith(str(calib.local)) and "/libnss_" not in path]
     assert others == []
     assert calib.end_of(job)["exit_code"] == 0
+
+
+@needs_server
+def test_a_directory_without_room_leaves_the_server_another_one(calib, snapshot):
+    spare = calib.local / "spare"
+    spare.mkdir()
+    too_large = {**manifest_caldb(snapshot), "size": os.statvfs(calib.local).f_blocks * 2**20}
+    calib.extra["caldb"] = {**too_large, "directories": ["$NOT_HERE", str(spare)]}
+    calib.job("echo End of Job", kind="calib")
+    lines = calib.run_agent()
+    assert [line["kind"] for line in lines if line["kind"].startswith("caldb")] == ["caldb_ready"]
+    calib.extra["caldb"] = {**manifest_caldb(snapshot), "directories": [str(spare)]}
+    (spare / database_name(os.getuid(), "btestabcd", 1, os.uname().nodename)).mkdir(mode=0o700)
+    calib.run_agent()
+    assert len(calib.of_kind("caldb_ready")) == 2
+    assert [path.name for path in calib.local.iterdir()] == ["spare"]
+    spare.rmdir()
 
 
 @needs_server
