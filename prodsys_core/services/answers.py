@@ -23,6 +23,7 @@ from prodsys_core.plan import Listed, adopt, settle
 from prodsys_core.ports import Broken, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
 from prodsys_core.services.isolation import alone
 from prodsys_core.services.moves import Mover, move
+from prodsys_core.services.rows import db_time, insert_rows
 
 log = logging.getLogger(__name__)
 
@@ -180,21 +181,13 @@ def take_back(
     by_status: dict[str, list[int]] = {}
     for attempt in attempts:
         by_status.setdefault(waiting_status(attempt.step.kind), []).append(attempt.step_id)
+    columns, at = "attempt_id status reason message charge node files ended_at", db_time(mover.now)
+    ends = [(a.pk, "not sent", reason, message[:MESSAGE_LENGTH], "none", "", "{}", at) for a in attempts]
     with transaction.atomic():
-        AttemptEnd.objects.bulk_create(
-            AttemptEnd(
-                attempt=attempt,
-                status="not sent",
-                reason=reason,
-                message=message[:MESSAGE_LENGTH],
-                charge="none",
-                ended_at=mover.now,
-            )
-            for attempt in attempts
-        )
+        insert_rows(AttemptEnd, columns, ends)
         for status, ids in by_status.items():
-            columns = {"next_try_at": until, "batch": None}
-            move(mover, "step", ids, StepStatus.SENT, status, reason=reason, message=message, **columns)
+            back = {"reason": reason, "message": message, "next_try_at": until, "batch": None}
+            move(mover, "step", ids, StepStatus.SENT, status, **back)
 
 
 def _close(batches: Sequence[SendBatch], status: str, message: str) -> None:
