@@ -12,7 +12,7 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import X509, Oidc, Panda
 from prodsys_core.pickles import parse_pickled_answer, render_pickle
-from prodsys_core.ports import Broken, Description, Failure, PandaJob, Refused, Submitted, Unavailable
+from prodsys_core.ports import Broken, Description, Failure, PandaJob, Submitted, Unavailable
 from prodsys_core.settings.build import read_secret
 from prodsys_core.wire import (
     parse_cancelled,
@@ -43,7 +43,7 @@ class HttpJobSink:
     def alive(self) -> bool | Failure:
         """True if the server answers at all."""
         answer = self._get("system/is_alive", [])
-        return answer if isinstance(answer, Unavailable | Refused | Broken) else True
+        return answer if isinstance(answer, Failure) else True
 
     def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
         """One call; the caller has cut the jobs to `submit_chunk`."""
@@ -130,7 +130,7 @@ def _never_connected(error: requests.RequestException) -> bool:
 
 
 def _then(answer: Any | Failure, parse: Callable[[Any], Value | Broken]) -> Value | Failure:
-    return answer if isinstance(answer, Unavailable | Refused | Broken) else parse(answer)
+    return answer if isinstance(answer, Failure) else parse(answer)
 
 
 def _collect(
@@ -143,7 +143,7 @@ def _collect(
     known: dict[int, Value] = {}
     for part in in_chunks(ids, size):
         answer = _then(ask(part), partial(parse, part))
-        if isinstance(answer, Unavailable | Refused | Broken):
+        if isinstance(answer, Failure):
             return known or answer
         known.update({panda_id: answer[panda_id] for panda_id in part if panda_id in answer})
     return known

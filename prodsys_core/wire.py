@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from prodsys_core.ports import (
     Broken,
     Description,
+    Failure,
     FileSeen,
     OutputFile,
     PandaJob,
@@ -114,12 +115,10 @@ def _positional_file(file: OutputFile, block: str) -> list[Any]:
     return [*(fields.get(name, UNSET) for name in FILE_ATTRIBUTES), None]
 
 
-def parse_envelope(status: int, text: str) -> Any | Unavailable | Refused | Broken:
+def parse_envelope(status: int, text: str) -> Any | Failure:
     """`data` of a v1 answer, or the failure it stands for."""
-    if status in (401, 403):
-        return Refused(f"HTTP {status}: {excerpt(text, 200)}")
     if status != 200:
-        return Unavailable(f"HTTP {status}: {excerpt(text, 200)}")
+        return http_failure(status, text)
     try:
         answer = json.loads(text)
         success, message = answer["success"], str(answer.get("message") or "")
@@ -130,6 +129,12 @@ def parse_envelope(status: int, text: str) -> Any | Unavailable | Refused | Brok
     if any(words in message for words in REFUSALS):
         return Refused(excerpt(message, 300))
     return Unavailable(excerpt(message, 300) or "success is false without a message")
+
+
+def http_failure(status: int, text: str) -> Refused | Unavailable:
+    """What a status other than 200 stands for."""
+    kind = Refused if status in (401, 403) else Unavailable
+    return kind(f"HTTP {status}: {excerpt(text, 200)}")
 
 
 def parse_submitted(answer: Any) -> tuple[Submitted, ...] | Broken:

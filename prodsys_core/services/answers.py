@@ -20,7 +20,7 @@ from prodsys_core.config import Config
 from prodsys_core.lifecycle import StepStatus, waiting_status
 from prodsys_core.models import MESSAGE_LENGTH, AttemptEnd, PandaAttempt, SendBatch, Step
 from prodsys_core.plan import Listed, adopt, settle
-from prodsys_core.ports import Broken, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
+from prodsys_core.ports import Failure, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
 from prodsys_core.services.isolation import alone
 from prodsys_core.services.moves import Mover, move
 from prodsys_core.services.rows import db_time, insert_rows
@@ -78,7 +78,7 @@ def _store_answer(
     return len(found), not missing
 
 
-def _store_failure(batch: SendBatch, answer: Unavailable | Refused | Broken, mover: Mover) -> None:
+def _store_failure(batch: SendBatch, answer: Failure, mover: Mover) -> None:
     match answer:
         case Refused(reason):
             log.error("batch %d refused by PanDA: %s", batch.number, reason)
@@ -119,7 +119,7 @@ def _settle(
         return 0, True
     ids = sink.job_ids(batch.number)
     records = sink.descriptions(ids) if isinstance(ids, tuple) else ids
-    if isinstance(records, Unavailable | Refused | Broken):
+    if isinstance(records, Failure):
         _close([batch], "unknown", describe(records))
         return 0, False
     adoption = adopt(open_attempts, ((record.panda_id, record.job_name) for record in records.values()))
