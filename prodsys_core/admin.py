@@ -17,15 +17,16 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from prodsys_core import models
-from prodsys_core.lifecycle import TASK_EDGES, Role
+from prodsys_core.lifecycle import Role
 from prodsys_core.services.actions import ACTIONS, BadPick, Pick
 from prodsys_core.services.looks import Look, look_act, look_resend, look_set
 from prodsys_core.services.moves import Mover, NotAllowed
 from prodsys_core.services.tasks import as_manager
+from prodsys_core.tables import edges
 
 LINES_SHOWN = 1000
 """Lines of a look on its page; the command line shows all."""
-SET = {f"set {new}": f"Set to {new}" for (_, new), roles in TASK_EDGES.items() if Role.MANAGER in roles}
+SET = {f"set {new}": f"Set to {new}" for (_, new), roles in edges("task").items() if Role.MANAGER in roles}
 RESEND = {f"resend {old}": f"Try again: {old}" for old in ("failed", "manual check is needed")}
 OFFERED: Mapping[type, Mapping[str, str]] = {
     models.Task: SET | RESEND,

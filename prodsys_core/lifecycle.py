@@ -75,85 +75,8 @@ class StepKind(StrEnum):
 MERGES = (StepKind.MERGE_MDST, StepKind.MERGE_HIST, StepKind.MERGE_DUMP)
 PANDA_KINDS = (StepKind.RECONSTRUCT, *MERGES)
 
-_M, _S = frozenset({Role.MANAGER}), frozenset({Role.SERVICE})
 _T, _P = TaskStatus, StepStatus
-
-TASK_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
-    (_T.DRAFT, _T.READY): _M,  # defined; make the jobs
-    (_T.READY, _T.DRAFT): _M,  # back to the desk
-    (_T.READY, _T.JOBS_READY): _S,  # every file of the source is a job or was skipped for a reason
-    (_T.JOBS_READY, _T.READY): _M,  # generate again (adds what is missing)
-    (_T.JOBS_READY, _T.SEND): _M,  # inspected
-    (_T.SEND, _T.RUNNING): _S,  # PanDA reported one of its jobs running
-    (_T.SEND, _T.PAUSED): _M,
-    (_T.RUNNING, _T.PAUSED): _M,
-    (_T.PAUSED, _T.SEND): _M,
-    (_T.PAUSED, _T.RUNNING): _M,
-    (_T.RUNNING, _T.DONE): _S,  # every run checked and every merged file confirmed
-    (_T.DONE, _T.ARCHIVE): _M,  # results approved
-    (_T.ARCHIVE, _T.DONE): _M,  # taken back before it began
-    (_T.ARCHIVE, _T.ARCHIVING): _S,  # first logs packed
-    (_T.ARCHIVING, _T.ARCHIVED): _S,  # every run archived
-    (_T.DRAFT, _T.CANCELLED): _M,
-    (_T.READY, _T.CANCELLED): _M,
-    (_T.JOBS_READY, _T.CANCELLED): _M,
-    (_T.SEND, _T.CANCELLED): _M,
-    (_T.RUNNING, _T.CANCELLED): _M,
-    (_T.PAUSED, _T.CANCELLED): _M,
-}
-
-RUN_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
-    (RunStatus.OPEN, RunStatus.MERGING): _S,  # last chunk finished, plan made in the same transaction
-    (RunStatus.MERGING, RunStatus.CHECKED): _S,
-    (RunStatus.MERGING, RunStatus.SUSPICIOUS): _S,
-    (RunStatus.CHECKED, RunStatus.ARCHIVED): _S,
-    (RunStatus.SUSPICIOUS, RunStatus.CHECKED): _M,  # counts differ for a known reason: accepted
-    (RunStatus.SUSPICIOUS, RunStatus.MERGING): _M,  # count again
-    (RunStatus.SUSPICIOUS, RunStatus.OPEN): _M,  # merge again: next generation
-    (RunStatus.MERGING, RunStatus.OPEN): _M,
-}
-
-STEP_EDGES: Mapping[tuple[str, str], frozenset[Role]] = {
-    (_P.DEFINED, _P.STAGED): _S,  # site without tape: files were delivered by hand
-    (_P.STAGED, _P.SENT): _S,
-    (_P.READY, _P.SENT): _S,
-    (_P.FAILED, _P.SENT): _S,  # next attempt, when its back-off is over
-    (_P.SENT, _P.STAGED): _S,  # PanDA certainly does not have it
-    (_P.SENT, _P.READY): _S,
-    (_P.SENT, _P.RUNNING): _S,
-    (_P.SENT, _P.FINISHED): _S,
-    (_P.SENT, _P.FAILED): _S,
-    (_P.SENT, _P.MANUAL_CHECK): _S,
-    (_P.RUNNING, _P.FINISHED): _S,
-    (_P.RUNNING, _P.FAILED): _S,
-    (_P.RUNNING, _P.MANUAL_CHECK): _S,
-    (_P.READY, _P.FINISHED): _S,  # work done here: cross-check, archive logs, clean
-    (_P.READY, _P.MANUAL_CHECK): _S,
-    (_P.FAILED, _P.STAGED): _M,  # one more attempt, given by a person
-    (_P.FAILED, _P.READY): _M,
-    (_P.MANUAL_CHECK, _P.STAGED): _M,
-    (_P.MANUAL_CHECK, _P.READY): _M,
-    (_P.MANUAL_CHECK, _P.FINISHED): _M,  # accepted by a person
-    (_P.DEFINED, _P.DEFINED): _M,  # place or event count of a raw file corrected
-    (_P.FINISHED, _P.FINISHED): _M,  # event counts that nobody could compare, accepted
-    (_P.DEFINED, _P.CANCELLED): _M
-    | _S,  # by the manager: left out of its run; by the service: task cancelled
-    (_P.STAGED, _P.CANCELLED): _M | _S,
-    (_P.READY, _P.CANCELLED): _M | _S,
-    (_P.FAILED, _P.CANCELLED): _M | _S,
-    (_P.MANUAL_CHECK, _P.CANCELLED): _M | _S,
-    (_P.SENT, _P.CANCELLED): _M | _S,  # manager: PanDA is asked to end it; service: PanDA confirmed the end
-    (_P.RUNNING, _P.CANCELLED): _M | _S,
-    (_P.FINISHED, _P.CANCELLED): _M,  # a chunk that turned out broken, merged files of an older generation
-    (_P.CANCELLED, _P.DEFINED): _M,  # taken in again
-    (_P.CANCELLED, _P.READY): _S,  # work of a run, opened for its next merge generation
-}
-
-EDGES: Mapping[str, Mapping[tuple[str, str], frozenset[Role]]] = {
-    "task": TASK_EDGES,
-    "run": RUN_EDGES,
-    "step": STEP_EDGES,
-}
+Edges = Mapping[tuple[str, str], frozenset[Role]]
 
 SENDING = (_T.SEND, _T.RUNNING)
 """Tasks whose work is submitted."""
@@ -172,12 +95,12 @@ def waiting_status(kind: str) -> StepStatus:
     return WAITING.get(kind, StepStatus.READY)
 
 
-def check_edge(subject: str, old: str, new: str, role: Role) -> str | None:
+def check_edge(edges: Edges, subject: str, old: str, new: str, role: Role) -> str | None:
     """None if the role may move the subject so, else one sentence that says why not."""
-    roles = EDGES[subject].get((old, new))
+    roles = edges.get((old, new))
     if roles is not None and role in roles:
         return None
-    allowed = sorted(to for (start, to), who in EDGES[subject].items() if start == old and role in who)
+    allowed = sorted(to for (start, to), who in edges.items() if start == old and role in who)
     choice = ", ".join(allowed) if allowed else "nothing"
     return f"a {subject} in status {old!r} cannot be set to {new!r} by a {role}; possible: {choice}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import requests
@@ -11,7 +12,7 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import X509, Oidc, Panda
 from prodsys_core.pickles import parse_pickled_answer, render_pickle
-from prodsys_core.ports import Broken, Description, Failure, PandaJob, Refused, Submitted, Unavailable
+from prodsys_core.ports import Broken, Description, Failure, PandaJob, Submitted, Unavailable
 from prodsys_core.settings.build import read_secret
 from prodsys_core.wire import (
     parse_cancelled,
@@ -42,7 +43,7 @@ class HttpJobSink:
     def alive(self) -> bool | Failure:
         """True if the server answers at all."""
         answer = self._get("system/is_alive", [])
-        return answer if isinstance(answer, Unavailable | Refused | Broken) else True
+        return answer if isinstance(answer, Failure) else True
 
     def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
         """One call; the caller has cut the jobs to `submit_chunk`."""
@@ -63,32 +64,22 @@ class HttpJobSink:
     def statuses(self, ids: Sequence[int]) -> Mapping[int, str] | Failure:
         """Statuses of active jobs, in calls of `status_chunk` ids."""
 
-        def ask(part: Sequence[int]) -> dict[int, str] | Failure:
-            answer = self._get("job/get_status", [("job_ids", str(panda_id)) for panda_id in part])
-            return _then(answer, lambda value: parse_statuses(part, value))
+        def get(part: Sequence[int]) -> Any | Failure:
+            return self._get("job/get_status", [("job_ids", str(panda_id)) for panda_id in part])
 
-        return _collect(ids, self._panda.status_chunk, ask)
+        return _collect(ids, self._panda.status_chunk, get, parse_statuses)
 
     def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description] | Failure:
         """Full records with the archive, in calls of `record_chunk` ids; ids that were not asked for are dropped."""
-
-        def ask(part: Sequence[int]) -> dict[int, Description] | Failure:
-            answer = self._post("job/get_description_incl_archive", {"job_ids": list(part)})
-            records = _then(answer, parse_descriptions)
-            if isinstance(records, Unavailable | Refused | Broken):
-                return records
-            return {panda_id: records[panda_id] for panda_id in part if panda_id in records}
-
-        return _collect(ids, self._panda.record_chunk, ask)
+        post = self._post_ids("job/get_description_incl_archive")
+        return _collect(ids, self._panda.record_chunk, post, lambda _, answer: parse_descriptions(answer))
 
     def cancel(self, ids: Sequence[int]) -> Mapping[int, bool] | Failure:
         """Ask PanDA to end jobs, in calls of `status_chunk` ids."""
+        return _collect(ids, self._panda.status_chunk, self._post_ids("job/kill"), parse_cancelled)
 
-        def ask(part: Sequence[int]) -> dict[int, bool] | Failure:
-            answer = self._post("job/kill", {"job_ids": list(part)})
-            return _then(answer, lambda value: parse_cancelled(part, value))
-
-        return _collect(ids, self._panda.status_chunk, ask)
+    def _post_ids(self, call: str) -> Callable[[Sequence[int]], Any | Failure]:
+        return lambda part: self._post(call, {"job_ids": list(part)})
 
     def _get(self, call: str, query: list[tuple[str, str]]) -> Any | Failure:
         return self._call("GET", call, params=query)
@@ -139,17 +130,20 @@ def _never_connected(error: requests.RequestException) -> bool:
 
 
 def _then(answer: Any | Failure, parse: Callable[[Any], Value | Broken]) -> Value | Failure:
-    return answer if isinstance(answer, Unavailable | Refused | Broken) else parse(answer)
+    return answer if isinstance(answer, Failure) else parse(answer)
 
 
 def _collect(
-    ids: Sequence[int], size: int, ask: Callable[[Sequence[int]], dict[int, Value] | Failure]
+    ids: Sequence[int],
+    size: int,
+    ask: Callable[[Sequence[int]], Any | Failure],
+    parse: Callable[[Sequence[int], Any], dict[int, Value] | Broken],
 ) -> dict[int, Value] | Failure:
     """Answers of several calls; what is known is kept when a later call fails, the first failure is all of it."""
     known: dict[int, Value] = {}
     for part in in_chunks(ids, size):
-        answer = ask(part)
-        if isinstance(answer, Unavailable | Refused | Broken):
+        answer = _then(ask(part), partial(parse, part))
+        if isinstance(answer, Failure):
             return known or answer
-        known.update(answer)
+        known.update({panda_id: answer[panda_id] for panda_id in part if panda_id in answer})
     return known

@@ -11,8 +11,8 @@ import pickle  # read only by `_Reader`, which knows no class
 from collections.abc import Sequence
 from typing import Any
 
-from prodsys_core.ports import Broken, Refused, Submitted, Unavailable
-from prodsys_core.wire import excerpt, parse_submitted
+from prodsys_core.ports import Broken, Failure, Refused, Submitted, Unavailable
+from prodsys_core.wire import excerpt, http_failure, parse_submitted
 
 SPEC = "ccopy_reg\n_reconstructor\n(c{package}.{name}\n{name}\nc__builtin__\nobject\nNtR"
 
@@ -42,17 +42,11 @@ class _Reader(pickle.Unpickler):
         raise pickle.UnpicklingError(f"names {module[:40]}.{name[:40]}")
 
 
-def parse_pickled_answer(
-    status: int, content: bytes
-) -> tuple[Submitted, ...] | Unavailable | Refused | Broken:
+def parse_pickled_answer(status: int, content: bytes) -> tuple[Submitted, ...] | Failure:
     """Answer of `submitJobs`. False: no TLS or role. A text: it failed somewhere, some jobs may be stored."""
     text = excerpt(content[:300].decode("latin-1"), 300)
     if status != 200:
-        return (
-            Refused(f"HTTP {status}: {text}")
-            if status in (401, 403)
-            else Unavailable(f"HTTP {status}: {text}")
-        )
+        return http_failure(status, text)
     try:
         value = _Reader(io.BytesIO(content), encoding="latin-1").load()
     except Exception as error:  # a hostile text can make the reader raise anything

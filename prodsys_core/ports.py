@@ -116,27 +116,21 @@ class JobSink(Protocol):
 
     def alive(self) -> bool | Failure:
         """True if the server answers at all."""
-        ...
 
     def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
         """Store jobs. Anything but an answer or `Refused` means that some, all or none are stored."""
-        ...
 
     def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
         """PanDA ids that carry this jediTaskID, sorted. May be partial while the server still inserts."""
-        ...
 
     def statuses(self, ids: Sequence[int]) -> Mapping[int, str] | Failure:
         """Cheap look at active jobs. "unknown" says nothing (older than an hour, or not known)."""
-        ...
 
     def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description] | Failure:
         """Full records, archive included. An id that is missing in the answer is unknown, not absent."""
-        ...
 
     def cancel(self, ids: Sequence[int]) -> Mapping[int, bool] | Failure:
         """Ask PanDA to end jobs. True: the request was taken; the end itself is seen in the description."""
-        ...
 
 
 # --- storage ------------------------------------------------------------------------------------------------
@@ -172,8 +166,6 @@ class LongTermStorage(Protocol):
 
     def put(self, source: str, target: str) -> Accepted | Failure:
         """Ask for `source` (absolute path on the site) to be kept as `target` (relative path on the storage)."""
-        ...
 
     def confirm(self, target: str) -> Stored | UnderWay | NotThere | Failure:
         """Size and checksum as computed by the storage itself, of what is safely kept."""
-        ...

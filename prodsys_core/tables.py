@@ -9,13 +9,20 @@ from typing import Any
 
 import yaml
 
-from prodsys_core.lifecycle import ChainLink, StepKind
+from prodsys_core.lifecycle import ChainLink, Edges, Role, StepKind
 from prodsys_core.naming import ProductNames, ProductTable
 from prodsys_core.verdicts import CodeRule, CodeTable, PandaWords
 
 
 def _load(name: str) -> Any:
     return yaml.safe_load(resources.files("prodsys_core").joinpath("data", name).read_text(encoding="utf-8"))
+
+
+@cache
+def edges(subject: str) -> Edges:
+    """Who may move a task, run or step from which status to which."""
+    rows = _load("edges.yaml")[subject]
+    return {(old, new): frozenset(map(Role, who.split(" or "))) for old, new, who in rows}
 
 
 def _kinds(words: str | list[str]) -> StepKind | tuple[StepKind, ...]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from prodsys_core.ports import (
     Broken,
     Description,
+    Failure,
     FileSeen,
     OutputFile,
     PandaJob,
@@ -22,6 +23,7 @@ from prodsys_core.ports import (
     Unavailable,
 )
 
+Value = TypeVar("Value")
 ATTRIBUTES = tuple(
     """PandaID jobDefinitionID schedulerID pilotID creationTime creationHost modificationTime modificationHost
     AtlasRelease transformation homepackage prodSeriesLabel prodSourceLabel prodUserID assignedPriority currentPriority
@@ -113,12 +115,10 @@ def _positional_file(file: OutputFile, block: str) -> list[Any]:
     return [*(fields.get(name, UNSET) for name in FILE_ATTRIBUTES), None]
 
 
-def parse_envelope(status: int, text: str) -> Any | Unavailable | Refused | Broken:
+def parse_envelope(status: int, text: str) -> Any | Failure:
     """`data` of a v1 answer, or the failure it stands for."""
-    if status in (401, 403):
-        return Refused(f"HTTP {status}: {excerpt(text, 200)}")
     if status != 200:
-        return Unavailable(f"HTTP {status}: {excerpt(text, 200)}")
+        return http_failure(status, text)
     try:
         answer = json.loads(text)
         success, message = answer["success"], str(answer.get("message") or "")
@@ -131,31 +131,25 @@ def parse_envelope(status: int, text: str) -> Any | Unavailable | Refused | Brok
     return Unavailable(excerpt(message, 300) or "success is false without a message")
 
 
+def http_failure(status: int, text: str) -> Refused | Unavailable:
+    """What a status other than 200 stands for."""
+    kind = Refused if status in (401, 403) else Unavailable
+    return kind(f"HTTP {status}: {excerpt(text, 200)}")
+
+
 def parse_submitted(answer: Any) -> tuple[Submitted, ...] | Broken:
     """Answer of `job/submit`: a list of [PandaID, jobDefinitionID, jobName]."""
-    try:
-        return tuple(Submitted(str(item[2]), _panda_id(item[0])) for item in _list(answer))
-    except (TypeError, ValueError, IndexError, KeyError):
-        return Broken("not a list of [PandaID, jobDefinitionID, jobName]", excerpt(repr(answer), 500))
+    return _parsed(answer, lambda items: tuple(Submitted(str(item[2]), _panda_id(item[0])) for item in items))
 
 
 def parse_ids(answer: Any) -> tuple[int, ...] | Broken:
     """Answer of `task/get_job_ids`."""
-    try:
-        return tuple(sorted({_integer(item) for item in _list(answer)}))
-    except (TypeError, ValueError):
-        return Broken("not a list of PanDA ids", excerpt(repr(answer), 500))
+    return _parsed(answer, lambda items: tuple(sorted(set(map(_integer, items)))))
 
 
 def parse_statuses(ids: Sequence[int], answer: Any) -> dict[int, str] | Broken:
     """Answer of `job/get_status`: one item per id, in the order asked for."""
-    try:
-        items = _list(answer)
-        if len(items) != len(ids):
-            return Broken(f"asked for {len(ids)} statuses, got {len(items)}", excerpt(repr(answer), 500))
-        return {panda_id: _status(item) for panda_id, item in zip(ids, items, strict=True)}
-    except TypeError:
-        return Broken("not a list of statuses", excerpt(repr(answer), 500))
+    return _parsed(answer, lambda items: dict(zip(ids, map(_status, items), strict=True)))
 
 
 def _status(item: object) -> str:
@@ -165,17 +159,28 @@ def _status(item: object) -> str:
 
 def parse_descriptions(answer: Any) -> dict[int, Description] | Broken:
     """Answer of `job/get_description_incl_archive`. Items that are null or make no sense are left out: unknown."""
-    if not isinstance(answer, list):
-        return Broken("not a list of job records", excerpt(repr(answer), 500))
-    seen = (_description(item) for item in answer if isinstance(item, dict))
-    return {record.panda_id: record for record in seen if record is not None}
+    return _parsed(answer, _described)
 
 
 def parse_cancelled(ids: Sequence[int], answer: Any) -> dict[int, bool] | Broken:
     """Answer of `job/kill`: one boolean per id."""
-    if not isinstance(answer, list) or len(answer) != len(ids):
-        return Broken(f"asked to end {len(ids)} jobs, answer does not fit", excerpt(repr(answer), 500))
-    return {panda_id: item is True for panda_id, item in zip(ids, answer, strict=True)}
+    return _parsed(answer, lambda items: dict(zip(ids, (item is True for item in items), strict=True)))
+
+
+def _parsed(answer: Any, build: Callable[[list[Any]], Value]) -> Value | Broken:
+    """`build` of a list that is what was asked for."""
+    try:
+        if isinstance(answer, list):
+            return build(answer)
+        problem = "not a list"
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    return Broken(f"not what was asked for: {problem}"[:200], excerpt(repr(answer), 500))
+
+
+def _described(items: Iterable[Any]) -> dict[int, Description]:
+    records = (_description(item) for item in items if isinstance(item, dict))
+    return {record.panda_id: record for record in records if record is not None}
 
 
 def _description(item: Mapping[str, Any]) -> Description | None:
@@ -232,12 +237,6 @@ def _count(value: object) -> int | None:
         return _integer(value)
     except ValueError:
         return None
-
-
-def _list(answer: Any) -> list[Any]:
-    if not isinstance(answer, list):
-        raise TypeError("not a list")
-    return answer
 
 
 def excerpt(text: str, length: int) -> str:

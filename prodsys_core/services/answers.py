@@ -20,9 +20,10 @@ from prodsys_core.config import Config
 from prodsys_core.lifecycle import StepStatus, waiting_status
 from prodsys_core.models import MESSAGE_LENGTH, AttemptEnd, PandaAttempt, SendBatch, Step
 from prodsys_core.plan import Listed, adopt, settle
-from prodsys_core.ports import Broken, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
+from prodsys_core.ports import Failure, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
 from prodsys_core.services.isolation import alone
 from prodsys_core.services.moves import Mover, move
+from prodsys_core.services.rows import db_time, insert_rows
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def _store_answer(
     return len(found), not missing
 
 
-def _store_failure(batch: SendBatch, answer: Unavailable | Refused | Broken, mover: Mover) -> None:
+def _store_failure(batch: SendBatch, answer: Failure, mover: Mover) -> None:
     match answer:
         case Refused(reason):
             log.error("batch %d refused by PanDA: %s", batch.number, reason)
@@ -118,7 +119,7 @@ def _settle(
         return 0, True
     ids = sink.job_ids(batch.number)
     records = sink.descriptions(ids) if isinstance(ids, tuple) else ids
-    if isinstance(records, Unavailable | Refused | Broken):
+    if isinstance(records, Failure):
         _close([batch], "unknown", describe(records))
         return 0, False
     adoption = adopt(open_attempts, ((record.panda_id, record.job_name) for record in records.values()))
@@ -180,21 +181,13 @@ def take_back(
     by_status: dict[str, list[int]] = {}
     for attempt in attempts:
         by_status.setdefault(waiting_status(attempt.step.kind), []).append(attempt.step_id)
+    columns, at = "attempt_id status reason message charge node files ended_at", db_time(mover.now)
+    ends = [(a.pk, "not sent", reason, message[:MESSAGE_LENGTH], "none", "", "{}", at) for a in attempts]
     with transaction.atomic():
-        AttemptEnd.objects.bulk_create(
-            AttemptEnd(
-                attempt=attempt,
-                status="not sent",
-                reason=reason,
-                message=message[:MESSAGE_LENGTH],
-                charge="none",
-                ended_at=mover.now,
-            )
-            for attempt in attempts
-        )
+        insert_rows(AttemptEnd, columns, ends)
         for status, ids in by_status.items():
-            columns = {"next_try_at": until, "batch": None}
-            move(mover, "step", ids, StepStatus.SENT, status, reason=reason, message=message, **columns)
+            back = {"reason": reason, "message": message, "next_try_at": until, "batch": None}
+            move(mover, "step", ids, StepStatus.SENT, status, **back)
 
 
 def _close(batches: Sequence[SendBatch], status: str, message: str) -> None:

@@ -26,7 +26,7 @@ from prodsys_core.models import (
     PandaAttempt,
     Step,
 )
-from prodsys_core.ports import Broken, Description, JobSink, Refused, Unavailable, describe
+from prodsys_core.ports import Description, Failure, JobSink, describe
 from prodsys_core.services.isolation import apart
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.services.rows import db_time, insert_rows
@@ -69,7 +69,7 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
     if not followed:
         return 0
     statuses = sink.statuses(sorted(followed))
-    if isinstance(statuses, Unavailable | Refused | Broken):
+    if isinstance(statuses, Failure):
         log.warning("no status of %d jobs: PanDA is %s", len(followed), describe(statuses))
         return 0
     words = tables.panda_words()
@@ -81,7 +81,7 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
     ended = 0
     for part in in_chunks(asked, config.panda.record_chunk):
         records = sink.descriptions([item.panda_id for item in part])
-        if isinstance(records, Unavailable | Refused | Broken):
+        if isinstance(records, Failure):
             log.warning("no records of %d jobs: PanDA is %s", len(part), describe(records))
             break
         ended += sum(apart(part, partial(_store_records, config, mover, records, waiting), _cannot_store))
@@ -247,7 +247,7 @@ def _ask_to_end(sink: JobSink, which: Q, reason: str) -> int:
     if not asked:
         return 0
     answer = sink.cancel(sorted(asked))
-    if isinstance(answer, Unavailable | Refused | Broken):
+    if isinstance(answer, Failure):
         log.warning("%d jobs that are not wanted not ended yet: PanDA is %s", len(asked), describe(answer))
         return 0
     for status in (*IN_PANDA, StepStatus.CANCELLED):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
@@ -91,56 +91,39 @@ def panda_queue(site: Site, kind: str) -> str:
 def prepare(config: Config, site: Site, step: Step, number: int, inputs: Sequence[Input]) -> PandaJob:
     """The step's next attempt, in batch `number`; a merge has `inputs`. Raises KeyError where the site has no command
     for it."""
-    attempt, panda = step.attempt + 1, config.panda
+    table, names, attempt = tables.products(), task_names(step.task), step.attempt + 1
+    lfns, command = step_outputs(step, attempt), site.commands[step.kind]
     if step.kind == StepKind.RECONSTRUCT:
-        job = _prepare_chunk(site, step, attempt)
+        chunk, n_events, transformation = chunk_names(step), step.job.n_events, step.task.type
+        job_name = chunk_job_name(names, chunk, step.pk, attempt)
+        parameters = render_chunk_parameters(names, chunk, lfns, command, step.work, n_events)
     else:
-        job = _prepare_merge(site, step, attempt, inputs)
+        piece, counts, path = (
+            piece_names(step),
+            [item.n_events for item in inputs],
+            input_list_path(site, step),
+        )
+        n_events = sum(counts) if piece.product == "mdst" and None not in counts else None
+        transformation = table.products[piece.product].transformation
+        job_name = merge_job_name(table, names, piece, step.pk, attempt)
+        parameters = render_merge_parameters(names, lfns, piece.product, path, command, step.work, n_events)
     return PandaJob(
-        **job,
+        job_name=job_name,
         batch_number=number,
         panda_queue=panda_queue(site, step.kind),
+        transformation=transformation,
+        job_parameters=parameters,
+        outputs=declared(lfns),
         attempt_nr=attempt,
         max_attempt=step.task.max_attempts,
         priority=priority(step.kind, step.task.type),
         task_id=step.task_id,
+        n_events=n_events,
         parent_id=step.panda_id,
-        prod_source_label=panda.prod_source_label,
-        vo=panda.vo,
+        prod_source_label=config.panda.prod_source_label,
+        vo=config.panda.vo,
         max_walltime_s=site.max_walltime_s,
     )
-
-
-def _prepare_chunk(site: Site, step: Step, attempt: int) -> dict[str, Any]:
-    names, chunk = task_names(step.task), chunk_names(step)
-    lfns = step_outputs(step, attempt)
-    parameters = render_chunk_parameters(
-        names, chunk, lfns, site.commands[step.kind], step.work, step.job.n_events
-    )
-    return {
-        "job_name": chunk_job_name(names, chunk, step.pk, attempt),
-        "transformation": step.task.type,
-        "job_parameters": parameters,
-        "outputs": declared(lfns),
-        "n_events": step.job.n_events,
-    }
-
-
-def _prepare_merge(site: Site, step: Step, attempt: int, inputs: Sequence[Input]) -> dict[str, Any]:
-    table, names, piece = tables.products(), task_names(step.task), piece_names(step)
-    counts = [item.n_events for item in inputs]
-    n_events = sum(counts) if piece.product == "mdst" and None not in counts else None
-    lfns = step_outputs(step, attempt)
-    parameters = render_merge_parameters(
-        names, lfns, piece.product, input_list_path(site, step), site.commands[step.kind], step.work, n_events
-    )
-    return {
-        "job_name": merge_job_name(table, names, piece, step.pk, attempt),
-        "transformation": table.products[piece.product].transformation,
-        "job_parameters": parameters,
-        "outputs": declared(lfns),
-        "n_events": n_events,
-    }
 
 
 def merge_inputs(steps: Iterable[Step]) -> dict[int, list[Input]]:

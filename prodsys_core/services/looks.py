@@ -35,6 +35,7 @@ from prodsys_core.services.tasks import (
     task_set,
 )
 from prodsys_core.storage import OutsideRoot, SiteFilesystem
+from prodsys_core.tables import edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def look_resend(task: Task, status: str) -> Look:
 def look_set(task: Task, status: str, mover: Mover) -> Look:
     """A task's next status. Before it is sent: how its jobs differ from what its source makes now. Before it is
     cancelled: what ends. Raises BadPick."""
-    problem = check_edge("task", task.status, status, mover.role)
+    problem = check_edge(edges("task"), "task", task.status, status, mover.role)
     if problem:
         raise BadPick(problem)
     lines: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from prodsys_core.chunks import in_chunks
 from prodsys_core.lifecycle import Role, check_edge
 from prodsys_core.models import MESSAGE_LENGTH, REASON_LENGTH, Run, Step, Task, Transition
 from prodsys_core.services.rows import insert_from
+from prodsys_core.tables import edges
 
 Message = str | Mapping[int, str]
 """A sentence for all rows, or one for each."""
@@ -52,7 +53,7 @@ def move(
 
     Raises NotAllowed if the edge is not in the table.
     """
-    problem = check_edge(subject, old, new, mover.role)
+    problem = check_edge(edges(subject), subject, old, new, mover.role)
     if problem:
         raise NotAllowed(problem)
     if mover.hold is not None:

@@ -34,6 +34,7 @@ from prodsys_core.ports import Unavailable
 from prodsys_core.services.isolation import AGAIN_S, alone, apart
 from prodsys_core.services.jobs import NO_SITE, chunk_names, no_site, run_site, task_names
 from prodsys_core.services.moves import Mover, move, note
+from prodsys_core.services.rows import insert_rows
 from prodsys_core.storage import OutsideRoot, SiteFilesystem
 from prodsys_core.verdicts import UNCHECKED
 
@@ -115,10 +116,8 @@ def _store_groups(
     used = Step.objects.filter(run=run, kind=kind).aggregate(n=Max("attempt"))["n"] or 0
     for piece, members in enumerate(groups):
         group = MergeGroup.objects.create(plan=plan, product=product, piece=piece)
-        MergeInput.objects.bulk_create(
-            MergeInput(group=group, job_id=item.job_id, lfn=item.lfn, size=item.size, n_events=item.n_written)
-            for item in members
-        )
+        rows = [(group.pk, item.job_id, item.lfn, item.size, item.n_written) for item in members]
+        insert_rows(MergeInput, "group_id job_id lfn size n_events", rows)
         open_step(config, run, kind, mover, group, attempt=used)
 
 

@@ -177,8 +177,8 @@ class AgentProcess:
                 self._gather(order)
             case Errand():
                 self._begin_errand(order)
-            case orders.RunSetup(script):
-                self._tell(orders.SetupEnded(script, Made()))
+            case orders.RunSetup():
+                self._run_script(order)
             case orders.LocalFree():
                 return LOCAL_FREE_MIB
             case orders.StartKeeper() | orders.KillKeeper() | orders.LetKeeperGo():
@@ -355,6 +355,17 @@ class AgentProcess:
             self._tell(orders.ErrandDone(errand.number, outcome))
 
         self.floor.drive(self.task, errand_steps(errand.request), done)
+
+    def _run_script(self, order: orders.RunSetup) -> None:
+        play = self.floor.script(self.task.client)
+        news = orders.SetupEnded(order.script, Made(), play.fails)
+
+        def due() -> None:
+            if not self.over:
+                self._tell(news)
+
+        if play.ends_s is not None:
+            self.floor.at(self.floor.now() + play.ends_s, due)
 
     # --- the calibration server -------------------------------------------------------------------------------
 

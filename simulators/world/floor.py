@@ -102,6 +102,14 @@ class KeeperPlay:
     ends_after_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ScriptPlay:
+    """What a set-up script does: it ends after so long (None: it hangs), or says why it failed."""
+
+    ends_s: float | None = 5.0
+    fails: str | None = None
+
+
 @dataclass(slots=True)
 class Task:
     """A gate or agent process. `hanging`: nothing of it goes on until it is let go; `deferred` is what waits."""
@@ -117,7 +125,8 @@ class Task:
 class Floor:
     """All nodes. `hang_s(client, operation)`: how long a process hangs before it.
 
-    `play(job)` and `keeper(client)` draw what payloads and keepers do. `fired` counts faults that changed something.
+    `play(job)`, `keeper(client)` and `script(client)` draw what payloads, keepers and set-up scripts do.
+    `fired` counts faults that changed something.
     """
 
     shared: VirtualFiles
@@ -127,6 +136,7 @@ class Floor:
     random: Random
     play: Callable[[Job], Play]
     keeper: Callable[[str], KeeperPlay] = field(default=lambda client: KeeperPlay())
+    script: Callable[[str], ScriptPlay] = field(default=lambda client: ScriptPlay())
     operation_s: tuple[float, float] = (0.01, 0.2)
     hang_s: Callable[[str, Any], float] = field(default=lambda client, operation: 0.0)
     fired: Callable[[str], None] = field(default=lambda kind: None)

@@ -1,4 +1,4 @@
-"""Directed scenarios of payloads and calibration servers that do not do what they should.
+"""Directed scenarios of payloads, inputs, set-up scripts and calibration servers that do not do what they should.
 
 Each takes a seed and returns a healed world at its end. `PLAYS` names the codes of the verdicts that the jobs get, and
 a reason for which some were given back.
@@ -12,11 +12,12 @@ from itertools import chain, repeat
 
 from pilot.multijob.events import JobGivenBack, JobJudged
 from pilot.multijob.model import Limits
-from pilot.multijob.node.files import PutNew
+from pilot.multijob.node.files import Put, PutNew, Unlink
 from pilot.multijob.node.manifest import Job
 from pilot.multijob.operations import MakeDirectory
-from simulators.world.floor import KeeperPlay, Play
-from simulators.world.staging import heal, let_start, make_limits, make_world, submitted
+from pilot.ports import Job as WireJob
+from simulators.world.floor import KeeperPlay, Play, ScriptPlay
+from simulators.world.staging import heal, let_start, make_job, make_limits, make_world, submitted
 from simulators.world.world import World
 
 GOOD = Play(100.0)
@@ -152,6 +153,47 @@ def caldb_dies(seed: int) -> World:
     return _with_caldb(seed, KeeperPlay(5.0, ends_after_s=50.0))
 
 
+def _with_setup(seed: int, *scripts: ScriptPlay) -> World:
+    """Payloads need a set-up script; these are played one after the other, the later ones are good."""
+    limits = _node_limits(setup_s=60.0)
+    limits = replace(limits, site=replace(limits.site, setup="/soft/{PRODSOFT}/setup.sh"))
+    world = make_world(seed, run_s=100.0, limits=limits)
+    each = chain(scripts, repeat(ScriptPlay()))
+    world.floor.script = lambda client: next(each)
+    submitted(world)
+    let_start(world)
+    return heal(world)
+
+
+def setup_fails(seed: int) -> World:
+    """The software is not mounted on one node: its jobs go back."""
+    return _with_setup(seed, ScriptPlay(1.0, "exit code 1"))
+
+
+def setup_hangs(seed: int) -> World:
+    """A set-up script never ends: it is given up, the node's jobs go back."""
+    return _with_setup(seed, ScriptPlay(None))
+
+
+def input_is_gone(seed: int) -> World:
+    """An input that was there when its bundle was made is not when its job should start; another one was shortened."""
+
+    def with_input(number: int) -> WireJob:
+        job = make_job(number)
+        words = f"PRODSYS_INPUTS=/raw/{number} PRODSYS_INPUT_SUMS=8"
+        return replace(job, job_pars=f"{words} {job.job_pars}")
+
+    world = make_world(seed, run_s=100.0, make=with_input)
+    world.shared.root("/raw")
+    for number in range(1, 5):
+        world.shared.perform("somebody", PutNew(f"/raw/{number}", "raw data"))
+    submitted(world)
+    world.shared.perform("somebody", Unlink("/raw/2"))
+    world.shared.perform("somebody", Put("/raw/3", "raw", "/raw/3.tmp"))
+    let_start(world)
+    return heal(world)
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What must come out: names of the codes of failed jobs, and a text in a reason for which a job was given back."""
@@ -175,6 +217,9 @@ PLAYS: Mapping[str, tuple[Callable[[int], World], Expected]] = {
         (caldb_fails, Expected(frozenset(), "no space")),
         (caldb_says_nothing, Expected(frozenset(), "no answer in 120 s")),
         (caldb_dies, Expected(frozenset({"caldb"}))),
+        (setup_fails, Expected(frozenset(), "setup.sh: exit code 1")),
+        (setup_hangs, Expected(frozenset(), "did not end in 60 s")),
+        (input_is_gone, Expected(frozenset({"input-missing", "stage-in"}))),
     )
 }
 

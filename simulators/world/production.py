@@ -81,7 +81,7 @@ class Step:
 
     def move(self, status: StepStatus, role: Role = Role.SERVICE) -> None:
         """To another status, if the role may."""
-        problem = check_edge("step", self.status, status, role)
+        problem = check_edge(tables.edges("step"), "step", self.status, status, role)
         if problem:
             raise AssertionError(f"{self.work}: {problem}")
         self.story.append((self.status, status))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -103,11 +104,16 @@ def make_job(number: int) -> Job:
 
 
 def make_world(
-    seed: int, run_s: float, jobs: int = 4, limits: Limits | None = None, site: TorqueSite | None = None
+    seed: int,
+    run_s: float,
+    jobs: int = 4,
+    limits: Limits | None = None,
+    site: TorqueSite | None = None,
+    make: Callable[[int], Job] = make_job,
 ) -> World:
     """A site where all nodes are down: batch jobs wait until `let_start`."""
     limits = limits or make_limits()
-    world = World(limits, [make_job(n) for n in range(1, jobs + 1)], seed, lambda job: run_s, site)
+    world = World(limits, [make(n) for n in range(1, jobs + 1)], seed, lambda job: run_s, site)
     world.shared.weak_links = WEAK.get()
     for number in world.torque.nodes:
         world.torque.node_died(number)

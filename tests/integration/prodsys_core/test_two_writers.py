@@ -8,10 +8,11 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 
-from prodsys_core.lifecycle import TASK_EDGES, Role
+from prodsys_core.lifecycle import Role
 from prodsys_core.models import Task, Transition
 from prodsys_core.services.lease import take_lease
 from prodsys_core.services.moves import Mover, move
+from prodsys_core.tables import edges
 
 
 def in_thread(call):
@@ -67,10 +68,12 @@ class Writer:
 
     def move(self, task, chooser):
         """Returns (old, new) if his change was made."""
-        edges = [new for (old, new), who in TASK_EDGES.items() if old == self.seen and self.mover.role in who]
-        if not edges:
+        chosen = [
+            new for (old, new), who in edges("task").items() if old == self.seen and self.mover.role in who
+        ]
+        if not chosen:
             return None
-        new = chooser.choice(edges)
+        new = chooser.choice(chosen)
         moved = self.pool.submit(move, self.mover, "task", [task.pk], self.seen, new).result()
         return (self.seen, new) if moved else None
 

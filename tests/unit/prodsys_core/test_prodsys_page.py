@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from prodsys_core.config import Config
-from prodsys_core.lifecycle import TASK_EDGES
+from prodsys_core.tables import edges
 from prodsys_core.taskfile import TaskFile
 from prodsys_core.yamlfile import parse_yaml
 
@@ -30,5 +30,5 @@ def test_task_file_of_the_page_is_accepted_and_complete():
 
 def test_life_of_a_task_is_the_codes():
     rows = re.findall(r"^\| ([a-z ]+) \| ([a-z ]+) \| (manager|service) \|$", TEXT, re.M)
-    edges = {(old.value, new.value, role.value) for (old, new), roles in TASK_EDGES.items() for role in roles}
-    assert {tuple(row) for row in rows} == edges
+    drawn = {(old, new, role.value) for (old, new), roles in edges("task").items() for role in roles}
+    assert {tuple(row) for row in rows} == drawn
