@@ -77,9 +77,9 @@ def give_to(user: Optional[str], directory: str) -> None:
 
 def available_bytes() -> Optional[int]:
     """Memory that is free or can be freed, None where the kernel does not tell."""
-    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
+    with contextlib.suppress(OSError), open("/proc/meminfo", "rb") as file:
         for line in file:
-            if line.startswith("MemAvailable:"):
+            if line.startswith(b"MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return None
 
