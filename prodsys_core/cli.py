@@ -307,11 +307,11 @@ def _rows(options: argparse.Namespace) -> int:
 
 def _tick(options: argparse.Namespace) -> int:
     from prodsys_core.config import load_config
-    from prodsys_core.panda import HttpJobSink
+    from prodsys_core.panda import open_sink
     from prodsys_core.tick import run_loop, tick
 
     config = _config()
-    sink = HttpJobSink(config.panda)
+    sink = open_sink(config.panda)
     if options.loop is not None:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -11,7 +11,13 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import X509, Oidc, Panda
-from prodsys_core.pickles import parse_pickled_answer, render_pickle
+from prodsys_core.pickles import (
+    load_answer,
+    parse_pickled_answer,
+    parse_pickled_records,
+    render_ids,
+    render_pickle,
+)
 from prodsys_core.ports import Broken, Description, Failure, PandaJob, Submitted, Unavailable
 from prodsys_core.settings.build import read_secret
 from prodsys_core.wire import (
@@ -50,12 +56,7 @@ class HttpJobSink:
         if self._panda.legacy_package is None:
             return _then(self._post("job/submit", {"jobs": render_jobs(jobs)}), parse_submitted)
         text = render_pickle([positional(job) for job in jobs], self._panda.legacy_package)
-        answer = self._request(
-            "POST", "server/panda/submitJobs", data={"jobs": text}, headers={"Accept": "*/*"}
-        )
-        if isinstance(answer, Unavailable):
-            return answer
-        return parse_pickled_answer(answer.status_code, answer.content)
+        return self._pickled("submitJobs", {"jobs": text}, parse_pickled_answer)
 
     def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
         """Ids of the jobs that carry this jediTaskID."""
@@ -80,6 +81,13 @@ class HttpJobSink:
 
     def _post_ids(self, call: str) -> Callable[[Sequence[int]], Any | Failure]:
         return lambda part: self._post(call, {"job_ids": list(part)})
+
+    def _pickled(
+        self, call: str, form: Mapping[str, str], parse: Callable[[int, bytes], Value | Failure]
+    ) -> Value | Failure:
+        """One call that is answered with a pickle."""
+        answer = self._request("POST", f"server/panda/{call}", data=form, headers={"Accept": "*/*"})
+        return answer if isinstance(answer, Unavailable) else parse(answer.status_code, answer.content)
 
     def _get(self, call: str, query: list[tuple[str, str]]) -> Any | Failure:
         return self._call("GET", call, params=query)
@@ -120,6 +128,52 @@ class HttpJobSink:
                 return {"headers": headers, "verify": bundle or True}
             case None:
                 return {}
+
+
+class LegacyJobSink(HttpJobSink):
+    """JobSink over the calls that servers had before v1; what they tell means the same."""
+
+    def alive(self) -> bool | Failure:
+        """True if the server answers at all."""
+        answer = self._request("GET", "server/panda/isAlive")
+        if isinstance(answer, Unavailable):
+            return answer
+        return "alive=yes" in answer.text or Unavailable(f"isAlive: HTTP {answer.status_code}")
+
+    def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
+        """Ids of the jobs that carry this jediTaskID."""
+        form = {"jediTaskID": str(batch_number)}
+        return _then(self._pickled("getPandaIDsWithTaskID", form, load_answer), parse_ids)
+
+    def statuses(self, ids: Sequence[int]) -> Mapping[int, str] | Failure:
+        """Statuses of jobs that are not in the archive; "unknown" of all others."""
+
+        def parse(part: Sequence[int], records: Any) -> dict[int, str] | Broken:
+            return parse_statuses(
+                part, [{"status": (item or {}).get("jobStatus", "unknown")} for item in records]
+            )
+
+        ask = self._of_ids("getJobStatus", parse_pickled_records)
+        return _collect(ids, self._panda.record_chunk, ask, parse)
+
+    def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description] | Failure:
+        """Full records with the archive."""
+        ask = self._of_ids("getFullJobStatus", parse_pickled_records)
+        return _collect(ids, self._panda.record_chunk, ask, lambda _, answer: parse_descriptions(answer))
+
+    def cancel(self, ids: Sequence[int]) -> Mapping[int, bool] | Failure:
+        """Ask PanDA to end jobs."""
+        return _collect(ids, self._panda.record_chunk, self._of_ids("killJobs", load_answer), parse_cancelled)
+
+    def _of_ids(
+        self, call: str, parse: Callable[[int, bytes], Any | Failure]
+    ) -> Callable[[Sequence[int]], Any | Failure]:
+        return lambda part: self._pickled(call, {"ids": render_ids(part)}, parse)
+
+
+def open_sink(panda: Panda) -> HttpJobSink:
+    """The server that is configured: one that reads pickles of `taskbuffer` is older than v1."""
+    return (LegacyJobSink if panda.legacy_package == "taskbuffer" else HttpJobSink)(panda)
 
 
 def _never_connected(error: requests.RequestException) -> bool:

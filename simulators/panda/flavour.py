@@ -33,11 +33,13 @@ class Flavour:
     decimals: bool = False
     json_jobs: bool = True
     """Whether submitJobs reads JSON and answers it; else pickles both ways."""
+    package: str = "pandaserver.taskbuffer"
+    """Of the classes in its pickles."""
 
 
 FLAVOURS: Mapping[str, Flavour] = {
     "both": Flavour("both", True, True, BatchIdRule.ENDS, False),
     "0.8.1": Flavour("0.8.1", True, True, BatchIdRule.FAILS, True, True),
     "1.0.4": Flavour("1.0.4", False, True, BatchIdRule.FAILS, False),
-    "2018": Flavour("2018", True, False, BatchIdRule.ABSENT, False, json_jobs=False),
+    "2018": Flavour("2018", True, False, BatchIdRule.ABSENT, False, json_jobs=False, package="taskbuffer"),
 }

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from simulators.panda.job import describe, job_dictionary
+from simulators.panda.job import PandaJob, describe, job_dictionary
 from simulators.panda.jobspec import BadJobList, parse_jobs, render_record
 from simulators.panda.model import PandaModel
-from simulators.panda.pickles import BadPickle, parse_pickle, render_pickle
+from simulators.panda.pickles import BadPickle, parse_pickle, render_pickle, render_records
 from simulators.panda.rules import PILOT_STATES, DatabaseTrouble, Wish
 from simulators.panda.settings import Caller
 from simulators.panda.updates import BY_LEGACY, kept_fields
@@ -23,6 +23,7 @@ GET_JOB = frozenset(
     allowOtherCountry AtlasRelease token prodUserID getProxyKey taskID background resourceType jobType harvester_id
     worker_id schedulerID viaTopic remaining_time""".split()
 )
+ATTRIBUTES_2018 = 90
 _PICKLED_IDS = re.compile(r"\(lp0\n(?:I\d+\na)*\.")
 
 
@@ -192,6 +193,8 @@ def get_job_status(model: PandaModel, call: Call) -> Reply:
 
     On PostgreSQL the real server cannot render them; a job that is not known is a server error in any case.
     """
+    if _PICKLED_IDS.fullmatch(str(call.parameters.get("ids", ""))):
+        return _pickled_records(model, call, model.shown)
     ids = json.loads(str(call.parameters.get("ids", "")))
     jobs = [model.shown(panda_id) for panda_id in ids[:DESCRIBE_MAX] if isinstance(panda_id, int)]
     if "no_pickle" in call.parameters and None in jobs:
@@ -202,6 +205,24 @@ def get_job_status(model: PandaModel, call: Call) -> Reply:
     if "no_pickle" in call.parameters:
         return Reply(200, json.dumps([render_record(record) for record in known if record is not None]))
     return Reply(200, json.dumps(known), True)
+
+
+def _pickled_records(model: PandaModel, call: Call, find: Callable[[int], PandaJob | None]) -> Reply:
+    jobs = [find(panda_id) for panda_id in parse_pickle(str(call.parameters["ids"]))[:DESCRIBE_MAX]]
+    known = [None if job is None else render_record(describe(job, model.epoch_s)) for job in jobs]
+    if not model.flavour.v1:  # older: it has the first attributes only
+        known = [None if record is None else [*record[:ATTRIBUTES_2018], record[-1]] for record in known]
+    return Reply(200, render_records(known, model.flavour.package))
+
+
+def get_full_job_status(model: PandaModel, call: Call) -> Reply:
+    """getFullJobStatus: pickled ids, pickled records, the archive included."""
+    return _pickled_records(model, call, model.jobs.get)
+
+
+def get_ids_of_task(model: PandaModel, call: Call) -> Reply:
+    """getPandaIDsWithTaskID."""
+    return Reply(200, render_pickle(model.ids_of_task(int(call.parameters["jediTaskID"]))))
 
 
 def order_ends(model: PandaModel, call: Call) -> Reply:
@@ -246,6 +267,8 @@ METHODS: Mapping[str, Callable[[PandaModel, Call], Reply]] = {
     "updateJobsInBulk": update_jobs_in_bulk,
     "getStatus": get_status,
     "getJobStatus": get_job_status,
+    "getFullJobStatus": get_full_job_status,
+    "getPandaIDsWithTaskID": get_ids_of_task,
     "checkJobStatus": check_job_status,
     "submitJobs": submit_jobs,
     "killJobs": order_ends,

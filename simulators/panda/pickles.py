@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle  # only what `_Reader.find_class` knows can be made
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -91,6 +92,43 @@ def _plain(value: Any) -> Any:
         case None | str() | int() | float():
             return value
     raise BadPickle(f"holds a {type(value).__name__}")
+
+
+def render_records(records: Sequence[Sequence[Any] | None], package: str) -> str:
+    """Positional records, their files last, as objects of the server's own package; None where there is none."""
+    text = ["(l"]
+    for number, record in enumerate(records):
+        if record is None:
+            text.append("Na")
+            continue
+        *values, files = record
+        text.append(f"{_SPEC.format(package=package, name='JobSpec')}p{number}\n(l{_texts(values)}(l")
+        for file in files:
+            text.append(
+                f"{_SPEC.format(package=package, name='FileSpec')}(l{_texts(file[:-1])}g{number}\naba"
+            )
+        text.append("aba")
+    return "".join((*text, "."))
+
+
+_SPEC = "ccopy_reg\n_reconstructor\n(c{package}.{name}\n{name}\nc__builtin__\nobject\nNtR"
+
+
+def _texts(values: Sequence[Any]) -> str:
+    return "".join(f"{_text(value)}a" for value in values)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        at = datetime.fromisoformat(value["_datetime_object"])
+        state = bytes([*divmod(at.year, 256), at.month, at.day, at.hour, at.minute, at.second, 0, 0, 0])
+        return f"cdatetime\ndatetime\n(S{''.join(f'{chr(92)}x{byte:02x}' for byte in state)!r}\ntR".replace(
+            "\\\\", "\\"
+        )
+    if isinstance(value, int | float):
+        return f"I{int(value)}\n"
+    escaped = "".join(c if " " <= c <= "~" and c != "\\" else f"\\u{ord(c):04x}" for c in str(value))
+    return f"V{escaped}\n"
 
 
 def render_pickle(value: Any) -> str:

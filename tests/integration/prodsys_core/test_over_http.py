@@ -12,11 +12,15 @@ import pytest
 import requests
 
 from prodsys_core.models import AttemptEnd, PandaAttempt, Run, SendBatch
-from prodsys_core.panda import HttpJobSink
+from prodsys_core.panda import HttpJobSink, open_sink
 from prodsys_core.ports import OutputFile, PandaJob, Refused
 from prodsys_core.selectors import job_rows
+from prodsys_core.services.actions import Pick
+from prodsys_core.services.looks import look_act
+from prodsys_core.services.tasks import as_manager
 
 START_S = 20
+LEGACY = {"job_output_report": "xml", "n_events": "nEvents", "job_metrics": "jobMetrics"}
 
 
 @pytest.fixture
@@ -84,6 +88,21 @@ class Pilot:
         if not counts and n_events >= 0:
             counts = {"n_events": n_events, "job_metrics": f"eventsWritten={n_events}"}
         return self.report(job, "finished", job_output_report=json.dumps(report), **counts)
+
+
+class OldPilot(Pilot):
+    """The same over the calls from before v1."""
+
+    def call(self, method, **form):
+        headers = {"Accept": "application/json"}
+        return requests.post(f"{self.url}/server/panda/{method}", form, headers=headers, timeout=20).json()
+
+    def take(self, queue, n=100):
+        return self.call("getJob", siteName=queue, nJobs=n, prodSourceLabel="managed").get("jobs", [])
+
+    def report(self, job, status, **fields):
+        named = {LEGACY[name]: value for name, value in fields.items()}
+        return self.call("updateJob", jobId=job["PandaID"], state=status, attemptNr=job["attemptNr"], **named)
 
 
 class WireJob:
@@ -262,6 +281,51 @@ def test_the_server_of_2018_takes_pickled_jobs_and_gives_their_ids(server, rig):
     job = PandaJob("n-1", 900_000_000, "LONG", "mass production", "A=b x", (OutputFile("m"),), 1, 5, 2000, 7)
     (stored,) = HttpJobSink(panda).submit([job])
     assert (stored.job_name, stored.panda_id > 0) == ("n-1", True)
+
+
+@pytest.mark.parametrize("server", ["2018"], indirect=True)
+def test_jobs_of_a_server_without_v1_are_found_again_followed_and_ended(server, wired):
+    wired.panda = open_sink(wired.config.panda.model_copy(update={"legacy_package": "taskbuffer"}))
+    wired.pilot = OldPilot(server, wired)
+    wired.pilot.fault(name="lose-next-answer", count=1, path="submitJobs")
+    wired.sent_task({274495: [300, 200], 274496: [100]})
+    assert SendBatch.objects.get().status == "unknown"
+    wired.tick()
+    assert SendBatch.objects.get().status == "settled"
+    jobs = wired.pilot.take("LONG", 2)
+    for job in jobs:
+        wired.pilot.report(job, "running")
+    wired.tick()
+    assert sorted(step.status for step in wired.steps()) == ["running", "running", "sent"]
+    act = look_act("exclude", wired.task(), Pick(files=("cdr11001-274496.raw",)))
+    assert act.perform(as_manager("ann", wired.now)) == 1
+    wired.tick()
+    wired.tick()
+    assert AttemptEnd.objects.values_list("status", "reason").get() == (
+        "cancelled",
+        "taskBufferErrorCode:100",
+    )
+    for job in jobs:
+        wired.pilot.finish(job)
+    wired.tick()
+    assert set(AttemptEnd.objects.filter(status="finished").values_list("n_read", "n_written")) == {
+        (300, 300),
+        (200, 200),
+    }
+    for job in wired.pilot.take("SHORT"):
+        wired.pilot.finish(job)
+    for _ in range(3):
+        wired.tick()
+    assert Run.objects.get(number=274495).status == "checked"
+
+
+@pytest.mark.parametrize("server", ["2018"], indirect=True)
+def test_a_server_without_v1_gets_no_job_that_would_be_followed_over_v1(wired):
+    wired.panda = open_sink(
+        wired.config.panda.model_copy(update={"legacy_package": "pandaserver.taskbuffer"})
+    )
+    wired.sent_task({274495: [300]})
+    assert not SendBatch.objects.exists()
 
 
 @pytest.mark.parametrize("server", ["1.0.4"], indirect=True)

@@ -1,16 +1,21 @@
 """Pickled submission: what old servers read, and that nothing is made of what they answer."""
 
+import ast
 import os
 import pickle
 import sys
+from pathlib import Path
 from types import ModuleType
+from urllib.parse import quote_plus
 
 import pytest
 
-from prodsys_core.pickles import parse_pickled_answer, render_pickle
+from prodsys_core.pickles import parse_pickled_answer, parse_pickled_records, render_ids, render_pickle
 from prodsys_core.ports import Broken, OutputFile, PandaJob, Refused, Submitted, Unavailable
-from prodsys_core.wire import ATTRIBUTES, positional
+from prodsys_core.wire import ATTRIBUTES, parse_descriptions, positional
 from simulators.panda.pickles import parse_pickle
+
+CAPTURED = Path(__file__).parents[2] / "data/panda-samples/real"
 
 JOBS = [
     PandaJob(
@@ -100,3 +105,55 @@ def test_an_answer_that_names_any_class_or_function_is_refused_unread(value, pro
 )
 def test_what_is_no_pickle_is_broken(content):
     assert isinstance(parse_pickled_answer(200, content), Broken)
+
+
+def captured(name):
+    """Body of a captured answer, which stands there as Python shows bytes."""
+    text = (CAPTURED / f"{name}.txt").read_text()
+    return ast.literal_eval(text.split("<<< RESPONSE")[1].split("\n\n", 1)[1].strip())
+
+
+def test_captured_records_are_read_as_those_of_v1_are():
+    records = parse_descriptions(parse_pickled_records(200, captured("L91d_getFullJobStatus")))
+    record = records[478]
+    assert sorted(records) == [478, 479]
+    assert (record.job_name, record.attempt_nr, record.status) == (
+        "compass.dvcs2016P09t2.000000",
+        1,
+        "activated",
+    )
+    assert (record.codes, record.diags, record.node) == ({}, {}, "")
+    assert record.files[0].adler32 == "0cc737eb"
+    seen = parse_pickled_records(200, captured("L91b_getJobStatus_pickle"))
+    assert [item and item["jobStatus"] for item in seen] == ["activated", "activated", None]
+
+
+HOSTILE = [
+    b"cos\nsystem\n(S'true'\ntR.",
+    b"(lp0\ncbuiltins\neval\n(S'1'\ntRa.",
+    b"ccopy_reg\n_reconstructor\n(cos\nsystem\nc__builtin__\nobject\nNtR.",
+    b"(lcsubprocess\nPopen\na.",
+    b"(lcdatetime\ntimedelta\na.",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_records_that_name_anything_else_are_refused_unread(text):
+    assert "UnpicklingError: names" in parse_pickled_records(200, text).reason
+
+
+@pytest.mark.parametrize(
+    "text", [b"I5\n.", b"(lI5\na.", b"(l(lI5\naa.", b"(lcdecimal\nDecimal\n(tRa.", b"\xff", b""]
+)
+def test_what_are_no_records_is_broken(text):
+    assert isinstance(parse_pickled_records(200, text), Broken)
+
+
+def test_a_text_in_place_of_records_says_why():
+    assert isinstance(parse_pickled_records(403, b"no"), Refused)
+    assert isinstance(parse_pickled_records(500, b"no"), Unavailable)
+
+
+def test_ids_are_written_as_a_captured_client_did():
+    sent = (CAPTURED / "L64_killJobs_pickle.txt").read_text()
+    assert quote_plus(render_ids([45, 999999])) in sent
