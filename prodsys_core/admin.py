@@ -4,8 +4,6 @@ Nothing is changed here but by the actions of the command line under the same ru
 then done to exactly what was shown. Only who may change tasks (permission `prodsys.change_task`) is offered them.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -4,13 +4,11 @@ A line is `RRRRRR cdrCCCCC-RRRRRR.raw NNNN` (run, name, events). A file with 0 e
 that does not fit is a problem with its line; a task whose source has a problem is not released.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-_NAME = re.compile(r"cdr(\d{1,9})-(\d{1,9})\.raw")
+RAW_NAME = re.compile(r"cdr(\d{1,9})-(\d{1,9})\.raw")
 PROBLEMS_SHOWN = 20
 EVENTS_MAX = 2_000_000_000
 
@@ -76,7 +74,7 @@ def plan_differences(plan: JobPlan, jobs: Iterable[JobSeen]) -> tuple[str, ...]:
 
 def parse_name(name: str) -> tuple[int, int] | None:
     """(run, chunk) of a raw file's name, None if it is none."""
-    match = _NAME.fullmatch(name)
+    match = RAW_NAME.fullmatch(name)
     return (int(match[2]), int(match[1])) if match else None
 
 

@@ -1,7 +1,5 @@
 """Cut a sequence; servers and databases take only so much at once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 

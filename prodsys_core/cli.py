@@ -1,7 +1,5 @@
 """The command `prodsys`: its own verbs here, every other one is Django's."""
 
-from __future__ import annotations
-
 import argparse
 import getpass
 import json
@@ -38,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _with_database(lambda: int(options.run(options)))
     except BadFile as error:
         return _complain(*error.problems, code=USAGE)
+    except NoTask as error:
+        return _complain(str(error), code=FAILED)
     except BrokenPipeError:  # the reader of our output has gone: `prodsys jobs NAME | head`
         sys.stdout = None  # type: ignore[assignment]
         return OK
@@ -198,13 +198,13 @@ def _now() -> datetime:
 
 
 def _task_create(options: argparse.Namespace) -> int:
-    from prodsys_core.services.tasks import CannotCreate, as_manager, task_create
+    from prodsys_core.services.tasks import CannotCreate, task_create
     from prodsys_core.taskfile import TaskFile
     from prodsys_core.yamlfile import load_yaml
 
     file = load_yaml(options.file, TaskFile)
     try:
-        task = task_create(_config(), file, as_manager(getpass.getuser(), _now()))
+        task = task_create(_config(), file, _manager())
     except CannotCreate as error:
         return _complain(f"{options.file}: {error}", code=FAILED)
     print(f"task {task.name} created, status {task.status}")
@@ -226,53 +226,54 @@ def _task_list(options: argparse.Namespace) -> int:
     return _complain(*(f"no task named {name}" for name in missing), code=FAILED) if missing else OK
 
 
-def _on_task(options: argparse.Namespace, call: Callable[[Any], int]) -> int:
-    """Run `call` with the task that was named."""
+class NoTask(Exception):
+    """There is none of the name that was given."""
+
+
+def _task(options: argparse.Namespace) -> Any:
     from prodsys_core.models import Task
 
     task = Task.objects.filter(name=options.name).first()
-    return _complain(f"no task named {options.name}", code=FAILED) if task is None else call(task)
+    if task is None:
+        raise NoTask(f"no task named {options.name}")
+    return task
 
 
-def _look(options: argparse.Namespace, look: Callable[[Any], Any], left: int = OK) -> int:
-    """Show what would be touched; with --yes, or where nothing needs a second look, do it. `left`: code if not."""
-    from prodsys_core.services.actions import BadPick
-    from prodsys_core.services.moves import NotAllowed
+def _manager() -> Any:
     from prodsys_core.services.tasks import as_manager
 
-    def perform(task: Any) -> int:
-        try:
-            seen = look(task)
-            print("".join(f"{line}\n" for line in seen.lines), end="")
-            if not options.yes and not seen.unasked:
-                print(f"{len(seen.lines)} shown, nothing done; add --yes")
-                return left
-            done = seen.perform(as_manager(getpass.getuser(), _now()))
-        except (BadPick, NotAllowed) as error:
-            return _complain(str(error), code=FAILED)
-        print(f"{done} done")
-        return FAILED if seen.unasked and not done else OK
+    return as_manager(getpass.getuser(), _now())
 
-    return _on_task(options, perform)
+
+def _look(options: argparse.Namespace, look: Callable[[Any, Any], Any], left: int = OK) -> int:
+    """Show what would be touched; with --yes, or where nothing needs a second look, do it. `look` is given the
+    services of that name and the task. `left`: code if nothing was done."""
+    from prodsys_core.services import looks
+    from prodsys_core.services.moves import NotAllowed
+
+    try:
+        seen = look(looks, _task(options))
+        print("".join(f"{line}\n" for line in seen.lines), end="")
+        if not options.yes and not seen.unasked:
+            print(f"{len(seen.lines)} shown, nothing done; add --yes")
+            return left
+        done = seen.perform(_manager())
+    except (looks.BadPick, NotAllowed) as error:
+        return _complain(str(error), code=FAILED)
+    print(f"{done} done")
+    return FAILED if seen.unasked and not done else OK
 
 
 def _task_set(options: argparse.Namespace) -> int:
-    from prodsys_core.services.looks import look_set
-    from prodsys_core.services.tasks import as_manager
-
-    mover = as_manager(getpass.getuser(), _now())
-    return _look(options, lambda task: look_set(task, options.status, mover), FAILED)
+    return _look(options, lambda looks, task: looks.look_set(task, options.status, _manager()), FAILED)
 
 
 def _task_resend(options: argparse.Namespace) -> int:
-    from prodsys_core.services.looks import look_resend
-
-    return _look(options, lambda task: look_resend(task, options.status))
+    return _look(options, lambda looks, task: looks.look_resend(task, options.status))
 
 
 def _act(options: argparse.Namespace) -> int:
     from prodsys_core.services.actions import ACTIONS, Pick
-    from prodsys_core.services.looks import look_act
 
     if options.list:
         print("\n".join(f"{name}\t{item.text}" for name, item in ACTIONS.items()))
@@ -280,29 +281,24 @@ def _act(options: argparse.Namespace) -> int:
     if options.action not in ACTIONS or options.name is None:
         return _complain(f"act: expected ACTION NAME; actions: {', '.join(ACTIONS)}", code=USAGE)
     pick = Pick(tuple(options.runs), tuple(options.file), options.why, options.events, options.home)
-    return _look(options, lambda task: look_act(options.action, task, pick))
+    return _look(options, lambda looks, task: looks.look_act(options.action, task, pick))
 
 
 def _delivery(options: argparse.Namespace) -> int:
-    from prodsys_core.services.looks import look_delivery
-
-    return _look(options, lambda task: look_delivery(task, options.list, options.sizes_only))
+    return _look(options, lambda looks, task: looks.look_delivery(task, options.list, options.sizes_only))
 
 
 def _rows(options: argparse.Namespace) -> int:
     from prodsys_core import selectors
 
-    def show(task: Any) -> int:
-        rows = getattr(selectors, options.rows)(task)
-        if options.json:
-            print(json.dumps(rows, indent=1))
-        else:
-            for row in rows:
-                words = ("" if row[name] is None else str(row[name]) for name in options.columns.split())
-                print("\t".join(words).rstrip("\t"))
-        return OK
-
-    return _on_task(options, show)
+    rows = getattr(selectors, options.rows)(_task(options))
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        for row in rows:
+            words = ("" if row[name] is None else str(row[name]) for name in options.columns.split())
+            print("\t".join(words).rstrip("\t"))
+    return OK
 
 
 def _tick(options: argparse.Namespace) -> int:

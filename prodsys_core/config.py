@@ -3,8 +3,6 @@
 Every limit has its unit in its name and its reason beside it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable
@@ -26,10 +24,15 @@ COMMAND_NAMES = {
 }
 
 
-def _absolute(path: str) -> str:
-    if not path.startswith("/") or ".." in path.split("/") or re.search(r"[\x00-\x1f]", path):
-        raise ValueError("expected an absolute path without '..'")
-    return path
+def text_like(pattern: str | re.Pattern[str], expected: str) -> AfterValidator:
+    """A text that matches as a whole; `expected` is what its error says."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return AfterValidator(check)
 
 
 def _web_address(url: str) -> str:
@@ -38,7 +41,9 @@ def _web_address(url: str) -> str:
     return url.rstrip("/")
 
 
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+AbsolutePath = Annotated[
+    str, text_like(r"(?!(.*/)?\.\.(/|$))/[^\x00-\x1f]*", "an absolute path without '..'")
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
 Url = Annotated[str, AfterValidator(_web_address)]
 

@@ -3,8 +3,6 @@
 ROOT files are read with uproot, imported only when one is counted: a site without ROOT products does not need it.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 A line of the list is `PATH SIZE [ADLER32]`; a path without `/` is a name in the task's files_home.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

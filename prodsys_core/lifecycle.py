@@ -6,8 +6,6 @@ reconstruct step. A step that needs PanDA is `sent` from the moment its attempt 
 called. Statuses are spelled as the original spells them. Nothing here does I/O or reads a clock.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum

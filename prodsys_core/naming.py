@@ -3,8 +3,6 @@
 Names of intermediate files carry the attempt, so a late attempt can never touch what another one wrote.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

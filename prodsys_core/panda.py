@@ -1,7 +1,5 @@
 """PanDA over HTTP (v1), as a submitter sees it: one session, every answer checked, failures as values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -9,27 +7,11 @@ from typing import Any, TypeVar
 import requests
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
+from prodsys_core import pickles, wire
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import X509, Oidc, Panda
-from prodsys_core.pickles import (
-    load_answer,
-    parse_pickled_answer,
-    parse_pickled_records,
-    render_ids,
-    render_pickle,
-)
 from prodsys_core.ports import Broken, Description, Failure, PandaJob, Submitted, Unavailable
 from prodsys_core.settings.build import read_secret
-from prodsys_core.wire import (
-    parse_cancelled,
-    parse_descriptions,
-    parse_envelope,
-    parse_ids,
-    parse_statuses,
-    parse_submitted,
-    positional,
-    render_jobs,
-)
 
 Value = TypeVar("Value")
 CONNECT_S = 10.0
@@ -54,13 +36,13 @@ class HttpJobSink:
     def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
         """One call; the caller has cut the jobs to `submit_chunk`."""
         if self._panda.legacy_package is None:
-            return _then(self._post("job/submit", {"jobs": render_jobs(jobs)}), parse_submitted)
-        text = render_pickle([positional(job) for job in jobs], self._panda.legacy_package)
-        return self._pickled("submitJobs", {"jobs": text}, parse_pickled_answer)
+            return _then(self._post("job/submit", {"jobs": wire.render_jobs(jobs)}), wire.parse_submitted)
+        text = pickles.render_pickle([wire.positional(job) for job in jobs], self._panda.legacy_package)
+        return self._pickled("submitJobs", {"jobs": text}, pickles.parse_pickled_answer)
 
     def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
         """Ids of the jobs that carry this jediTaskID."""
-        return _then(self._get("task/get_job_ids", [("task_id", str(batch_number))]), parse_ids)
+        return _then(self._get("task/get_job_ids", [("task_id", str(batch_number))]), wire.parse_ids)
 
     def statuses(self, ids: Sequence[int]) -> Mapping[int, str] | Failure:
         """Statuses of active jobs, in calls of `status_chunk` ids."""
@@ -68,16 +50,16 @@ class HttpJobSink:
         def get(part: Sequence[int]) -> Any | Failure:
             return self._get("job/get_status", [("job_ids", str(panda_id)) for panda_id in part])
 
-        return _collect(ids, self._panda.status_chunk, get, parse_statuses)
+        return _collect(ids, self._panda.status_chunk, get, wire.parse_statuses)
 
     def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description] | Failure:
         """Full records with the archive, in calls of `record_chunk` ids; ids that were not asked for are dropped."""
         post = self._post_ids("job/get_description_incl_archive")
-        return _collect(ids, self._panda.record_chunk, post, lambda _, answer: parse_descriptions(answer))
+        return _collect(ids, self._panda.record_chunk, post, lambda _, data: wire.parse_descriptions(data))
 
     def cancel(self, ids: Sequence[int]) -> Mapping[int, bool] | Failure:
         """Ask PanDA to end jobs, in calls of `status_chunk` ids."""
-        return _collect(ids, self._panda.status_chunk, self._post_ids("job/kill"), parse_cancelled)
+        return _collect(ids, self._panda.status_chunk, self._post_ids("job/kill"), wire.parse_cancelled)
 
     def _post_ids(self, call: str) -> Callable[[Sequence[int]], Any | Failure]:
         return lambda part: self._post(call, {"job_ids": list(part)})
@@ -97,7 +79,7 @@ class HttpJobSink:
 
     def _call(self, method: str, call: str, **arguments: Any) -> Any | Failure:
         answer = self._request(method, f"api/v1/{call}", **arguments)
-        return answer if isinstance(answer, Unavailable) else parse_envelope(answer.status_code, answer.text)
+        return _then(answer, lambda reply: wire.parse_envelope(reply.status_code, reply.text))
 
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response | Unavailable:
         """One request, never repeated by itself: a repeated submission would be a second one."""
@@ -143,32 +125,34 @@ class LegacyJobSink(HttpJobSink):
     def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
         """Ids of the jobs that carry this jediTaskID."""
         form = {"jediTaskID": str(batch_number)}
-        return _then(self._pickled("getPandaIDsWithTaskID", form, load_answer), parse_ids)
+        return _then(self._pickled("getPandaIDsWithTaskID", form, pickles.load_answer), wire.parse_ids)
 
     def statuses(self, ids: Sequence[int]) -> Mapping[int, str] | Failure:
         """Statuses of jobs that are not in the archive; "unknown" of all others."""
 
         def parse(part: Sequence[int], records: Any) -> dict[int, str] | Broken:
-            return parse_statuses(
+            return wire.parse_statuses(
                 part, [{"status": (item or {}).get("jobStatus", "unknown")} for item in records]
             )
 
-        ask = self._of_ids("getJobStatus", parse_pickled_records)
+        ask = self._of_ids("getJobStatus", pickles.parse_pickled_records)
         return _collect(ids, self._panda.record_chunk, ask, parse)
 
     def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description] | Failure:
         """Full records with the archive."""
-        ask = self._of_ids("getFullJobStatus", parse_pickled_records)
-        return _collect(ids, self._panda.record_chunk, ask, lambda _, answer: parse_descriptions(answer))
+        ask = self._of_ids("getFullJobStatus", pickles.parse_pickled_records)
+        return _collect(ids, self._panda.record_chunk, ask, lambda _, answer: wire.parse_descriptions(answer))
 
     def cancel(self, ids: Sequence[int]) -> Mapping[int, bool] | Failure:
         """Ask PanDA to end jobs."""
-        return _collect(ids, self._panda.record_chunk, self._of_ids("killJobs", load_answer), parse_cancelled)
+        return _collect(
+            ids, self._panda.record_chunk, self._of_ids("killJobs", pickles.load_answer), wire.parse_cancelled
+        )
 
     def _of_ids(
         self, call: str, parse: Callable[[int, bytes], Any | Failure]
     ) -> Callable[[Sequence[int]], Any | Failure]:
-        return lambda part: self._pickled(call, {"ids": render_ids(part)}, parse)
+        return lambda part: self._pickled(call, {"ids": pickles.render_ids(part)}, parse)
 
 
 def open_sink(panda: Panda) -> HttpJobSink:

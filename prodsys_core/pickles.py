@@ -6,8 +6,6 @@ stand-ins that keep or drop what they are given are made of them. Source: docs/f
 captured texts.
 """
 
-from __future__ import annotations
-
 import io
 import pickle  # read only by `_Reader`, which knows no class
 from collections.abc import Mapping, Sequence

@@ -2,8 +2,6 @@
 whether merged files hold what went in. Pure: values in, values out; time is an argument.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import operator

@@ -3,8 +3,6 @@
 An adapter returns its value or one of `Unavailable`, `Refused`, `Broken`; it raises only for bugs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol

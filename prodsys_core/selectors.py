@@ -1,7 +1,5 @@
 """Reads for commands and pages. Nothing here writes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The web pages: Django behind waitress, on loopback."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from types import FrameType

@@ -3,8 +3,6 @@
 Nothing is read, written or removed outside a root; files appear under their names only when they are whole and on disk.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

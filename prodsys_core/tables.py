@@ -1,7 +1,5 @@
 """Reads the package's data files once and turns them into the values that the pure modules take."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources

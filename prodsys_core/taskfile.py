@@ -3,52 +3,39 @@
 No field may hold a shell metacharacter, a blank, `..` or a control character; slashes stand where they must.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from prodsys_core.catalogue import parse_name
-from prodsys_core.config import AbsolutePath, Section
+from prodsys_core.catalogue import RAW_NAME
+from prodsys_core.config import AbsolutePath, Section, text_like
 
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+_PARTS = rf"({_SEGMENT}/)+"
 PlainName = Annotated[str, Field(pattern=rf"^{_SEGMENT}$", max_length=50)]
-
-
-def _plain_parts(path: str) -> bool:
-    return path.endswith("/") and all(re.fullmatch(_SEGMENT, part) for part in path[:-1].split("/"))
-
-
-def _relative(path: str) -> str:
-    if not _plain_parts(path):
-        raise ValueError("expected plain names with '/' after each, such as 'generalprod/testcoral/'")
-    return path
 
 
 def check_home(path: str) -> str:
     """An absolute directory of plain names, '/' at its end; raises ValueError."""
-    if not path.startswith("/") or not _plain_parts(path[1:]):
+    if not re.fullmatch(f"/{_PARTS}", path):
         raise ValueError(
             "expected an absolute path of plain names that ends with '/', such as '/scratch/raw/'"
         )
     return path
 
 
-def _raw_name(name: str) -> str:
-    if parse_name(name) is None:
-        raise ValueError("expected a file name cdrCCCCC-RRRRRR.raw")
-    return name
-
-
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-RelativePath = Annotated[str, Field(max_length=300), AfterValidator(_relative)]
+RelativePath = Annotated[
+    str,
+    Field(max_length=300),
+    text_like(_PARTS, "plain names with '/' after each, such as 'generalprod/testcoral/'"),
+]
 HomePath = Annotated[str, Field(max_length=300), AfterValidator(check_home)]
-RawName = Annotated[str, AfterValidator(_raw_name)]
+RawName = Annotated[str, text_like(RAW_NAME, "a file name cdrCCCCC-RRRRRR.raw")]
 
 
 class MergeSizes(Section):

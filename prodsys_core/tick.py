@@ -3,8 +3,6 @@
 An error in one service is logged and does not keep the others from their work.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable
@@ -30,11 +28,6 @@ class TickReport:
     counts: dict[str, int]
     failed: tuple[str, ...] = ()
     held_by: str | None = None
-
-    @property
-    def quiet(self) -> bool:
-        """Nothing was done."""
-        return not any(self.counts.values())
 
 
 def tick(

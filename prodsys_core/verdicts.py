@@ -5,8 +5,6 @@ and as many events read as the catalogue says; where a count is not known, a man
 What the server does not know is held and asked again, never failed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

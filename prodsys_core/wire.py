@@ -3,25 +3,13 @@
 Source: docs/facts, panda-jobmodel section 4 (order of attributes), panda-protocol section 4.2 (calls).
 """
 
-from __future__ import annotations
-
 import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from prodsys_core.ports import (
-    Broken,
-    Description,
-    Failure,
-    FileSeen,
-    OutputFile,
-    PandaJob,
-    Refused,
-    Submitted,
-    Unavailable,
-)
+from prodsys_core import ports
 
 Value = TypeVar("Value")
 ATTRIBUTES = tuple(
@@ -71,12 +59,12 @@ _WRITTEN = re.compile(r"(?<!\S)eventsWritten=(\d{1,18})(?!\S)", re.ASCII)
 """In a record's jobMetrics; nEvents is what was read, of a merge what was written."""
 
 
-def render_jobs(jobs: Sequence[PandaJob]) -> str:
+def render_jobs(jobs: Sequence[ports.PandaJob]) -> str:
     """The JSON text of `job/submit`'s argument."""
     return json.dumps([positional(job) for job in jobs])
 
 
-def positional(job: PandaJob) -> list[Any]:
+def positional(job: ports.PandaJob) -> list[Any]:
     """A job as every server reads it, its files at the end."""
     block = f"panda.destDB.{uuid.uuid5(_BLOCKS, job.job_name)}"
     fields: dict[str, Any] = {
@@ -104,7 +92,7 @@ def positional(job: PandaJob) -> list[Any]:
     return [*values, [_positional_file(file, block) for file in job.outputs]]
 
 
-def _positional_file(file: OutputFile, block: str) -> list[Any]:
+def _positional_file(file: ports.OutputFile, block: str) -> list[Any]:
     fields = {
         "lfn": file.lfn,
         "type": file.kind,
@@ -115,7 +103,7 @@ def _positional_file(file: OutputFile, block: str) -> list[Any]:
     return [*(fields.get(name, UNSET) for name in FILE_ATTRIBUTES), None]
 
 
-def parse_envelope(status: int, text: str) -> Any | Failure:
+def parse_envelope(status: int, text: str) -> Any | ports.Failure:
     """`data` of a v1 answer, or the failure it stands for."""
     if status != 200:
         return http_failure(status, text)
@@ -123,31 +111,33 @@ def parse_envelope(status: int, text: str) -> Any | Failure:
         answer = json.loads(text)
         success, message = answer["success"], str(answer.get("message") or "")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return Broken("not the JSON of a PanDA answer", excerpt(text, 500))
+        return ports.Broken("not the JSON of a PanDA answer", excerpt(text, 500))
     if success is True:
         return answer.get("data")
     if any(words in message for words in REFUSALS):
-        return Refused(excerpt(message, 300))
-    return Unavailable(excerpt(message, 300) or "success is false without a message")
+        return ports.Refused(excerpt(message, 300))
+    return ports.Unavailable(excerpt(message, 300) or "success is false without a message")
 
 
-def http_failure(status: int, text: str) -> Refused | Unavailable:
+def http_failure(status: int, text: str) -> ports.Refused | ports.Unavailable:
     """What a status other than 200 stands for."""
-    kind = Refused if status in (401, 403) else Unavailable
+    kind = ports.Refused if status in (401, 403) else ports.Unavailable
     return kind(f"HTTP {status}: {excerpt(text, 200)}")
 
 
-def parse_submitted(answer: Any) -> tuple[Submitted, ...] | Broken:
+def parse_submitted(answer: Any) -> tuple[ports.Submitted, ...] | ports.Broken:
     """Answer of `job/submit`: a list of [PandaID, jobDefinitionID, jobName]."""
-    return _parsed(answer, lambda items: tuple(Submitted(str(item[2]), _panda_id(item[0])) for item in items))
+    return _parsed(
+        answer, lambda items: tuple(ports.Submitted(str(item[2]), _panda_id(item[0])) for item in items)
+    )
 
 
-def parse_ids(answer: Any) -> tuple[int, ...] | Broken:
+def parse_ids(answer: Any) -> tuple[int, ...] | ports.Broken:
     """Answer of `task/get_job_ids`."""
     return _parsed(answer, lambda items: tuple(sorted(set(map(_integer, items)))))
 
 
-def parse_statuses(ids: Sequence[int], answer: Any) -> dict[int, str] | Broken:
+def parse_statuses(ids: Sequence[int], answer: Any) -> dict[int, str] | ports.Broken:
     """Answer of `job/get_status`: one item per id, in the order asked for."""
     return _parsed(answer, lambda items: dict(zip(ids, map(_status, items), strict=True)))
 
@@ -157,17 +147,17 @@ def _status(item: object) -> str:
     return str(item.get("status", "unknown")) if isinstance(item, dict) else "unknown"
 
 
-def parse_descriptions(answer: Any) -> dict[int, Description] | Broken:
+def parse_descriptions(answer: Any) -> dict[int, ports.Description] | ports.Broken:
     """Answer of `job/get_description_incl_archive`. Items that are null or make no sense are left out: unknown."""
     return _parsed(answer, _described)
 
 
-def parse_cancelled(ids: Sequence[int], answer: Any) -> dict[int, bool] | Broken:
+def parse_cancelled(ids: Sequence[int], answer: Any) -> dict[int, bool] | ports.Broken:
     """Answer of `job/kill`: one boolean per id."""
     return _parsed(answer, lambda items: dict(zip(ids, (item is True for item in items), strict=True)))
 
 
-def _parsed(answer: Any, build: Callable[[list[Any]], Value]) -> Value | Broken:
+def _parsed(answer: Any, build: Callable[[list[Any]], Value]) -> Value | ports.Broken:
     """`build` of a list that is what was asked for."""
     try:
         if isinstance(answer, list):
@@ -175,18 +165,18 @@ def _parsed(answer: Any, build: Callable[[list[Any]], Value]) -> Value | Broken:
         problem = "not a list"
     except (TypeError, ValueError, IndexError, KeyError) as error:
         problem = f"{type(error).__name__}: {error}"
-    return Broken(f"not what was asked for: {problem}"[:200], excerpt(repr(answer), 500))
+    return ports.Broken(f"not what was asked for: {problem}"[:200], excerpt(repr(answer), 500))
 
 
-def _described(items: Iterable[Any]) -> dict[int, Description]:
+def _described(items: Iterable[Any]) -> dict[int, ports.Description]:
     records = (_description(item) for item in items if isinstance(item, dict))
     return {record.panda_id: record for record in records if record is not None}
 
 
-def _description(item: Mapping[str, Any]) -> Description | None:
+def _description(item: Mapping[str, Any]) -> ports.Description | None:
     written = _WRITTEN.search(str(item.get("jobMetrics") or ""))
     try:
-        return Description(
+        return ports.Description(
             _integer(item["PandaID"]),
             str(item["jobName"]),
             _integer(item["attemptNr"]),
@@ -202,9 +192,9 @@ def _description(item: Mapping[str, Any]) -> Description | None:
         return None
 
 
-def _file(item: Mapping[str, Any]) -> FileSeen:
+def _file(item: Mapping[str, Any]) -> ports.FileSeen:
     size = _count(item.get("fsize")) or 0
-    return FileSeen(str(item["lfn"]), str(item.get("type", "")), size, _adler(item.get("checksum")))
+    return ports.FileSeen(str(item["lfn"]), str(item.get("type", "")), size, _adler(item.get("checksum")))
 
 
 def _adler(checksum: object) -> str | None:

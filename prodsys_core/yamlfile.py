@@ -1,7 +1,5 @@
 """YAML files that a person writes: checked against a pydantic model, every problem with file, line and key."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar

@@ -2,8 +2,6 @@
 which is shown, and then does it to exactly those rows, each from the status it was shown with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ No answer means unknown: the server's list for the batch number is read until it
 is in it is adopted by name, the rest is taken back and sent in a new batch under new names.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,8 +38,7 @@ def batches_submit(
     lost = False
     while left and not lost:
         batch, jobs = left.popleft()
-        if mover.hold is not None:
-            mover.hold()
+        mover.hold()
         answer = sink.submit(jobs)
         if isinstance(answer, tuple):
             n, whole = _store_answer(batch, jobs, answer, mover)
@@ -182,7 +179,7 @@ def take_back(
     for attempt in attempts:
         by_status.setdefault(waiting_status(attempt.step.kind), []).append(attempt.step_id)
     columns, at = "attempt_id status reason message charge node files ended_at", db_time(mover.now)
-    ends = [(a.pk, "not sent", reason, message[:MESSAGE_LENGTH], "none", "", "{}", at) for a in attempts]
+    ends = [(a.pk, "not sent", reason, message, "none", "", "{}", at) for a in attempts]
     with transaction.atomic():
         insert_rows(AttemptEnd, columns, ends)
         for status, ids in by_status.items():

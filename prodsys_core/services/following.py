@@ -1,7 +1,5 @@
 """Following PanDA's jobs: cheap status of all, full records of those that may have ended, verdicts stored."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,15 +15,7 @@ from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config
 from prodsys_core.lifecycle import IN_PANDA, NOT_IN_PANDA, WATCHED, StepStatus, TaskStatus, waiting_status
-from prodsys_core.models import (
-    MESSAGE_LENGTH,
-    REASON_LENGTH,
-    STATUS_LENGTH,
-    AttemptEnd,
-    LastLook,
-    PandaAttempt,
-    Step,
-)
+from prodsys_core.models import AttemptEnd, LastLook, PandaAttempt, Step
 from prodsys_core.ports import Description, Failure, JobSink, describe
 from prodsys_core.services.isolation import apart
 from prodsys_core.services.moves import Mover, move, note
@@ -204,9 +194,9 @@ def _end_row(item: Followed, record: Description, verdict: Ended, mover: Mover) 
     files = {file.lfn: [file.size, file.adler32] for file in record.files if file.kind in ("output", "log")}
     return (
         item.attempt_pk,
-        record.status[:STATUS_LENGTH],
-        verdict.reason[:REASON_LENGTH],
-        f"{verdict.text} {verdict.diag}".strip()[:MESSAGE_LENGTH],
+        record.status,
+        verdict.reason,
+        f"{verdict.text} {verdict.diag}".strip(),
         verdict.charge,
         record.n_events if counts_events(item.expected.kind) else None,
         record.n_written,

@@ -3,8 +3,6 @@
 The database's connection and a lost lease are no row's fault: they end the service.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +16,12 @@ log = logging.getLogger(__name__)
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
-NO_ROWS_FAULT = (LeaseLost, OperationalError, InterfaceError)
+
+class EndsService(Exception):
+    """What no row can help: the service says so and ends."""
+
+
+NO_ROWS_FAULT = (EndsService, LeaseLost, OperationalError, InterfaceError)
 AGAIN_S = 60.0
 """A row that was held is looked at again after this."""
 

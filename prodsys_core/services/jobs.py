@@ -1,33 +1,18 @@
 """From rows to what PanDA is sent: names, files and parameters of the next attempt of a step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from prodsys_core import tables
+from prodsys_core import naming, tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
 from prodsys_core.lifecycle import StepKind
 from prodsys_core.models import MergeInput, Run, Step, Task
-from prodsys_core.naming import (
-    ChunkNames,
-    PieceNames,
-    TaskNames,
-    chunk_job_name,
-    chunk_outputs,
-    chunk_path,
-    declared,
-    merge_job_name,
-    merged_outputs,
-    render_chunk_parameters,
-    render_merge_parameters,
-)
 from prodsys_core.ports import PandaJob
 
 _NAMED = attrgetter(*"pk production type year files_home_prefix path soft prodslt phastver template".split())
-"""In the order of TaskNames."""
+"""In the order of naming.TaskNames."""
 
 
 class Input(NamedTuple):
@@ -51,28 +36,28 @@ def no_site(run_site: str, task_sites: str) -> str:
     return f"site {run_site or task_sites} is not in the configuration"
 
 
-def task_names(task: Task) -> TaskNames:
+def task_names(task: Task) -> naming.TaskNames:
     """The task's fields that go into names."""
-    return TaskNames(*_NAMED(task))
+    return naming.TaskNames(*_NAMED(task))
 
 
-def chunk_names(step: Step) -> ChunkNames:
+def chunk_names(step: Step) -> naming.ChunkNames:
     """The raw file of a reconstruct step."""
     job = step.job
-    return ChunkNames(step.run.number, job.chunk, job.file, job.path)
+    return naming.ChunkNames(step.run.number, job.chunk, job.file, job.path)
 
 
-def piece_names(step: Step) -> PieceNames:
+def piece_names(step: Step) -> naming.PieceNames:
     """The merged file of a step on a group."""
-    return PieceNames(step.group.product, step.run.number, step.group.piece)
+    return naming.PieceNames(step.group.product, step.run.number, step.group.piece)
 
 
 def step_outputs(step: Step, attempt: int) -> dict[str, str]:
     """LFN by product of an attempt of a PanDA step."""
     names = task_names(step.task)
     if step.kind == StepKind.RECONSTRUCT:
-        return chunk_outputs(tables.products(), names, chunk_names(step), attempt)
-    return merged_outputs(tables.products(), names, piece_names(step), attempt)
+        return naming.chunk_outputs(tables.products(), names, chunk_names(step), attempt)
+    return naming.merged_outputs(tables.products(), names, piece_names(step), attempt)
 
 
 def priority(kind: str, task_type: str) -> int:
@@ -95,25 +80,26 @@ def prepare(config: Config, site: Site, step: Step, number: int, inputs: Sequenc
     lfns, command = step_outputs(step, attempt), site.commands[step.kind]
     if step.kind == StepKind.RECONSTRUCT:
         chunk, n_events, transformation = chunk_names(step), step.job.n_events, step.task.type
-        job_name = chunk_job_name(names, chunk, step.pk, attempt)
-        parameters = render_chunk_parameters(names, chunk, lfns, command, step.work, n_events)
+        job_name = naming.chunk_job_name(names, chunk, step.pk, attempt)
+        parameters = naming.render_chunk_parameters(names, chunk, lfns, command, step.work, n_events)
     else:
         piece, counts, path = (
             piece_names(step),
             [item.n_events for item in inputs],
             input_list_path(site, step),
         )
-        n_events = sum(counts) if piece.product == "mdst" and None not in counts else None
-        transformation = table.products[piece.product].transformation
-        job_name = merge_job_name(table, names, piece, step.pk, attempt)
-        parameters = render_merge_parameters(names, lfns, piece.product, path, command, step.work, n_events)
+        product = piece.product
+        n_events = sum(counts) if product == "mdst" and None not in counts else None
+        transformation = table.products[product].transformation
+        job_name = naming.merge_job_name(table, names, piece, step.pk, attempt)
+        parameters = naming.render_merge_parameters(names, lfns, product, path, command, step.work, n_events)
     return PandaJob(
         job_name=job_name,
         batch_number=number,
         panda_queue=panda_queue(site, step.kind),
         transformation=transformation,
         job_parameters=parameters,
-        outputs=declared(lfns),
+        outputs=naming.declared(lfns),
         attempt_nr=attempt,
         max_attempt=step.task.max_attempts,
         priority=priority(step.kind, step.task.type),
@@ -139,7 +125,7 @@ def merge_inputs(steps: Iterable[Step]) -> dict[int, list[Input]]:
 def input_list(site: Site, step: Step, inputs: Iterable[Input]) -> tuple[str, str]:
     """Path and text of a merge step's list of inputs, one path a line; it must stand before the job is sent."""
     names, product = task_names(step.task), step.group.product
-    paths = (chunk_path(tables.products(), names, product, item.lfn) for item in inputs)
+    paths = (naming.chunk_path(tables.products(), names, product, item.lfn) for item in inputs)
     return input_list_path(site, step), "".join(f"{path}\n" for path in paths)
 
 

@@ -1,7 +1,5 @@
 """One tick at a time: a row that names its owner and until when. A dead owner on this host is taken over at once."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable

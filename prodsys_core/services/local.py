@@ -4,8 +4,6 @@ Each step is tried on its own: one that fails holds only itself, with a reason a
 in a row it waits for a person.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Iterable
@@ -22,16 +20,8 @@ from prodsys_core.models import AttemptEnd, GroupCheck, MergeGroup, MergeInput, 
 from prodsys_core.naming import chunk_path, final_name, merged_path, packed_log_name, tape_path
 from prodsys_core.plan import GroupCount, backoff_s, crosscheck_problems
 from prodsys_core.ports import Accepted, Broken, NotThere, Refused, Stored, Unavailable, UnderWay
+from prodsys_core.services import jobs
 from prodsys_core.services.isolation import AGAIN_S, NO_ROWS_FAULT
-from prodsys_core.services.jobs import (
-    NO_SITE,
-    input_list_path,
-    no_site,
-    piece_names,
-    run_site,
-    step_outputs,
-    task_names,
-)
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.services.runs import current_groups
 from prodsys_core.storage import OutsideRoot, SiteFilesystem, below, open_tape
@@ -42,6 +32,10 @@ TRIES_MAX = 6
 """A file that is still not there or not readable after so many looks will not come by itself."""
 TRY_FIRST_S, TRY_LONGEST_S = 2.0, 600.0
 FOLLOWED = (TaskStatus.SEND, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.DONE)
+
+
+Perform = Callable[[Config, Site, Step, Mover], bool]
+"""Does one step; True if it is finished."""
 
 
 class NotYet(Exception):
@@ -67,17 +61,13 @@ def steps_do(config: Config, mover: Mover) -> int:
     return done
 
 
-def _try(
-    config: Config, step: Step, perform: Callable[[Config, Site, Step, Mover], bool], mover: Mover
-) -> bool:
-    site = run_site(config, step.run, step.task)
-    if mover.hold is not None:
-        mover.hold()
+def _try(config: Config, step: Step, perform: Perform, mover: Mover) -> bool:
+    site = jobs.run_site(config, step.run, step.task)
+    mover.hold()
     if site is None:  # it is waited for, however long
         wait = mover.now + timedelta(seconds=AGAIN_S)
-        note(
-            "step", [step.pk], step.status, NO_SITE, no_site(step.run.site, step.task.sites), next_try_at=wait
-        )
+        why = jobs.no_site(step.run.site, step.task.sites)
+        note("step", [step.pk], step.status, jobs.NO_SITE, why, next_try_at=wait)
         return False
     try:
         return perform(config, site, step, mover)
@@ -133,11 +123,11 @@ def crosscheck(config: Config, site: Site, step: Step, mover: Mover) -> bool:
 
 def _count_group(site: Site, group: MergeGroup) -> GroupCount:
     merge = merge_step(group)
-    names, table = task_names(merge.task), tables.products()
+    names, table = jobs.task_names(merge.task), tables.products()
     product = table.products[group.product]
     rows = list(MergeInput.objects.filter(group=group))
     chunks = [chunk_path(table, names, group.product, row.lfn) for row in rows]
-    lfn = step_outputs(merge, merge.attempt)[group.product]
+    lfn = jobs.step_outputs(merge, merge.attempt)[group.product]
     in_merged = _count(site, merged_path(table, names, group.product, lfn), product.unit)
     expected = None
     if product.unit == "bytes":
@@ -171,9 +161,9 @@ def transfer(config: Config, site: Site, step: Step, mover: Mover) -> bool:
     if step.status == StepStatus.SENT:
         return _confirm(site, step, mover)
     merge, table = merge_step(step.group), tables.products()
-    names, product = task_names(step.task), step.group.product
-    lfn = step_outputs(merge, merge.attempt)[product]
-    target = tape_path(table, names, product, final_name(table, names, piece_names(step)))
+    names, product = jobs.task_names(step.task), step.group.product
+    lfn = jobs.step_outputs(merge, merge.attempt)[product]
+    target = tape_path(table, names, product, final_name(table, names, jobs.piece_names(step)))
     _send_to_tape(site, step, merged_path(table, names, product, lfn), target, _reported(merge, lfn), mover)
     return False
 
@@ -182,7 +172,7 @@ def archive_logs(config: Config, site: Site, step: Step, mover: Mover) -> bool:
     """Pack the job logs of a run into one file and copy it to tape, where there is one."""
     if step.status == StepStatus.SENT:
         return _confirm(site, step, mover)
-    table, names = tables.products(), task_names(step.task)
+    table, names = tables.products(), jobs.task_names(step.task)
     needed, others = _logs(step)
     files = SiteFilesystem(site.files.root)
     missing = [path for path in needed if not isinstance(files.size(path), int)]
@@ -201,11 +191,11 @@ def archive_logs(config: Config, site: Site, step: Step, mover: Mover) -> bool:
 
 def _logs(step: Step) -> tuple[list[str], list[str]]:
     """Paths of the run's job logs: of finished attempts, which must be there, and of all others, which may be."""
-    table, names = tables.products(), task_names(step.task)
+    table, names = tables.products(), jobs.task_names(step.task)
     needed, others = [], []
     for other in panda_steps(step):
         for attempt in range(1, other.attempt + 1):
-            path = chunk_path(table, names, "log", step_outputs(other, attempt)["log"])
+            path = chunk_path(table, names, "log", jobs.step_outputs(other, attempt)["log"])
             (needed if attempt == _counted(other) else others).append(path)
     return needed, others
 
@@ -297,11 +287,11 @@ def clean(config: Config, site: Site, step: Step, mover: Mover) -> bool:
 
 def _check_merged(site: Site, step: Step) -> None:
     """Without tape the merged files on the site are the only ones: each must be there as its job reported it."""
-    names, files = task_names(step.task), SiteFilesystem(site.files.root)
+    names, files = jobs.task_names(step.task), SiteFilesystem(site.files.root)
     merges = Step.objects.filter(run=step.run, kind__in=MERGES, status=StepStatus.FINISHED)
     for merge in merges.select_related("task", "run", "group"):
         product = merge.group.product
-        lfn = step_outputs(merge, merge.attempt)[product]
+        lfn = jobs.step_outputs(merge, merge.attempt)[product]
         path = merged_path(tables.products(), names, product, lfn)
         seen, reported = files.checksum(path), _reported(merge, lfn)
         if not isinstance(seen, Stored) or (reported is not None and seen != reported):
@@ -309,20 +299,20 @@ def _check_merged(site: Site, step: Step) -> None:
 
 
 def _intermediates(site: Site, step: Step) -> Iterable[str]:
-    table, names = tables.products(), task_names(step.task)
+    table, names = tables.products(), jobs.task_names(step.task)
     for other in panda_steps(step):
         merged = other.kind != StepKind.RECONSTRUCT
         if merged:
-            yield input_list_path(site, other)
+            yield jobs.input_list_path(site, other)
         for attempt in range(1, other.attempt + 1):
-            for product, lfn in step_outputs(other, attempt).items():
+            for product, lfn in jobs.step_outputs(other, attempt).items():
                 if not merged or product == "log":
                     yield chunk_path(table, names, product, lfn)
                 elif attempt != _counted(other):
                     yield merged_path(table, names, product, lfn)
 
 
-PERFORMED: dict[StepKind, Callable[[Config, Site, Step, Mover], bool]] = {
+PERFORMED: dict[StepKind, Perform] = {
     StepKind.CROSS_CHECK: crosscheck,
     StepKind.TRANSFER: transfer,
     StepKind.ARCHIVE_LOGS: archive_logs,

@@ -3,8 +3,6 @@
 The command line and the pages both go through here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +23,9 @@ from prodsys_core.lifecycle import (
 )
 from prodsys_core.models import MESSAGE_LENGTH, Job, Step, Task
 from prodsys_core.ports import Stored, Unavailable
+from prodsys_core.services import tasks
 from prodsys_core.services.actions import ACTIONS, BadPick, Pick, pick_rows, row_line
 from prodsys_core.services.moves import Mover, record
-from prodsys_core.services.tasks import (
-    read_source,
-    read_source_file,
-    resend_candidates,
-    steps_resend,
-    task_set,
-)
 from prodsys_core.storage import OutsideRoot, SiteFilesystem
 from prodsys_core.tables import edges
 
@@ -56,12 +48,12 @@ def look_act(name: str, task: Task, pick: Pick) -> Look:
 
 def look_resend(task: Task, status: str) -> Look:
     """One more attempt for what is `failed` or `manual check is needed`."""
-    steps = resend_candidates(task, status)
+    steps = tasks.resend_candidates(task, status)
     lines = []
     for step in steps:
         name = step.job.file if step.job else f"run {step.run.number} {step.kind} {step.group.piece}"
         lines.append(f"{name}\tattempt {step.attempt}\t{step.reason}\t{step.message}".rstrip("\t"))
-    return Look(tuple(lines), lambda mover: steps_resend(steps, mover))
+    return Look(tuple(lines), lambda mover: tasks.steps_resend(steps, mover))
 
 
 def look_set(task: Task, status: str, mover: Mover) -> Look:
@@ -77,11 +69,13 @@ def look_set(task: Task, status: str, mover: Mover) -> Look:
         live = Step.objects.filter(task=task, kind__in=PANDA_KINDS, status__in=IN_PANDA)
         counts = live.values_list("kind", "status").annotate(n=Count("pk")).order_by("kind", "status")
         lines = tuple(f"{n} {kind} {now}: PanDA is asked to end them" for kind, now, n in counts)
-    return Look(lines, lambda mover: int(task_set(task.name, status, mover).status == status), not lines)
+    return Look(
+        lines, lambda mover: int(tasks.task_set(task.name, status, mover).status == status), not lines
+    )
 
 
 def _differences(task: Task) -> tuple[str, ...]:
-    plan = read_source(task)
+    plan = tasks.read_source(task)
     if isinstance(plan, BadSource):
         return (f"the source cannot be read now: {plan.text}",)
     steps = Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT).select_related("job")
@@ -100,7 +94,7 @@ def look_delivery(task: Task, name: str, sizes_only: bool) -> Look:
     """A task's raw files against a delivery list: which are missing, short or damaged and will be held, which are held
     no more, which of the list are not the task's. Raises BadPick for a list that cannot be used."""
     try:
-        listed = parse_delivery(read_source_file(Path(name)), name, task.files_home)
+        listed = parse_delivery(tasks.read_source_file(Path(name)), name, task.files_home)
     except (OSError, ValueError) as error:
         raise BadPick(f"delivery list {name} cannot be read: {error}") from error
     if isinstance(listed, BadSource):

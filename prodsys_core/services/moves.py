@@ -2,8 +2,6 @@
 edges, with one Transition row each. Somebody else's change in between makes the caller's move a no-op, never a loss.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,7 +33,7 @@ class Mover:
     who: str
     role: Role
     now: datetime
-    hold: Callable[[], None] | None = None
+    hold: Callable[[], None] = lambda: None
 
 
 def move(
@@ -56,8 +54,7 @@ def move(
     problem = check_edge(edges(subject), subject, old, new, mover.role)
     if problem:
         raise NotAllowed(problem)
-    if mover.hold is not None:
-        mover.hold()
+    mover.hold()
     values = {"status": new, "status_at": mover.now, "reason": reason[:REASON_LENGTH], **columns}
     moved: list[int] = []
     for part in in_chunks(ids):

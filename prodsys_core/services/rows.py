@@ -3,13 +3,11 @@
 Columns that are not given have their default.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 from django.db import connection
-from django.db.models import Expression, Field, Model, QuerySet, Value
+from django.db.models import CharField, Expression, Field, Model, QuerySet, Value
 from django.db.models.constants import OnConflict
 
 from prodsys_core.chunks import in_chunks
@@ -18,15 +16,18 @@ from prodsys_core.chunks import in_chunks
 def insert_rows(
     model: type[Model], columns: str, rows: Sequence[Sequence[Any]], conflict: OnConflict | None = None
 ) -> None:
-    """Store plain values in the order of `columns` (names with a space between), times as `db_time` has them."""
+    """Store plain values in the order of `columns` (names with a space between), times as `db_time` has them, texts
+    cut to what their column holds."""
     names = columns.split()
     others = _others(model, names)
+    fields = {field.column: field for field in model._meta.concrete_fields}
+    widths = [fields[name].max_length if isinstance(fields[name], CharField) else None for name in names]
     head = connection.ops.insert_statement(on_conflict=conflict)
     row = f"({', '.join(['%s'] * len(names) + [_literal(field.get_default()) for field in others])})"
     into = f"{head} {model._meta.db_table} ({', '.join(names + [field.column for field in others])})"
     for part in in_chunks(rows):
         with connection.cursor() as cursor:
-            values = [value for one in part for value in one]
+            values = [value[:n] if n else value for one in part for value, n in zip(one, widths, strict=True)]
             cursor.execute(f"{into} VALUES {', '.join([row] * len(part))}", values)
 
 

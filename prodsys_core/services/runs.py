@@ -1,7 +1,5 @@
 """What follows when work of a run is complete: merge plan, cross-check, transfers, archive; and of its task."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence

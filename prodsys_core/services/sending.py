@@ -3,14 +3,11 @@
 Several batches are committed in one transaction, so that the number of statements does not follow that of jobs.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -19,15 +16,7 @@ from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Value, Wh
 
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
-from prodsys_core.lifecycle import (
-    CHUNK_DONE,
-    IN_PANDA,
-    PANDA_KINDS,
-    SENDING,
-    RunStatus,
-    StepKind,
-    StepStatus,
-)
+from prodsys_core.lifecycle import CHUNK_DONE, IN_PANDA, PANDA_KINDS, SENDING, RunStatus, StepKind, StepStatus
 from prodsys_core.models import AttemptEnd, PandaAttempt, Run, SendBatch, Step
 from prodsys_core.plan import (
     BatchPlan,
@@ -40,7 +29,7 @@ from prodsys_core.plan import (
 )
 from prodsys_core.ports import JobSink, PandaJob, Unavailable, describe
 from prodsys_core.services.answers import batches_submit
-from prodsys_core.services.isolation import AGAIN_S, apart
+from prodsys_core.services.isolation import AGAIN_S, EndsService, apart
 from prodsys_core.services.jobs import (
     NO_SITE,
     Input,
@@ -61,7 +50,7 @@ DELIVERED = ~Q(job__undelivered__gt="")
 """Steps whose raw file no delivery list holds back."""
 
 
-class NumbersUsedUp(Exception):
+class NumbersUsedUp(EndsService):
     """The reserved range of batch numbers has no free number left."""
 
 
@@ -84,7 +73,7 @@ def steps_send(config: Config, sink: JobSink, mover: Mover) -> int:
     sent, numbers = 0, _numbers(config)
     for site, together, merges in plans:
         inputs = _write_lists(site, merges, mover) if merges else {}
-        made = _commit_apart(partial(_commit, config, mover, site, inputs, numbers), together, mover)
+        made = Commit(config, site, inputs, numbers, mover).apart(together)
         taken, answers = batches_submit(sink, made, mover)
         sent += taken
         if not answers:
@@ -256,90 +245,79 @@ def _numbers(config: Config) -> Iterator[int]:
 Made = list[tuple[SendBatch, list[PandaJob]]]
 
 
-def _commit_apart(
-    commit: Callable[[Sequence[BatchPlan]], Made], plans: Sequence[BatchPlan], mover: Mover
-) -> Made:
-    """`commit` the plans; a step that cannot be stored is put off alone."""
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Commits batches to one site before they are submitted. `inputs`: of merges, by group."""
 
-    def hold(pk: int, why: str) -> None:
-        statuses = (StepStatus.STAGED, StepStatus.READY, StepStatus.FAILED)
-        _put_off({status: {pk: why} for status in statuses}, "cannot-send", mover)
+    config: Config
+    site: Site
+    inputs: Mapping[int, Sequence[Input]]
+    numbers: Iterator[int]
+    mover: Mover
 
-    def split(plan: BatchPlan, why: str) -> None:
-        parts = apart(plan.step_ids, lambda ids: commit([replace(plan, step_ids=ids)]), hold)
-        made.extend(chain(*parts))
+    def apart(self, plans: Sequence[BatchPlan]) -> Made:
+        """All of the plans; a step that cannot be stored is put off alone."""
 
-    made: Made = []
-    return [*chain(*apart(plans, commit, split)), *made]
+        def hold(pk: int, why: str) -> None:
+            statuses = (StepStatus.STAGED, StepStatus.READY, StepStatus.FAILED)
+            _put_off({status: {pk: why} for status in statuses}, "cannot-send", self.mover)
 
+        def split(plan: BatchPlan, why: str) -> None:
+            parts = apart(plan.step_ids, lambda ids: self.together([replace(plan, step_ids=ids)]), hold)
+            made.extend(chain(*parts))
 
-def _commit(
-    config: Config,
-    mover: Mover,
-    site: Site,
-    inputs: Mapping[int, Sequence[Input]],
-    numbers: Iterator[int],
-    plans: Sequence[BatchPlan],
-) -> Made:
-    """Batches, attempts and the steps' status `sent`, all or none, before the calls. Nothing, when somebody has
-    changed a step meanwhile: the next tick plans again."""
-    here = Q(run__site__in=("", site.name))  # no other site has taken the run meanwhile
-    due = Step.objects.filter(_due(mover), here).select_related("task", "run", "job__task", "group")
-    steps = due.in_bulk([pk for plan in plans for pk in plan.step_ids])
-    failed, made = Problems(), []
-    for plan in plans:
-        found = [steps[pk] for pk in plan.step_ids if pk in steps]
-        number = next(numbers)
-        jobs = _prepare_all(config, site, found, inputs, number, failed)
-        if jobs:
-            columns = {"site": site.name, "panda_queue": plan.panda_queue, "n_jobs": len(jobs)}
-            made.append((SendBatch(number=number, status="made", made_at=mover.now, **columns), jobs))
-    _put_off(failed, "cannot-send", mover)
-    if made and not _store_made(site, steps, made, mover):
-        transaction.set_rollback(True)
-        return []
-    return [(batch, list(jobs.values())) for batch, jobs in made]
+        made: Made = []
+        return [*chain(*apart(plans, self.together, split)), *made]
 
+    def together(self, plans: Sequence[BatchPlan]) -> Made:
+        """Batches, attempts and the steps' status `sent`, all or none. Nothing, when somebody has changed a step
+        meanwhile: the next tick plans again."""
+        here = Q(run__site__in=("", self.site.name))  # no other site has taken the run meanwhile
+        due = Step.objects.filter(_due(self.mover), here).select_related("task", "run", "job__task", "group")
+        steps = due.in_bulk([pk for plan in plans for pk in plan.step_ids])
+        failed, made = Problems(), []
+        for plan in plans:
+            number = next(self.numbers)
+            jobs = self._prepare([steps[pk] for pk in plan.step_ids if pk in steps], number, failed)
+            if jobs:
+                columns = {"site": self.site.name, "panda_queue": plan.panda_queue, "n_jobs": len(jobs)}
+                batch = SendBatch(number=number, status="made", made_at=self.mover.now, **columns)
+                made.append((batch, jobs))
+        _put_off(failed, "cannot-send", self.mover)
+        if made and not self._store(steps, made):
+            transaction.set_rollback(True)
+            return []
+        return [(batch, list(jobs.values())) for batch, jobs in made]
 
-def _prepare_all(
-    config: Config,
-    site: Site,
-    steps: Iterable[Step],
-    inputs: Mapping[int, Sequence[Input]],
-    number: int,
-    failed: Problems,
-) -> dict[int, PandaJob]:
-    """The next attempts of steps; a step whose job cannot be made up holds only itself."""
-    jobs = {}
-    for step in steps:
-        try:
-            jobs[step.pk] = prepare(config, site, step, number, inputs.get(step.group_id, ()))
-        except Exception as error:  # as above
-            problem = f"{type(error).__name__}: {error}"
-            log.warning("step %s cannot be sent: %s", step.work, problem)
-            failed.setdefault(step.status, {})[step.pk] = problem
-    return jobs
+    def _prepare(self, steps: Iterable[Step], number: int, failed: Problems) -> dict[int, PandaJob]:
+        """The next attempts of steps; a step whose job cannot be made up holds only itself."""
+        jobs = {}
+        for step in steps:
+            try:
+                inputs = self.inputs.get(step.group_id, ())
+                jobs[step.pk] = prepare(self.config, self.site, step, number, inputs)
+            except Exception as error:  # as above
+                problem = f"{type(error).__name__}: {error}"
+                log.warning("step %s cannot be sent: %s", step.work, problem)
+                failed.setdefault(step.status, {})[step.pk] = problem
+        return jobs
 
-
-def _store_made(
-    site: Site,
-    steps: Mapping[int, Step],
-    made: Sequence[tuple[SendBatch, Mapping[int, PandaJob]]],
-    mover: Mover,
-) -> bool:
-    """False if a step was not in the status any more that it was read with."""
-    SendBatch.objects.bulk_create(batch for batch, _ in made)
-    stored = SendBatch.objects.in_bulk([batch.number for batch, _ in made], field_name="number")
-    for batch, _ in made:
-        batch.pk = stored[batch.number].pk  # MariaDB returns none
-    sent = [steps[pk] for _, jobs in made for pk in jobs]
-    batches = (When(pk__in=list(jobs), then=Value(batch.pk)) for batch, jobs in made)
-    columns = {"batch": Case(*batches), "attempt": F("attempt") + 1, "next_try_at": None}
-    moved = move_each(mover, "step", sent, lambda _: StepStatus.SENT, **columns)
-    at = db_time(mover.now)
-    rows = [(pk, job.attempt_nr, job.job_name, b.pk, at) for b, jobs in made for pk, job in jobs.items()]
-    insert_rows(PandaAttempt, "step_id number job_name batch_id made_at", rows)
-    runs = {step.run_id for step in sent if not step.run.site}
-    if runs:
-        Run.objects.filter(pk__in=runs, site="").update(site=site.name)
-    return moved == len(sent)
+    def _store(
+        self, steps: Mapping[int, Step], made: Sequence[tuple[SendBatch, Mapping[int, PandaJob]]]
+    ) -> bool:
+        """False if a step was not in the status any more that it was read with."""
+        SendBatch.objects.bulk_create(batch for batch, _ in made)
+        stored = SendBatch.objects.in_bulk([batch.number for batch, _ in made], field_name="number")
+        for batch, _ in made:
+            batch.pk = stored[batch.number].pk  # MariaDB returns none
+        sent = [steps[pk] for _, jobs in made for pk in jobs]
+        batches = (When(pk__in=list(jobs), then=Value(batch.pk)) for batch, jobs in made)
+        columns = {"batch": Case(*batches), "attempt": F("attempt") + 1, "next_try_at": None}
+        moved = move_each(self.mover, "step", sent, lambda _: StepStatus.SENT, **columns)
+        at = db_time(self.mover.now)
+        rows = [(pk, job.attempt_nr, job.job_name, b.pk, at) for b, jobs in made for pk, job in jobs.items()]
+        insert_rows(PandaAttempt, "step_id number job_name batch_id made_at", rows)
+        runs = {step.run_id for step in sent if not step.run.site}
+        if runs:
+            Run.objects.filter(pk__in=runs, site="").update(site=self.site.name)
+        return moved == len(sent)

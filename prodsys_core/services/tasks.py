@@ -1,7 +1,5 @@
 """Tasks: created from a file, set by a manager, turned into jobs."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -12,15 +10,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import CharField, F, Q, Value
 from django.db.models.functions import Cast, Concat
 
-from prodsys_core import tables
-from prodsys_core.catalogue import (
-    BadSource,
-    CatalogueEntry,
-    JobPlan,
-    parse_catalogue,
-    plan_from_files,
-    plan_from_runs,
-)
+from prodsys_core import catalogue, tables
 from prodsys_core.config import Config
 from prodsys_core.lifecycle import PANDA_KINDS, Role, StepKind, StepStatus, TaskStatus, waiting_status
 from prodsys_core.models import Job, MergeLimit, Run, Step, Task
@@ -140,7 +130,7 @@ def _put_off(mover: Mover, task: Task, why: str) -> None:
 
 def _generate(config: Config, task: Task, mover: Mover) -> int:
     plan = read_source(task)
-    if isinstance(plan, BadSource):
+    if isinstance(plan, catalogue.BadSource):
         _put_off(mover, task, plan.text)
         return 0
     with transaction.atomic():
@@ -158,24 +148,24 @@ def read_source_file(path: Path) -> str:
     return path.read_text(encoding="ascii")
 
 
-def read_source(task: Task) -> JobPlan | BadSource:
+def read_source(task: Task) -> catalogue.JobPlan | catalogue.BadSource:
     """Jobs that the task's lists and catalogue say; reads the catalogue file."""
-    entries: tuple[CatalogueEntry, ...] | None = None
+    entries: tuple[catalogue.CatalogueEntry, ...] | None = None
     if task.catalogue:
         try:
-            parsed = parse_catalogue(read_source_file(Path(task.catalogue)), task.catalogue)
+            parsed = catalogue.parse_catalogue(read_source_file(Path(task.catalogue)), task.catalogue)
         except (OSError, ValueError) as error:
-            return BadSource((f"catalogue {task.catalogue} cannot be read: {error}",))
-        if isinstance(parsed, BadSource):
+            return catalogue.BadSource((f"catalogue {task.catalogue} cannot be read: {error}",))
+        if isinstance(parsed, catalogue.BadSource):
             return parsed
         entries = parsed
     lines = task.source.split()
     if task.files_source == "runs list":
-        return plan_from_runs([int(line) for line in lines], entries or ())
-    return plan_from_files(lines, entries)
+        return catalogue.plan_from_runs([int(line) for line in lines], entries or ())
+    return catalogue.plan_from_files(lines, entries)
 
 
-def store_jobs(config: Config, task: Task, plan: JobPlan, now: datetime) -> int:
+def store_jobs(config: Config, task: Task, plan: catalogue.JobPlan, now: datetime) -> int:
     """Add runs, jobs and reconstruct steps that are not there yet; event counts follow the source except where a
     manager has corrected them. Returns the number of jobs added."""
     numbers = {entry.run for entry in plan.jobs}

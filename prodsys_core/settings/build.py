@@ -1,7 +1,5 @@
 """Parts of the settings that are made from the configuration."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import stat

@@ -33,6 +33,11 @@ def test_more_rows_than_one_statement_takes(run):
     assert Job.objects.count() == 3300
 
 
+def test_texts_are_cut_to_their_column(run):
+    insert_rows(Job, "task_id run_id file chunk", [(run.task_id, run.pk, "f" * 200, 1)])
+    assert Job.objects.get().file == "f" * 100
+
+
 def test_constraints_hold_and_a_row_that_is_there_stays(rig):
     rig.sent_task({274495: [300]})
     attempt = PandaAttempt.objects.get()

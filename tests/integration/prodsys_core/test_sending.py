@@ -6,6 +6,7 @@ from django.test.utils import CaptureQueriesContext
 
 from prodsys_core.models import AttemptEnd, PandaAttempt, SendBatch, Step
 from prodsys_core.ports import Refused
+from prodsys_core.tick import tick
 
 
 def test_generated_jobs_skip_zero_event_files(rig):
@@ -243,6 +244,20 @@ def test_batch_whose_tick_died_with_its_ids_stored_is_not_asked_for_again(rig):
     rig.tick()
     assert SendBatch.objects.get().status == "settled"
     assert sorted(step.panda_id for step in rig.steps()) == sorted(rig.panda.jobs)
+
+
+def test_when_the_batch_numbers_are_used_up_the_service_says_so_and_no_step_is_blamed(rig, caplog):
+    numbers = rig.config.panda.batch_numbers.model_copy(update={"last": 900_000_000})
+    rig.at_once(submit_chunk=2, batch_numbers=numbers)
+    rig.create({274495: [300] * 5})
+    rig.set("ready")
+    rig.tick()
+    rig.set("send")
+    report = tick(rig.config, rig.panda, rig.now)
+    assert report.failed == ("sent",)
+    assert "900000000 to 900000000 are used up" in caplog.text
+    assert {(step.status, step.reason, step.next_try_at) for step in rig.steps()} == {("staged", "", None)}
+    assert not rig.panda.jobs
 
 
 def test_queue_is_not_filled_beyond_its_limit(rig):
