@@ -129,6 +129,34 @@ def test_a_batch_whose_jobs_cannot_be_found_waits_alone(rig):
 
 # --- following ------------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize(
+    ("counts", "status", "reason"),
+    [
+        ((299, 299), "manual check is needed", "events-differ"),
+        ((300, 301), "manual check is needed", "events-differ"),
+        ((None, 300), "finished", "events-unchecked"),
+        ((300, None), "finished", "events-unchecked"),
+    ],
+)
+def test_a_job_whose_event_counts_are_not_right_stands_alone(rig, counts, status, reason):
+    crowd = Crowd(rig).chunks("sent").attempted()
+    steps = {row.panda_id: row for row in PandaAttempt.objects.all()}
+    bad = list(steps)[PLACE]
+
+    def record(pk):
+        read, written = counts if pk == bad else (300, 280)
+        return Description(pk, steps[pk].job_name, 1, "finished", read, n_written=written)
+
+    rig.panda.statuses = lambda ids: dict.fromkeys(ids, "finished")
+    rig.panda.descriptions = lambda ids: {pk: record(pk) for pk in ids}
+    assert jobs_follow(rig.config, rig.panda, crowd.service) == N
+    assert Step.objects.filter(status="finished", reason="finished").count() == N - 1
+    step = Step.objects.exclude(reason="finished").get()
+    assert (step.pk, step.status, step.reason) == (steps[bad].step_id, status, reason)
+    assert "events in the catalogue 300" in step.message
+
+
 HALF = "half a character \ud800 "
 
 
@@ -139,7 +167,6 @@ HALF = "half a character \ud800 "
         ("ask-record", {"status": "no such status"}),
         ("not-this-attempt", {"job_name": "another"}),
         ("not-this-attempt", {"attempt_nr": 7}),
-        ("cannot-store", {"n_events": 2**70, "status": "failed"}),
         ("cannot-store", {"node": HALF, "status": "failed"}),
         ("cannot-store", {"status": "failed", "codes": {"pilotErrorCode": "no number"}, "diags": None}),
         ("cannot-store", {"files": (None,)}),
