@@ -1,6 +1,7 @@
 """Reads for commands and pages. Nothing here writes."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Count, F, Q, Sum
@@ -36,16 +37,18 @@ def task_rows(names: Iterable[str] = ()) -> list[dict[str, Any]]:
 
 def _task_row(task: Task) -> dict[str, Any]:
     return {
-        **_columns(task, "name type production status reason message files_skipped"),
+        **_columns(task, "name type production status status_at reason message next_try_at files_skipped"),
         "sites": task.site_names,
-        "status_at": task.status_at.isoformat(),
         **{"jobs": {}, "runs": {}, "steps": {}, "attempts": {"all": 0, "reconstruct": 0}},
         **{"attempts_charged": 0, "attempts_uncharged": 0},
     }
 
 
 def _columns(row: Any, names: str) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names.split()}
+    values = {name: getattr(row, name) for name in names.split()}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()
+    }
 
 
 def _add_counts(rows: dict[int, dict[str, Any]], query: Any, column: str, key: str) -> None:
@@ -74,11 +77,15 @@ def run_rows(task: Task) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     for run in Run.objects.filter(task=task).order_by("number"):
         lists: dict[str, Any] = {"steps": [], "counts": [], "tape": []}
-        rows[run.pk] = {"run": run.number, **_columns(run, "site status reason message"), **lists}
+        rows[run.pk] = {"run": run.number, **_columns(run, "site status reason message next_try_at"), **lists}
     steps = Step.objects.filter(task=task).exclude(kind=StepKind.RECONSTRUCT).select_related("group")
     for step in steps.order_by("pk"):
         name = _columns(step.group, "product piece") if step.group else {}
-        columns = _step_columns(step) if step.kind in PANDA_KINDS else _columns(step, "status reason")
+        columns = (
+            _step_columns(step)
+            if step.kind in PANDA_KINDS
+            else _columns(step, "status reason message next_try_at")
+        )
         rows[step.run_id]["steps"].append({"kind": step.kind, **name, **columns})
     for count in GroupCheck.objects.filter(step__task=task).select_related("group", "step").order_by("pk"):
         counted = _columns(count, "unit expected in_chunks in_merged agrees")
@@ -92,6 +99,4 @@ def run_rows(task: Task) -> list[dict[str, Any]]:
 
 
 def _step_columns(step: Step) -> dict[str, Any]:
-    next_try_at = step.next_try_at.isoformat() if step.next_try_at else None
-    columns = _columns(step, "status attempt charged uncharged panda_id reason message")
-    return columns | {"next_try_at": next_try_at}
+    return _columns(step, "status attempt charged uncharged panda_id reason message next_try_at")

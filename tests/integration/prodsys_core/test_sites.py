@@ -8,7 +8,7 @@ from prodsys_rig import START
 from prodsys_core.config import Downtime
 from prodsys_core.models import AttemptEnd, Run, Step
 from prodsys_core.ports import Unavailable
-from prodsys_core.selectors import job_rows
+from prodsys_core.selectors import job_rows, run_rows
 
 
 def change(rig, **fields):
@@ -258,7 +258,12 @@ def test_work_done_here_waits_for_its_site_however_long_and_nothing_is_done_with
     leave(rig)
     for _ in range(10):
         rig.tick(700)
-    assert (Run.objects.get().status, Run.objects.get().reason) == ("merging", "no-site")
+    (row,) = run_rows(rig.task())
+    assert (row["status"], row["reason"], row["next_try_at"] > rig.now.isoformat()) == (
+        "merging",
+        "no-site",
+        True,
+    )
     two_sites(rig)
     rig.tick(70)
     leave(rig)
