@@ -119,9 +119,7 @@ class Panda(Section):
     queue_days: float = Field(default=2.0, gt=0, le=30)  # days of a queue's own pace that may wait in it
     waiting_min: int = Field(default=2_000, ge=1, le=1_000_000)  # may wait in a queue that is new
     batch_numbers: BatchNumbers = BatchNumbers()
-    legacy_package: Literal["taskbuffer", "pandaserver.taskbuffer"] | None = (
-        None  # submit pickles of its JobSpec
-    )
+    legacy_package: Literal["taskbuffer", "pandaserver.taskbuffer"] | None = None  # pickles of its JobSpec
     prod_source_label: Name = "prod_test"
     vo: Name = "vo.compass.cern.ch"
     credentials: Annotated[X509 | Oidc, Field(discriminator="kind")] | None = None

@@ -134,16 +134,14 @@ class RunProgress:
         return counts is not None and counts[0] == counts[1]
 
 
-def kinds_to_open(
-    chain: Iterable[ChainLink], progress: RunProgress, archive_asked: bool
-) -> tuple[StepKind, ...]:
+def kinds_to_open(chain: Iterable[ChainLink], progress: RunProgress, asked: bool) -> tuple[StepKind, ...]:
     """Kinds of work that can be planned now: not opened, all they need complete, asked for where they must be."""
     return tuple(
         link.kind
         for link in chain
         if link.kind not in progress.opened
         and all(progress.complete(need) for need in link.needs)
-        and (not link.asked or (archive_asked and not progress.unchecked))
+        and (not link.asked or (asked and not progress.unchecked))
     )
 
 

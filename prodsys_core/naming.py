@@ -89,9 +89,7 @@ def work_key(instance: str, task_id: int, kind: str, subject_id: int | str) -> s
 def chunk_outputs(table: ProductTable, task: TaskNames, chunk: ChunkNames, attempt: int) -> dict[str, str]:
     """LFN by product of what one attempt on one raw file writes; the job log stands under "log"."""
     words = _words(task) | {"run": chunk.run, "chunk": chunk.chunk, "attempt": attempt}
-    lfns = {
-        product: table.products[product].chunk_lfn.format_map(words) for product in table.types[task.type]
-    }
+    lfns = {name: table.products[name].chunk_lfn.format_map(words) for name in table.types[task.type]}
     return lfns | {"log": table.chunk_log.format_map(words)}
 
 

@@ -131,9 +131,8 @@ class LegacyJobSink(HttpJobSink):
         """Statuses of jobs that are not in the archive; "unknown" of all others."""
 
         def parse(part: Sequence[int], records: Any) -> dict[int, str] | Broken:
-            return wire.parse_statuses(
-                part, [{"status": (item or {}).get("jobStatus", "unknown")} for item in records]
-            )
+            statuses = [{"status": (item or {}).get("jobStatus", "unknown")} for item in records]
+            return wire.parse_statuses(part, statuses)
 
         ask = self._of_ids("getJobStatus", pickles.parse_pickled_records)
         return _collect(ids, self._panda.record_chunk, ask, parse)

@@ -16,10 +16,8 @@ def task_rows(names: Iterable[str] = ()) -> list[dict[str, Any]]:
     rows = {task.pk: _task_row(task) for task in tasks.order_by("pk")}
     _add_counts(rows, Step.objects.filter(kind=StepKind.RECONSTRUCT), "status", "jobs")
     _add_counts(rows, Run.objects.all(), "status", "runs")
-    others = Step.objects.exclude(kind=StepKind.RECONSTRUCT)
-    for row in (
-        others.filter(task__in=rows).values("task_id", "kind", "status").annotate(n=Count("pk")).order_by()
-    ):
+    others = Step.objects.filter(task__in=rows).exclude(kind=StepKind.RECONSTRUCT)
+    for row in others.values("task_id", "kind", "status").annotate(n=Count("pk")).order_by():
         rows[row["task_id"]]["steps"].setdefault(row["kind"], {})[row["status"]] = row["n"]
     attempts = PandaAttempt.objects.filter(step__task__in=rows).exclude(panda_id=None)
     kinds = attempts.values("step__task_id").annotate(
@@ -27,10 +25,8 @@ def task_rows(names: Iterable[str] = ()) -> list[dict[str, Any]]:
     )
     for row in kinds.order_by():
         rows[row["step__task_id"]]["attempts"] = {"all": row["n"], "reconstruct": row["reconstruct"]}
-    steps = Step.objects.filter(task__in=rows, kind=StepKind.RECONSTRUCT)
-    for row in (
-        steps.values("task_id").annotate(charged=Sum("charged"), uncharged=Sum("uncharged")).order_by()
-    ):
+    steps = Step.objects.filter(task__in=rows, kind=StepKind.RECONSTRUCT).values("task_id").order_by()
+    for row in steps.annotate(charged=Sum("charged"), uncharged=Sum("uncharged")):
         rows[row["task_id"]] |= {"attempts_charged": row["charged"], "attempts_uncharged": row["uncharged"]}
     return list(rows.values())
 

@@ -236,9 +236,8 @@ def _parse_receipt(text: str, target: str) -> Stored | Broken:
         size, adler32 = int(receipt["size"]), str(receipt["adler32"])
     except (ValueError, KeyError, TypeError):
         return Broken(f"{target}: receipt cannot be read", text[:200])
-    return (
-        Stored(size, adler32) if re.fullmatch(r"[0-9a-f]{8}", adler32) else Broken(f"{target}: bad checksum")
-    )
+    plain = re.fullmatch(r"[0-9a-f]{8}", adler32)
+    return Stored(size, adler32) if plain else Broken(f"{target}: bad checksum")
 
 
 def _write_tar(own: Path, members: Sequence[Path]) -> dict[str, int]:

@@ -52,11 +52,10 @@ def codes() -> CodeTable:
     """Error codes and what follows from them."""
     raw = _load("codes.yaml")
     rules = {
-        source: {code: _rule(rule) for code, rule in items.items()} for source, items in raw["codes"].items()
+        name: {code: _rule(rule) for code, rule in items.items()} for name, items in raw["codes"].items()
     }
-    return CodeTable(
-        tuple(raw["order"]), rules, _rule(raw["unknown"]), _rule(raw["cancelled"]), _rule(raw["closed"])
-    )
+    others = (_rule(raw[name]) for name in ("unknown", "cancelled", "closed"))
+    return CodeTable(tuple(raw["order"]), rules, *others)
 
 
 def _rule(item: Mapping[str, Any]) -> CodeRule:

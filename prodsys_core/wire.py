@@ -127,9 +127,7 @@ def http_failure(status: int, text: str) -> ports.Refused | ports.Unavailable:
 
 def parse_submitted(answer: Any) -> tuple[ports.Submitted, ...] | ports.Broken:
     """Answer of `job/submit`: a list of [PandaID, jobDefinitionID, jobName]."""
-    return _parsed(
-        answer, lambda items: tuple(ports.Submitted(str(item[2]), _panda_id(item[0])) for item in items)
-    )
+    return _parsed(answer, lambda items: tuple(ports.Submitted(str(i[2]), _panda_id(i[0])) for i in items))
 
 
 def parse_ids(answer: Any) -> tuple[int, ...] | ports.Broken:

@@ -140,9 +140,8 @@ def correct(rows: Rows, pick: Pick, mover: Mover) -> int:
 
 def _left_out(task: Task) -> QuerySet[Step]:
     """Left out, and PanDA is done with them."""
-    return (
-        _chunks(task).filter(status=StepStatus.CANCELLED).exclude(attempts__end=None, attempts__isnull=False)
-    )
+    left_out = _chunks(task).filter(status=StepStatus.CANCELLED)
+    return left_out.exclude(attempts__end=None, attempts__isnull=False)
 
 
 def _of_open_runs(steps: Sequence[Step]) -> list[Step]:
@@ -171,9 +170,8 @@ def include(rows: Rows, pick: Pick, mover: Mover) -> int:
 
 
 def _unchecked(task: Task) -> QuerySet[Step]:
-    return Step.objects.filter(
-        task=task, kind=StepKind.RECONSTRUCT, status=StepStatus.FINISHED, reason=UNCHECKED
-    )
+    chunks = Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT)
+    return chunks.filter(status=StepStatus.FINISHED, reason=UNCHECKED)
 
 
 def accept_events(rows: Rows, pick: Pick, mover: Mover) -> int:
@@ -186,10 +184,8 @@ def accept_events(rows: Rows, pick: Pick, mover: Mover) -> int:
 
 def _runs(*statuses: str) -> Callable[[Task], QuerySet[Run]]:
     def find(task: Task) -> QuerySet[Run]:
-        open_task = Run.objects.filter(task=task, status__in=statuses).exclude(
-            task__status__in=FINISHED_TASKS
-        )
-        return open_task.order_by("number")
+        runs = Run.objects.filter(task=task, status__in=statuses).order_by("number")
+        return runs.exclude(task__status__in=FINISHED_TASKS)
 
     return find
 
@@ -216,9 +212,8 @@ def merge_again(rows: Rows, pick: Pick, mover: Mover) -> int:
     moved = 0
     for run in rows:
         with transaction.atomic():
-            reopened = move_each(
-                mover, "run", [run], lambda _: RunStatus.OPEN, reason=pick.reason("merge-again")
-            )
+            reason = pick.reason("merge-again")
+            reopened = move_each(mover, "run", [run], lambda _: RunStatus.OPEN, reason=reason)
             if reopened:
                 old = Step.objects.filter(run=run).exclude(kind=StepKind.RECONSTRUCT)
                 columns = {"reason": "merged-again", "next_try_at": None}

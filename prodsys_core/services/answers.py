@@ -139,9 +139,8 @@ def _settle(
 
 def _open(batches: Sequence[SendBatch]) -> list[PandaAttempt]:
     """Attempts without an id and without an end."""
-    return list(
-        PandaAttempt.objects.filter(batch__in=batches, panda_id=None, end=None).select_related("step")
-    )
+    attempts = PandaAttempt.objects.filter(batch__in=batches, panda_id=None, end=None)
+    return list(attempts.select_related("step"))
 
 
 def _store_ids(batch: SendBatch, found: Mapping[str, int]) -> None:
@@ -153,11 +152,9 @@ def _store_ids(batch: SendBatch, found: Mapping[str, int]) -> None:
     chosen = {name: panda_id for name, panda_id in found.items() if panda_id not in clashes}
     if chosen:
         ended = AttemptEnd.objects.filter(attempt=OuterRef("pk"))
-        attempts = PandaAttempt.objects.filter(
-            ~Exists(ended), batch=batch, panda_id=None, job_name__in=chosen
-        )
+        attempts = PandaAttempt.objects.filter(~Exists(ended), batch=batch, panda_id=None)
         ids = (When(job_name=name, then=Value(panda_id)) for name, panda_id in chosen.items())
-        attempts.update(panda_id=Case(*ids))
+        attempts.filter(job_name__in=chosen).update(panda_id=Case(*ids))
 
 
 def _finish(batches: Sequence[SendBatch], status: str) -> None:

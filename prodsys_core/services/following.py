@@ -175,12 +175,11 @@ def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], waiting: se
         next_try_at = None if retry_in_s is None else mover.now + timedelta(seconds=retry_in_s)
         counter = "charged" if charged else "uncharged"
         taken_back = reason == "taken-back"
-        columns = {"next_try_at": next_try_at} | ({} if taken_back else {counter: F(counter) + 1})
+        columns = {"reason": reason, "message": texts, "next_try_at": next_try_at}
+        columns |= {} if taken_back else {counter: F(counter) + 1}
         left = set(texts)
         for old in IN_PANDA[:1] if taken_back else IN_PANDA:
-            left -= set(
-                move(mover, "step", sorted(left), old, status, reason=reason, message=texts, **columns)
-            )
+            left -= set(move(mover, "step", sorted(left), old, status, **columns))
     _tasks_running([item for item, record, _ in ends if record.status == "finished"], waiting, mover)
     _log_ends(ends)
 

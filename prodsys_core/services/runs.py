@@ -49,9 +49,8 @@ class NoSize(Exception):
 def runs_merge(config: Config, mover: Mover) -> int:
     """Plan the merges of every open run whose last chunk is finished; returns the number of runs planned. Chunks that
     a manager has left out (cancelled) are not waited for."""
-    unfinished = Step.objects.filter(run=OuterRef("pk"), kind=StepKind.RECONSTRUCT).exclude(
-        status__in=sorted(CHUNK_DONE)
-    )
+    chunks = Step.objects.filter(run=OuterRef("pk"), kind=StepKind.RECONSTRUCT)
+    unfinished = chunks.exclude(status__in=sorted(CHUNK_DONE))
     runs = Run.objects.filter(
         ~Exists(unfinished), _due(mover), status=RunStatus.OPEN, task__status__in=ADVANCED
     )

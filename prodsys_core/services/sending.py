@@ -193,9 +193,8 @@ def _due(mover: Mover) -> Q:
 
 
 def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:
-    counts = {
-        queue: Counter[str]() for site in config.sites for queue in (site.panda_queue, site.merge_queue)
-    }
+    queues = {queue for site in config.sites for queue in (site.panda_queue, site.merge_queue)}
+    counts = {queue: Counter[str]() for queue in queues}
     steps = Step.objects.filter(status__in=IN_PANDA, kind__in=PANDA_KINDS)
     rows = steps.values_list("batch__panda_queue", "status")
     for queue, status, n in rows.annotate(n=Count("pk")).order_by():

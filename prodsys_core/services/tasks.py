@@ -105,9 +105,8 @@ def resend_candidates(task: Task, status: str) -> list[Step]:
 
 def steps_resend(steps: Iterable[Step], mover: Mover) -> int:
     """Give each of these steps one more attempt, whatever it has been charged; returns how many."""
-    return move_each(
-        mover, "step", steps, lambda step: waiting_status(step.kind), reason="resent", next_try_at=None
-    )
+    again = {"reason": "resent", "next_try_at": None}
+    return move_each(mover, "step", steps, lambda step: waiting_status(step.kind), **again)
 
 
 def tasks_generate(config: Config, mover: Mover) -> int:
@@ -169,10 +168,9 @@ def store_jobs(config: Config, task: Task, plan: catalogue.JobPlan, now: datetim
     """Add runs, jobs and reconstruct steps that are not there yet; event counts follow the source except where a
     manager has corrected them. Returns the number of jobs added."""
     numbers = {entry.run for entry in plan.jobs}
-    known_runs = set(Run.objects.filter(task=task).values_list("number", flat=True))
-    Run.objects.bulk_create(
-        Run(task=task, number=number, status_at=now) for number in sorted(numbers - known_runs)
-    )
+    known_runs = Run.objects.filter(task=task).values_list("number", flat=True)
+    new = sorted(numbers.difference(known_runs))
+    Run.objects.bulk_create(Run(task=task, number=number, status_at=now) for number in new)
     runs = dict(Run.objects.filter(task=task).values_list("number", "pk"))
     known = {job.file: job for job in Job.objects.filter(task=task)}
     changed = []
