@@ -13,9 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pilot.multijob.model import RECENT_MAX
 from pilot.windows import parse_window
 
-# The socket of the calibration server, <local_dir>/ep-<uid>-<bundle>-<round>-<host>-<network>.db/s.sock, must fit into
-# 107 bytes.
-LOCAL_DIR_MAX_BYTES = 48
+# The socket of the calibration server, <local_dir>/ep-<uid>-<12 hex digits>.db/s.sock, must fit into 107 bytes.
+LOCAL_DIR_MAX_BYTES = 75
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

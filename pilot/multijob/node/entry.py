@@ -7,15 +7,13 @@ import functools
 import os
 import sys
 import time
+import zlib
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from pilot.multijob.node.manifest import BadManifest, Caldb, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from pilot.caldb.plan import Room
-
-# Of a host's name in a directory's: a unix socket below it must fit into 107 bytes.
-HOST_CHARACTERS = 12
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -176,15 +174,13 @@ def _look_at_room(path: str, name: str) -> Room:
 
 
 def database_name(uid: int, bundle_id: str, number: int, host: str) -> str:
-    """One for all agents of a batch job (a round is one batch job's) on a node, in one network namespace."""
+    """One for all agents of a batch job (a round is one batch job's) on a node, in one network namespace.
+
+    Short, because a unix socket's path below it must fit into 107 bytes.
+    """
     network = os.stat("/proc/self/ns/net").st_ino
-    return "ep-%d-%s-%d-%s-%x.db" % (
-        uid,
-        bundle_id,
-        number,
-        host.partition(".")[0][:HOST_CHARACTERS],
-        network,
-    )
+    text = ("%s %d %s %x" % (bundle_id, number, host, network)).encode()
+    return "ep-%d-%08x%04x.db" % (uid, zlib.crc32(text), zlib.adler32(text) & 0xFFFF)
 
 
 def journal_path(bundle: str, node: int, nonce: str) -> str:
