@@ -298,7 +298,7 @@ def test_a_gate_takes_the_steps_of_the_model(
 
 
 def test_an_agent_takes_the_steps_of_the_model() -> None:
-    job: Any = type("AJob", (), {"panda_id": 1, "attempt_nr": 1})()
+    job: Any = type("AJob", (), {"panda_id": 1, "attempt_nr": 1, "inputs": (), "steps": ()})()
     end = PayloadEnd(0, None, None, 1.0, 1.0, 1.0, "", "")
     collected = Collected(None, (), None, None, (), "")
     not_closed = {Exists: lambda operation: operation.path.endswith("manifest.json")}

@@ -22,6 +22,7 @@ REPLACED = {
     "multijob/node/shell.py": "a script of the world is its end",
     "multijob/node/errands.py": "simulators.world.agents",
     "multijob/node/binding.py": "nodes of the world have no cores",
+    "multijob/node/cgroups.py": "nodes of the world have no processes but the agents' own",
     "multijob/node/payload.py": "simulators.world.floor.Play",
     "multijob/node/processes.py": "simulators.world.floor.Play",
     "multijob/node/spawn.py": "simulators.world.floor.Play",
