@@ -78,6 +78,8 @@ def keep(plan: KeeperPlan, out: IO[str] = sys.stdout) -> int:
             out.flush()
 
     deaths = 0
+    # From here a socket's name is short, however long the directory's path is.
+    os.chdir(plan.directory)
     while sharing.in_use(plan.directory):
         if sharing.take(plan.directory) is not None:
             die_with_parent(NO_SIGNAL)
@@ -86,7 +88,7 @@ def keep(plan: KeeperPlan, out: IO[str] = sys.stdout) -> int:
             say("following")
             # Who only follows has nothing that others need: it goes with its agent.
             die_with_parent(signal.SIGTERM)
-        last = _follow(plan.directory, say)
+        last = _follow(say)
         if last is None:
             time.sleep(ASK_AGAIN_S)
         elif last == "failed":
@@ -96,11 +98,11 @@ def keep(plan: KeeperPlan, out: IO[str] = sys.stdout) -> int:
     return 0
 
 
-def _follow(directory: str, say: Say) -> Optional[str]:
+def _follow(say: Say) -> Optional[str]:
     """Say what the keeper says until it ends: the last kind of it, "" if it said nothing, None: not heard at all."""
     last = ""
     try:
-        for line in sharing.hear(directory):
+        for line in sharing.hear():
             said = json.loads(line)
             last = said.pop("kind")
             say(last, **said, shared=True)
@@ -112,7 +114,7 @@ def _follow(directory: str, say: Say) -> Optional[str]:
 def _keep(plan: KeeperPlan, say: Say, deaths: int) -> int:
     """Keep it, `deaths` other keepers having died before."""
     sharing.clear(plan.directory)
-    told = sharing.Told(plan.directory)
+    told = sharing.Told()
 
     def tell(kind: str, **body: Any) -> None:
         say(kind, **body)

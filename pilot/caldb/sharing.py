@@ -135,14 +135,16 @@ def clear(directory: str) -> None:
 
 
 class Told:
-    """The keeper's side of `k.sock`: whoever connects gets the last line, then every further one."""
+    """The keeper's side of `k.sock`: whoever connects gets the last line, then every further one.
 
-    def __init__(self, directory: str) -> None:
-        path = os.path.join(directory, TOLD)
+    It and `hear` are called in the directory.
+    """
+
+    def __init__(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+            os.unlink(TOLD)
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.bind(path)
+        self._socket.bind(TOLD)
         self._socket.listen()
         self._lock = threading.Lock()
         self._last = b""
@@ -172,9 +174,9 @@ class Told:
             follower.close()
 
 
-def hear(directory: str) -> Iterator[bytes]:
+def hear() -> Iterator[bytes]:
     """The lines of the keeper until it ends. Raises OSError: there is none, or it has only just begun."""
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as told:
-        told.connect(os.path.join(directory, TOLD))
+        told.connect(TOLD)
         with told.makefile("rb") as lines:
             yield from lines
