@@ -78,8 +78,11 @@ def keep(plan: KeeperPlan, out: IO[str] = sys.stdout) -> int:
             out.flush()
 
     deaths = 0
-    # From here a socket's name is short, however long the directory's path is.
-    os.chdir(plan.directory)
+    try:
+        # From here a socket's name is short, however long the directory's path is.
+        os.chdir(plan.directory)
+    except FileNotFoundError:  # all have let go, and it is removed
+        return 0
     while sharing.in_use(plan.directory):
         if sharing.take(plan.directory) is not None:
             die_with_parent(NO_SIGNAL)
@@ -114,13 +117,17 @@ def _follow(say: Say) -> Optional[str]:
 def _keep(plan: KeeperPlan, say: Say, deaths: int) -> int:
     """Keep it, `deaths` other keepers having died before."""
     sharing.clear(plan.directory)
-    told = sharing.Told()
+    try:
+        told = sharing.Told()
+        wake = Wake(os.path.join(plan.directory, sharing.USERS))
+    except OSError as error:
+        say("failed", reason=str(error), log="")
+        return 1
 
     def tell(kind: str, **body: Any) -> None:
         say(kind, **body)
         told.say(json.dumps({"kind": kind, **body}).encode() + b"\n")
 
-    wake = Wake(os.path.join(plan.directory, sharing.USERS))
     started = time.monotonic()
     try:
         if deaths:

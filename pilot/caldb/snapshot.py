@@ -307,6 +307,7 @@ def _publish(temp: Path, out: Path, snapshot: Snapshot) -> None:
     body = {"schema": SCHEMA, **{name: value for name, value in asdict(snapshot).items() if name != "path"}}
     description = description_path(out)
     half = description.with_name(f".{description.name}.{secrets.token_hex(6)}.tmp")
+    made: list[Path] = []
     try:
         with half.open("x", encoding="utf-8") as file:
             file.write(json.dumps(body, indent=1, sort_keys=True) + "\n")
@@ -314,9 +315,16 @@ def _publish(temp: Path, out: Path, snapshot: Snapshot) -> None:
             os.fsync(file.fileno())
         temp.chmod(0o444)
         for number in range(1, snapshot.copies):
-            _copy(temp, Path(plans.copy_path(str(out), number)))
+            copy = Path(plans.copy_path(str(out), number))
+            _copy(temp, copy)
+            made.append(copy)
         os.link(temp, out)
+        made.append(out)
         half.replace(description)
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
     finally:
         half.unlink(missing_ok=True)
     directory = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY)

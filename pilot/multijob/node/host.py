@@ -315,16 +315,17 @@ class Host:
         sharing.remove_unused(self._post.database)
         others = foreign(snapshot(), os.getpid(), owned_by(os.getuid()))
         ended = self._in_batch_job() if others and self._manifest.end_foreign == "cgroup" else frozenset()
-        sweep(self._in_batch_job if ended else frozenset, self._reap)
-        return Swept(left, len(others), len(ended))
+        stay = sweep(self._in_batch_job, self._reap) if ended else 0
+        return Swept(left, len(others), max(0, len(ended) - stay))
 
     def _in_batch_job(self) -> FrozenSet[Name]:
         """Foreign processes in the batch job's own cgroup; spared are its gate and agents with all below them."""
-        own = job_cgroups(read_proc(os.getpid(), "cgroup").decode(), self._post.batch_id)
+        own = job_cgroups(read_proc(os.getpid(), "cgroup").decode("utf-8", "replace"), self._post.batch_id)
         seen, mark = snapshot(), self._post.agent_file.encode()
         others = foreign(seen, os.getpid(), owned_by(os.getuid()))
         ours = [pid for pid in seen if mark in read_proc(pid, "cmdline")]
-        inside = (name for name in others if is_inside(read_proc(name.pid, "cgroup").decode(), own))
+        where = ((name, read_proc(name.pid, "cgroup").decode("utf-8", "replace")) for name in others)
+        inside = (name for name, text in where if is_inside(text, own))
         return without_trees(frozenset(inside), seen, ours)
 
     def _say(self, order: Say) -> None:

@@ -131,6 +131,42 @@ def test_copies_are_the_same_and_one_that_differs_is_refused(tmp_path):
         )
 
 
+def test_copies_of_a_build_that_fails_do_not_stay(tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pilot.caldb.snapshot.os.link", full)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadSnapshot, match="No space left"):
+        build_snapshot(
+            write_dump(tmp_path),
+            tmp_path / "out" / "c",
+            identity="x",
+            probe_sql=PROBE,
+            backend="sqlite",
+            copies=3,
+        )
+    monkeypatch.undo()
+    real, calls = os.link, []
+
+    def full_later(source, target):
+        calls.append(target)
+        return real(source, target) if len(calls) < 3 else full(source, target)
+
+    monkeypatch.setattr("pilot.caldb.snapshot.os.link", full_later)
+    with pytest.raises(BadSnapshot, match="No space left"):
+        build_snapshot(
+            write_dump(tmp_path),
+            tmp_path / "out" / "c",
+            identity="x",
+            probe_sql=PROBE,
+            backend="sqlite",
+            copies=3,
+        )
+    assert len(calls) == 3
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_snapshot_with_its_server_is_checked_by_that_server(tmp_path):
     built = build_snapshot(
         write_dump(tmp_path), tmp_path / "c", identity="x", probe_sql=PROBE, own_server=True

@@ -135,46 +135,23 @@ def test_the_query_cache_is_sized_to_the_memory_of_the_node(free_gib, cache_mib)
     assert f"--query-cache-size={cache_mib}M" in argv
 
 
-MIB = 1 << 20
+def room(path, free_mib, *facts):
+    return plan.Room(path, "joined" in facts, "closed" not in facts, "noexec" in facts, free_mib * MIB)
 
 
 @pytest.mark.parametrize(
-    ("rooms", "executes", "chosen"),
+    ("first", "second", "executes", "chosen"),
     [
-        (
-            [plan.Room("/a", False, True, False, 900 * MIB), plan.Room("/b", False, True, False, 900 * MIB)],
-            True,
-            "/a",
-        ),
-        (
-            [plan.Room("/a", False, True, False, 300 * MIB), plan.Room("/b", False, True, False, 900 * MIB)],
-            True,
-            "/b",
-        ),
-        (
-            [plan.Room("/a", False, False, False, 900 * MIB), plan.Room("/b", False, True, False, 900 * MIB)],
-            True,
-            "/b",
-        ),
-        (
-            [plan.Room("/a", False, True, True, 900 * MIB), plan.Room("/b", False, True, False, 900 * MIB)],
-            True,
-            "/b",
-        ),
-        (
-            [plan.Room("/a", False, True, True, 900 * MIB), plan.Room("/b", False, True, False, 900 * MIB)],
-            False,
-            "/a",
-        ),
-        (
-            [plan.Room("/a", False, True, False, 900 * MIB), plan.Room("/b", True, True, False, 1 * MIB)],
-            True,
-            "/b",
-        ),
-        ([plan.Room("/a", False, True, False, 0), plan.Room("/b", False, True, False, 0)], True, "/a"),
+        (room("/a", 900), room("/b", 900), True, "/a"),
+        (room("/a", 300), room("/b", 900), True, "/b"),
+        (room("/a", 900, "closed"), room("/b", 900), True, "/b"),
+        (room("/a", 900, "noexec"), room("/b", 900), True, "/b"),
+        (room("/a", 900, "noexec"), room("/b", 900), False, "/a"),
+        (room("/a", 900), room("/b", 1, "joined"), True, "/b"),
+        (room("/a", 0), room("/b", 0), True, "/a"),
     ],
 )
 def test_the_servers_files_go_where_they_are_else_where_space_rights_and_exec_allow_it(
-    rooms, executes, chosen
+    first, second, executes, chosen
 ):
-    assert plan.choose_room(rooms, 300 * MIB, executes) == chosen
+    assert plan.choose_room([first, second], 300 * MIB, executes) == chosen

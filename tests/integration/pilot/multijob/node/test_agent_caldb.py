@@ -82,6 +82,18 @@ def test_payload_reads_calibrations(calib, any_snapshot):
     assert list(calib.local.iterdir()) == []
 
 
+def test_a_snapshot_without_a_server_is_served_below_any_path(calib, tmp_path):
+    calib.extra["caldb"] = manifest_caldb(_build(tmp_path, "sqlite"))
+    job = calib.job("test -r $CDB_SQLITE && echo End of Job", kind="calib")
+    short, calib.local = calib.local, calib.local / ("x" * 100)
+    calib.local.mkdir()
+    calib.run_agent()
+    assert calib.end_of(job)["marker"] is True
+    assert list(calib.local.iterdir()) == []
+    calib.local.rmdir()
+    calib.local = short
+
+
 @needs_server
 def test_a_server_inside_the_snapshot_needs_nothing_of_the_node(calib, tmp_path):
     built = build_snapshot(
