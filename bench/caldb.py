@@ -221,7 +221,8 @@ def _ready(keeper: subprocess.Popen[bytes]) -> bool:
     """Whether this keeper has a server of its own; False if it tells of another's, or has ended without one."""
     assert keeper.stdout is not None
     said = (json.loads(line) for line in iter(keeper.stdout.readline, b""))
-    return any(not word.get("shared", False) for word in said if word["kind"] == "ready")
+    first = next((word for word in said if word["kind"] == "ready"), {"shared": True})
+    return not first.get("shared", False)
 
 
 MEASUREMENTS: tuple[Measurement, ...] = (
