@@ -97,19 +97,19 @@ class Bundle:
         self.write()
         run_command([*before, *self.command(name)])
 
-    def lines(self) -> list[Mapping[str, Any]]:
-        """All lines of its node journals."""
+    def lines(self, at_work: bool = False) -> list[Mapping[str, Any]]:
+        """All lines of its node journals; the last one may be half written while agents are `at_work`."""
         found: list[Mapping[str, Any]] = []
         for path in sorted(self.directory.glob("node.*.journal")):
             parsed = parse_lines(path.name, 0, path.read_bytes())
-            if parsed.damaged or parsed.tail is not None:
+            if parsed.damaged or (parsed.tail is not None and not at_work):
                 raise CannotMeasure(f"{path.name}: a journal with damaged lines")
             found.extend(line.body for line in parsed.lines)
         return found
 
-    def of_kind(self, kind: str) -> list[Mapping[str, Any]]:
-        """Lines of one kind."""
-        return [line for line in self.lines() if line["kind"] == kind]
+    def of_kind(self, kind: str, at_work: bool = False) -> list[Mapping[str, Any]]:
+        """Lines of one kind, as `lines` reads them."""
+        return [line for line in self.lines(at_work) if line["kind"] == kind]
 
 
 def run_command(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:

@@ -74,10 +74,10 @@ def serve(root: Path, snapshot: Snapshot, client: str) -> dict[str, float]:
         agent = subprocess.Popen(bundle.command("agent"), stdout=subprocess.DEVNULL)
         try:
             await_true(lambda: len(list(root.glob("ready.*"))) == CLIENTS_AT_ONCE, agent)
-            server = int(bundle.of_kind("caldb_ready")[0]["pid"])
+            server = int(bundle.of_kind("caldb_ready", at_work=True)[0]["pid"])
             let_go_s = time.monotonic()
             go.open("wb").close()
-            await_true(lambda: len(bundle.of_kind("job_ended")) == CLIENTS_AT_ONCE, agent)
+            await_true(lambda: len(bundle.of_kind("job_ended", at_work=True)) == CLIENTS_AT_ONCE, agent)
             pss_mib, cpu_s = _pss_mib(server), _cpu_s(server) + _cpu_s(_parent(server))
             stay.open("wb").close()
             agent.wait(LIMIT_S)
