@@ -1,17 +1,22 @@
 """Makes the one file that travels to compute nodes: a zipapp of the node side, named by its own checksum.
 
-All modules stand as texts in its `__main__`, which imports from there: a zip with a file for each module is opened
-again for each import, on the shared filesystem, at each start of each node.
+All modules stand as texts in its `__main__.py`, which imports from there: a zip with a file for each module is opened
+again for each import, on the shared filesystem, at each start of each node. `__main__.pyc` beside it holds the same
+compiled; an interpreter of another version than this one passes it over and compiles the texts itself.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
+import marshal
 import os
 import secrets
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import CodeType
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # Modules of pilot/caldb that run on a node; of pilot/multijob/node all do.
@@ -22,13 +27,14 @@ EMPTY_PACKAGES = ("pilot", "pilot/caldb", "pilot/multijob", "pilot/multijob/node
 _MAIN = '''"""Made by pilot/multijob/agentfile.py."""
 import sys
 from importlib.machinery import ModuleSpec
+from marshal import loads
 
 SOURCES = {
 %s}
 
 
 class Texts:
-    """Finds and loads the modules whose texts stand above. Packages have none."""
+    """Finds and loads the modules whose texts (or their code) stand above. Packages have none."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
@@ -42,14 +48,19 @@ class Texts:
 
     @staticmethod
     def exec_module(module):
-        text = SOURCES[module.__name__]
-        if text is not None:
+        found = SOURCES[module.__name__]
+        if isinstance(found, str):
             file = "%%s/%%s.py" %% (__file__, module.__name__.replace(".", "/"))
-            exec(compile(text, file, "exec"), module.__dict__)
+            found = compile(found, file, "exec")
+        elif found is not None:
+            found = loads(found)
+        if found is not None:
+            exec(found, module.__dict__)
 
     @staticmethod
     def get_source(name):
-        return SOURCES[name]
+        found = SOURCES[name]
+        return found if isinstance(found, str) else None
 
 
 sys.meta_path.insert(0, Texts)
@@ -74,20 +85,52 @@ def node_sources() -> dict[str, bytes]:
     return sources
 
 
-def _render_main() -> str:
+def _texts() -> dict[str, str | None]:
+    """Name -> text of each module, None for a package."""
     texts: dict[str, str | None] = {package.replace("/", "."): None for package in EMPTY_PACKAGES}
     for path, content in node_sources().items():
         texts[path.removesuffix(".py").replace("/", ".")] = content.decode()
-    return _MAIN % "".join(f"    {name!r}: {text!r},\n" for name, text in sorted(texts.items()))
+    return texts
+
+
+def _render_main(modules: Mapping[str, str | bytes | None]) -> str:
+    return _MAIN % "".join(f"    {name!r}: {found!r},\n" for name, found in sorted(modules.items()))
+
+
+def _render_code(code: CodeType) -> bytes:
+    """Version 2 of the format knows no references: what it writes does not depend on who else holds a string."""
+    return marshal.dumps(code, 2)
+
+
+def _compiled(texts: Mapping[str, str | None]) -> bytes:
+    """Content of `__main__.pyc` for interpreters of this version; its source is not looked at (PEP 552)."""
+    codes = {
+        name: None
+        if text is None
+        else _render_code(compile(text, f"agent/{name.replace('.', '/')}.py", "exec", dont_inherit=True))
+        for name, text in texts.items()
+    }
+    main = _render_main(codes)
+    unchecked, no_hash = (1).to_bytes(4, "little"), bytes(8)
+    code = compile(main, "agent/__main__.py", "exec", dont_inherit=True)
+    return importlib.util.MAGIC_NUMBER + unchecked + no_hash + _render_code(code)
 
 
 def render_agent_file() -> bytes:
-    """The zipapp's bytes; the same sources give the same bytes. Stored, not deflated: zlib versions differ."""
+    """The zipapp's bytes; the same sources give the same bytes, with interpreters of one version.
+
+    Stored, not deflated: zlib versions differ.
+    """
+    texts = _texts()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        entry = zipfile.ZipInfo("__main__.py", _ZIP_EPOCH)
-        entry.external_attr = 0o644 << 16
-        archive.writestr(entry, _render_main())
+        for name, content in (
+            ("__main__.py", _render_main(texts).encode()),
+            ("__main__.pyc", _compiled(texts)),
+        ):
+            entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content)
     return buffer.getvalue()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import io
+import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,7 +64,7 @@ def test_a_damaged_file_is_replaced(tmp_path):
 
 def test_packages_inside_are_empty_and_nothing_of_the_edge_is_there():
     with zipfile.ZipFile(io.BytesIO(render_agent_file())) as archive:
-        assert archive.namelist() == ["__main__.py"]
+        assert archive.namelist() == ["__main__.py", "__main__.pyc"]
         tree = ast.parse(archive.read("__main__.py"), feature_version=(3, 8))
     [texts] = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)]
     packages = {name for name, text in texts.items() if text is None}
@@ -72,6 +74,37 @@ def test_packages_inside_are_empty_and_nothing_of_the_edge_is_there():
         "pilot.multijob.node",
     }
     assert "pilot.caldb.snapshot" not in texts
+
+
+def _with(path: Path, changed: str, change: Callable[[bytes], bytes]) -> Path:
+    """A copy of the agent file with one member changed."""
+    copy = path.with_name(f"changed-{path.name}")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, change(content) if name == changed else content)
+    return copy
+
+
+def _run(path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", "-S", str(path), "agent", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_interpreter_of_this_version_compiles_no_text(tmp_path):
+    done = _run(_with(build_agent_file(tmp_path), "__main__.py", lambda _: b"raise SystemExit('compiled')"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--bundle" in done.stdout
+
+
+def test_an_interpreter_of_another_version_passes_the_compiled_code_over(tmp_path):
+    done = _run(_with(build_agent_file(tmp_path), "__main__.pyc", lambda code: b"\0\0\r\n" + code[4:]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--bundle" in done.stdout
 
 
 def test_folder_holds_no_edge_code():
