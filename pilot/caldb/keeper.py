@@ -2,8 +2,9 @@
 
 A process of its own below the agent. It serves all that hold `users.lock` in its directory (`sharing`); when the last
 one has let go, however it ended, it stops the server, removes the directory and exits. It says what happens on its
-standard output, one JSON object a line: `ready`, `restarted`, `failed`. A second one in the same directory says
-`following`, then what the first one says, and takes over when that one is gone.
+standard output, one JSON object a line: `ready`, `restarted`, `failed`. `ready` is said again, then `proved`, when the
+checksum of the snapshot is known to be right: it is made while the first payloads start. A second keeper in the same
+directory says `following`, then what the first one says, and takes over when that one is gone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pilot.caldb import sharing
 from pilot.caldb.plan import Address, KeeperPlan
 from pilot.caldb.prctl import die_with_parent
 from pilot.caldb.server import Server, available_bytes, log_tail
-from pilot.caldb.unpack import KeeperFailed, copy_snapshot, probe_file, unpack_snapshot
+from pilot.caldb.unpack import KeeperFailed, SnapshotSum, copy_snapshot, probe_file, unpack_snapshot
 
 Say = Callable[..., None]
 # Between a keeper's lock and its socket, or between its death and the next look: microseconds on a live node.
@@ -35,7 +36,7 @@ NO_SIGNAL = 0
 
 
 class Wake:
-    """What ends a wait early: a child's end, SIGTERM, the last user that let go of the lock."""
+    """What ends a wait early: a child's end, SIGTERM, the last user that let go of the lock, a call."""
 
     def __init__(self, users_lock: str) -> None:
         self._reader, self._writer = socket.socketpair()
@@ -55,8 +56,12 @@ class Wake:
     def _await_users(self) -> None:
         fcntl.flock(self._users, fcntl.LOCK_EX)
         self.stopping = self.unused = True
+        self.call()
+
+    def call(self) -> None:
+        """From any thread: end the wait."""
         with contextlib.suppress(OSError):
-            self._writer.send(b"u")
+            self._writer.send(b"c")
 
     def wait(self, timeout_s: Optional[float], *others: Any) -> list[Any]:
         """Sleep until something happens or the time is over; returns those of `others` that can be read."""
@@ -172,48 +177,80 @@ def _filesystem_type(directory: str) -> str:
     return ""
 
 
-def _check_sum(plan: KeeperPlan, found: str) -> None:
-    if found != plan.sha256:
-        raise KeeperFailed(
-            "snapshot %s has checksum %s, expected %s" % (plan.snapshot, found[:12], plan.sha256[:12])
-        )
+class WrongSnapshot(KeeperFailed):
+    """It is not the snapshot that the bundle names: to start again helps nothing."""
+
+
+class Ready:
+    """Says that the calibrations can be asked for, then once more when it is known that they are the right ones."""
+
+    def __init__(self, plan: KeeperPlan, say: Say, total: SnapshotSum, wake: Wake) -> None:
+        self._plan, self._say, self._total = plan, say, total
+        self._proved = False
+        self._body: dict[str, Any] = {}
+        total.call_at_end(wake.call)
+
+    def say(self, pid: Optional[int], address: Address, started: float) -> None:
+        """They can be asked for. Raises WrongSnapshot, OSError."""
+        plan = self._plan
+        self._proved = self._is_right()
+        environment = plans.payload_environment(plan.backend, plan.directory, address)
+        ready_s = round(time.monotonic() - started, 3)
+        self._body = {"pid": pid, "ready_s": ready_s, "environment": environment}
+        self._say("ready", **self._body, proved=self._proved)
+
+    def look(self) -> None:
+        """Whether the checksum is known by now. Raises WrongSnapshot, OSError."""
+        if not self._proved and self._is_right():
+            self._proved = True
+            self._say("ready", **self._body, proved=True)
+
+    def _is_right(self) -> bool:
+        plan, found = self._plan, self._total.known()
+        if found is not None and found != plan.sha256:
+            raise WrongSnapshot(
+                "snapshot %s has checksum %s, expected %s" % (plan.snapshot, found[:12], plan.sha256[:12])
+            )
+        return found is not None
 
 
 def _keep_file(plan: KeeperPlan, wake: Wake, say: Say, started: float) -> None:
     path = plans.sqlite_path(plan.directory)
-    _check_sum(plan, copy_snapshot(plan.snapshot, path))
+    ready = Ready(plan, say, copy_snapshot(plan.snapshot, path), wake)
     os.chmod(path, 0o444)
     reason = plans.check_probe(probe_file(path, plan.probe_sql), plan.probe_expect)
     if reason is not None:
         raise KeeperFailed(reason)
-    environment = plans.payload_environment(plan.backend, plan.directory, Address(""))
-    say("ready", pid=None, ready_s=round(time.monotonic() - started, 3), environment=environment)
+    ready.say(None, Address(""), started)
     while not wake.stopping:
         wake.wait(None)
+        ready.look()
 
 
 def _keep_server(plan: KeeperPlan, wake: Wake, say: Say, started: float) -> None:
     server = Server(plan, wake)
     deaths, answered = 0, False
     try:
-        # It starts while the calibrations are still on their way, and is asked nothing before their checksum is right.
+        # It starts while the calibrations are still on their way.
         data = os.path.join(plan.directory, "dd")
-        _check_sum(plan, unpack_snapshot(plan.snapshot, data, lambda: server.spawn(new_port=True)))
+        total = unpack_snapshot(plan.snapshot, data, lambda: server.spawn(new_port=True))
+        ready = Ready(plan, say, total, wake)
         while not wake.stopping:
             try:
                 if server.process is None or deaths:
                     server.spawn(new_port=not answered)
                 server.await_answer()
-                environment = plans.payload_environment(plan.backend, plan.directory, server.address)
                 assert server.process is not None
-                ready_s = round(time.monotonic() - started, 3)
-                say("ready", pid=server.process.pid, ready_s=ready_s, environment=environment)
+                ready.say(server.process.pid, server.address, started)
                 answered = True
                 while server.runs() and not wake.stopping:
                     wake.wait(None)
+                    ready.look()
                 if wake.stopping:
                     return
                 reason = "the calibration server ended with %s" % server.process.returncode
+            except WrongSnapshot:
+                raise
             except KeeperFailed as error:
                 reason = str(error)
             server.stop()

@@ -159,12 +159,12 @@ def check_snapshot(path: Path | str, server: str | None = None) -> Snapshot:
             data = work / "dd"
             if snapshot.backend == "sqlite":
                 copy = Path(plans.sqlite_path(str(work)))
-                _check_sum(snapshot, copy_snapshot(snapshot.path, str(copy)))
+                _check_sum(snapshot, copy_snapshot(snapshot.path, str(copy)).wait())
                 reason = plans.check_probe(
                     probe_file(str(copy), snapshot.probe["sql"]), snapshot.probe["expect"]
                 )
             else:
-                _check_sum(snapshot, unpack_snapshot(snapshot.path, str(data)))
+                _check_sum(snapshot, unpack_snapshot(snapshot.path, str(data)).wait())
                 reason = check_template_accounts(work, server, snapshot.own_server)
                 if reason is None:
                     _check_served(snapshot, work, server)

@@ -82,6 +82,8 @@ class Agent:
         longest_s = max((job.predicted_s for job in pending), default=0.0)
         setups = scripts_of(job.setup for job in pending)
         self.state = NodeState(pending=pending, longest_s=longest_s, setups=setups)
+        self._proved = False
+        self._unproved: Dict[int, PayloadEnded] = {}
         self._supply = Supply(manifest.inputs, manifest.limits, post.own, pending)
         self._slots = Slots(post, self._supply)
 
@@ -158,7 +160,14 @@ class Agent:
         yield from ()
 
     def _payload_ended(self, news: PayloadEnded) -> Steps[None]:
-        yield from self._slots.payload_ended(news.slot, news.end)
+        """What read calibrations is not over before they are known to be the right ones."""
+        if not self._proved and self._reads_calibrations(news.slot):
+            self._unproved[news.slot] = news
+        else:
+            yield from self._slots.payload_ended(news.slot, news.end)
+
+    def _reads_calibrations(self, slot: int) -> bool:
+        return any(item.slot == slot and item.job.kind.needs_caldb for item in self.state.running)
 
     def _gathered(self, news: Gathered) -> Steps[None]:
         yield from self._slots.gathered(news.slot, news.collected)
@@ -197,7 +206,8 @@ class Agent:
                 row = quick_failures_after(
                     self.state.quick_failures, progress.result.facts, self._manifest.limits
                 )
-                self.state = self.state._replace(quick_failures=row)
+                if row != self.state.quick_failures:
+                    self.state = self.state._replace(quick_failures=row)
             yield from self._poll_between()
 
     def _poll_between(self) -> Steps[None]:
@@ -253,8 +263,10 @@ class Agent:
 
     def _start(self, action: StartJob) -> Steps[None]:
         pending = self.state.pending
-        place = next(place for place, job in enumerate(pending) if job is action.job)
-        pending = pending[:place] + pending[place + 1 :]
+        if pending[0] is action.job:
+            pending = pending[1:]
+        else:
+            pending = tuple(job for job in pending if job is not action.job)
         running = Running(action.job, action.slot, self._now(), waits=bool(action.job.inputs))
         self.state = self.state._replace(pending=pending, running=(*self.state.running, running))
         yield from self._slots.start(action.job, action.slot)
@@ -262,6 +274,9 @@ class Agent:
     def _end_payload(self, action: EndPayload) -> Steps[None]:
         self._change(action.slot, ended_by=action.why, kill_at_s=self._now() + action.grace_s)
         yield from self._slots.terminate(action.slot, action.why, action.grace_s > 0)
+        ended = self._unproved.pop(action.slot, None)
+        if ended is not None:
+            yield from self._slots.payload_ended(ended.slot, ended.end)
 
     def _kill_payload(self, action: KillPayload) -> Steps[None]:
         self._change(action.slot, killed=True)
@@ -350,11 +365,15 @@ class Agent:
     def _keeper_said(self, news: KeeperSaid) -> Steps[None]:
         said, kind, caldb = news.said, news.said.get("kind"), self._manifest.caldb
         if kind == "ready" and caldb is not None:
-            self._slots.caldb_environment = said["environment"]
-            self.state = self.state._replace(caldb="ready", caldb_due_s=None)
-            body = {"backend": caldb.backend, "identity": caldb.identity}
-            yield from self._line("caldb_ready", {**body, "ready_s": said["ready_s"], "pid": said["pid"]})
+            if self.state.caldb != "ready":
+                self._slots.caldb_environment = said["environment"]
+                self.state = self.state._replace(caldb="ready", caldb_due_s=None)
+                body = {"backend": caldb.backend, "identity": caldb.identity}
+                yield from self._line("caldb_ready", {**body, "ready_s": said["ready_s"], "pid": said["pid"]})
+            if said.get("proved", True):
+                yield from self._database_proved()
         elif kind == "restarted":
+            self._proved = False
             self._database_starts()
             yield from self._line("caldb_restarted", {"count": said["count"], "reason": said["reason"]})
         elif kind == "failed":
@@ -362,6 +381,12 @@ class Agent:
 
     def _keeper_ended(self, news: KeeperEnded) -> Steps[None]:
         yield from self._database_failed("its keeper ended", "")
+
+    def _database_proved(self) -> Steps[None]:
+        self._proved = True
+        held, self._unproved = self._unproved, {}
+        for news in held.values():
+            yield from self._slots.payload_ended(news.slot, news.end)
 
     def _database_failed(self, reason: str, log: str) -> Steps[None]:
         if self.state.caldb != "failed":

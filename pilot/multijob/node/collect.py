@@ -50,9 +50,10 @@ class Pack(NamedTuple):
 
 
 class Clean(NamedTuple):
-    """Close the streams, remove the work directory and what was packed. Replies None."""
+    """Close the streams, remove the work directory and, if anything was packed, that. Replies None."""
 
     work: str
+    packed: bool
 
 
 def collect(request: Request, streams: Streams) -> Collected:
@@ -90,7 +91,7 @@ def collect_steps(request: Request) -> Steps[Collected]:
         trouble = "cannot be collected: %r" % (error,)
         files.extend(not_placed(place, None, trouble) for place in declared(request.job)[len(files) :])
     try:
-        yield Clean(request.work)
+        yield Clean(request.work, request.job.log is not None)
     except Exception as error:  # what stays is removed with the agent's directory; the slot must come free
         left = "cannot be cleaned: %r" % (error,)
     tail = findings.stderr_tail
@@ -233,14 +234,15 @@ def _clean(operation: Clean, streams: Streams) -> None:
     os.close(streams.stderr)
     try:
         for name in (STDOUT, STDERR):
-            os.unlink(os.path.join(operation.work, name))
+            os.unlink(operation.work + "/" + name)
         os.rmdir(operation.work)
     except OSError:  # it left more, or less
         shutil.rmtree(operation.work, ignore_errors=True)
-    try:
-        os.unlink(_log_path(operation.work))
-    except OSError:
-        pass  # never packed; whatever else stays is removed with the agent's directory
+    if operation.packed:
+        try:
+            os.unlink(_log_path(operation.work))
+        except OSError:
+            pass  # packing failed; whatever else stays is removed with the agent's directory
 
 
 _OPERATIONS: Dict[type, Callable[[Any, Streams], Any]] = {

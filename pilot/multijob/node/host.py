@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import shutil
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Set, Tuple
 
 from pilot.caldb import sharing
 from pilot.caldb.prctl import become_subreaper
@@ -140,7 +139,7 @@ class Host:
         reap_all(self._note)
 
     def _note(self, pid: int, status: int, usage: Any) -> None:
-        if pid in self._companions() or pid in self._pids():
+        if any(payload.pid == pid for payload in self._payloads.values()) or pid in self._companions():
             self._reaped[pid] = (status, usage)
         elif self._errands.is_own(pid):
             self._errands.reaped(pid, status)
@@ -180,23 +179,17 @@ class Host:
             self._manifest, job, self._post.node, slot, order.work, order.caldb, order.setup
         )
         before = self._payloads.get(slot) if order.again else None
-        file_max_mib = self._manifest.limits.file_max_mib
-        with self._on_cores_of(slot):
+        file_max_mib, bound = self._manifest.limits.file_max_mib, self._manifest.bind != "none"
+        if bound:
+            # What is spawned inherits this thread's cores: no code runs between fork and exec for that.
+            os.sched_setaffinity(0, self._cores_of(slot))
+        try:
             payload, end = start_payload(job, order.work, environment, file_max_mib, order.inputs, before)
+        finally:
+            if bound:
+                os.sched_setaffinity(0, self._cpus)
         self._payloads[slot] = payload
         return end
-
-    @contextlib.contextmanager
-    def _on_cores_of(self, slot: int) -> Iterator[None]:
-        """What is spawned meanwhile inherits this thread's cores: no code runs between fork and exec for that."""
-        if self._manifest.bind == "none":
-            yield
-            return
-        os.sched_setaffinity(0, self._cores_of(slot))
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, self._cpus)
 
     def _terminate(self, order: Terminate) -> None:
         payload = self._payloads.get(order.slot)

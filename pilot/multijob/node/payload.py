@@ -181,7 +181,7 @@ def _make_place(work: str, inputs: Sequence[Tuple[str, str]]) -> Streams:
     for path, here in inputs:
         os.symlink(here, os.path.join(work, path.rpartition("/")[2]))
     stdout, stderr = (
-        os.open(os.path.join(work, name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        os.open(work + "/" + name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         for name in (STDOUT, STDERR)
     )
     return Streams(stdout, stderr)

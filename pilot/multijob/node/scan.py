@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Dict, List, NamedTuple, Optional, Pattern, Sequence, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Pattern, Sequence, Tuple
 
 from pilot.multijob.node.journal import escape
 from pilot.multijob.node.manifest import Kind
@@ -32,11 +33,10 @@ class StreamScan:
     Texts are found anywhere in a line; of an event count (a regular expression with one group) the last match counts.
     """
 
-    def __init__(self, texts: Sequence[str], counts: Sequence[str], tail_bytes: int) -> None:
-        self._wanted: Dict[str, bytes] = {text: text.encode() for text in texts}
-        self._counts: List[Tuple[str, Pattern[bytes]]] = [
-            (count, re.compile(count.encode(), re.MULTILINE)) for count in counts
-        ]
+    def __init__(
+        self, texts: Mapping[str, bytes], counts: Sequence[Tuple[str, Pattern[bytes]]], tail_bytes: int
+    ) -> None:
+        self._wanted, self._counts = dict(texts), counts
         self._rest = b""
         self._tail_bytes = tail_bytes
         self._mark: Optional[bytes] = None
@@ -81,19 +81,32 @@ class StreamScan:
                 self.numbers[name] = int(numbers[-1])
 
 
+class Sought(NamedTuple):
+    """What is searched for in the streams of a kind of payload: the bytes of each text, compiled counts."""
+
+    stdout: Mapping[str, bytes]
+    stderr: Mapping[str, bytes]
+    counts: Tuple[Tuple[str, Pattern[bytes]], ...]
+
+
+@functools.lru_cache(maxsize=64)
+def _sought(kind: Kind) -> Sought:
+    texts: Dict[str, Dict[str, bytes]] = {"stdout": {}, "stderr": {}}
+    for pattern in (*kind.patterns, *([kind.marker] if kind.marker is not None else [])):
+        texts[pattern.where][pattern.text] = pattern.text.encode()
+    counts = [count for count in (kind.events_read, kind.events_written) if count is not None]
+    compiled = tuple((count, re.compile(count.encode(), re.MULTILINE)) for count in counts)
+    return Sought(texts["stdout"], texts["stderr"], compiled)
+
+
 class PayloadScan:
     """Both streams of one payload."""
 
     def __init__(self, kind: Kind) -> None:
-        self._kind = kind
-        texts: Dict[str, List[str]] = {"stdout": [], "stderr": []}
-        for pattern in (*kind.patterns, *([kind.marker] if kind.marker is not None else [])):
-            if pattern.text not in texts[pattern.where]:
-                texts[pattern.where].append(pattern.text)
-        counts = [count for count in (kind.events_read, kind.events_written) if count is not None]
+        self._kind, sought = kind, _sought(kind)
         self.streams = {
-            "stdout": StreamScan(texts["stdout"], counts, 0),
-            "stderr": StreamScan(texts["stderr"], (), 4 * TAIL_CHARACTERS),
+            "stdout": StreamScan(sought.stdout, sought.counts, 0),
+            "stderr": StreamScan(sought.stderr, (), 4 * TAIL_CHARACTERS),
         }
 
     def findings(self, markers: Tuple[Optional[bool], ...] = ()) -> Findings:

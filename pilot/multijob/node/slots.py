@@ -80,8 +80,9 @@ class JournalFailed(OSError):
 def _append(lines: Sequence[Line]) -> Steps[Optional[OSError]]:
     """Write all, the last one durably and with it all before it. Replies why not, else None."""
     try:
-        for number, line in enumerate(lines, 1):
-            yield line._replace(sync=number == len(lines))
+        last = len(lines) - 1
+        for number, line in enumerate(lines):
+            yield line if line.sync == (number == last) else line._replace(sync=number == last)
     except OSError as error:
         return JournalFailed(*error.args)
     return None
@@ -171,7 +172,8 @@ class Slots:
 
     def payload_ended(self, slot: int, end: PayloadEnd) -> Steps[None]:
         """Its facts, or those of a step, and why the agent ended it."""
-        yield from self._advance(slot, end._replace(ended_by=self._slots[slot].ended_by))
+        why = self._slots[slot].ended_by
+        yield from self._advance(slot, end if why is None else end._replace(ended_by=why))
 
     def gathered(self, slot: int, collected: Collected) -> Steps[None]:
         """Its files are placed."""

@@ -44,7 +44,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def start(snapshot: Snapshot) -> tuple[Address, Path]:
         directory = tmp_path_factory.mktemp("s")
-        unpack_snapshot(snapshot.path, f"{directory}/dd")
+        unpack_snapshot(snapshot.path, f"{directory}/dd").wait()
         probe = snapshot.probe
         words = ("mariadb", snapshot.path, snapshot.sha256, probe["sql"], probe["expect"], "tcp", None)
         servers.append(Server(KeeperPlan(*words, str(directory), 60.0, 0), _Patience()))

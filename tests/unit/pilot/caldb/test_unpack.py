@@ -45,7 +45,7 @@ def test_the_server_may_start_once_when_the_system_tables_are_there_and_come_fir
         str(path), str(target), lambda: seen.append(sorted(item.name for item in target.iterdir()))
     )
     assert seen == there
-    assert found == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.wait() == hashlib.sha256(path.read_bytes()).hexdigest()
     assert all((target / name).read_text() == name for name in names if not name.endswith("/"))
 
 
