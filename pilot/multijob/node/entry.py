@@ -209,26 +209,9 @@ def started_body(
 def keeper(options: argparse.Namespace) -> int:
     """The keeper of a node's calibration server."""
     from pilot.caldb.keeper import keep
-    from pilot.caldb.plan import KeeperPlan, copy_path
+    from pilot.multijob.node.database import keeper_plan
 
-    manifest = read_manifest(options.bundle)
-    caldb = manifest.caldb
-    if caldb is None:
-        raise BadManifest("caldb: the bundle has none")
-    plan = KeeperPlan(
-        backend=caldb.backend,
-        snapshot=copy_path(caldb.snapshot, options.node % caldb.copies),
-        sha256=caldb.sha256,
-        probe_sql=caldb.probe_sql,
-        probe_expect=caldb.probe_expect,
-        access=caldb.access,
-        server=caldb.server,
-        directory=options.directory,
-        ready_s=manifest.limits.caldb_ready_s,
-        restarts=manifest.limits.caldb_restarts,
-        own_server=caldb.own_server,
-    )
-    return keep(plan)
+    return keep(keeper_plan(read_manifest(options.bundle), options.directory, options.node))
 
 
 def probe(options: argparse.Namespace, started_mono: float) -> None:

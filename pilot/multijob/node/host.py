@@ -8,14 +8,14 @@ import shutil
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Set, Tuple
+from typing import IO, Any, Callable, Dict, FrozenSet, List, Optional, Set, Tuple
 
 from pilot.caldb import sharing
 from pilot.caldb.prctl import become_subreaper
 from pilot.multijob.node.binding import slot_binding
 from pilot.multijob.node.cgroups import is_inside, job_cgroups
 from pilot.multijob.node.collect import collect, left_little
-from pilot.multijob.node.database import Database, keeper_argv
+from pilot.multijob.node.database import Database, keeper_plan
 from pilot.multijob.node.errands import Errands
 from pilot.multijob.node.files import Steps, perform, run_steps
 from pilot.multijob.node.journal import JournalWriter
@@ -150,7 +150,7 @@ class Host:
     def _companions(self) -> Set[int]:
         """Pids of its keeper and of set-up scripts."""
         found = {script.pid for script in self._scripts}
-        return found if self._database is None else found | {self._database.process.pid}
+        return found if self._database is None else found | {self._database.pid}
 
     def _end_of(self, slot: int, payload: Payload) -> PayloadEnd:
         assert payload.pid is not None
@@ -164,10 +164,10 @@ class Host:
         database = self._database
         if database is None:
             return []
-        end = None if database.ended else self._reaped.pop(database.process.pid, None)
+        end = None if database.ended else self._reaped.pop(database.pid, None)
         news: List[News] = [KeeperSaid(said) for said in database.said()]
         if end is not None:
-            database.note_end(end[0])
+            database.note_end()
             news.append(KeeperEnded())
         return news
 
@@ -257,14 +257,18 @@ class Host:
     # --- the calibration server -------------------------------------------------------------------------------
 
     def _start_keeper(self, order: StartKeeper) -> None:
-        post = self._post
-        self._database = Database(
-            post.database, keeper_argv(post.agent_file, post.bundle, post.database, post.node)
-        )
+        post, manifest = self._post, self._manifest
+
+        def keep_database(out: IO[str]) -> int:
+            from pilot.caldb.keeper import keep
+
+            return keep(keeper_plan(manifest, post.database, post.node), out)
+
+        self._database = Database(post.database, keep_database)
 
     def _kill_keeper(self, order: KillKeeper) -> None:
         if self._database is not None:
-            self._database.process.kill()
+            self._database.kill()
 
     def _let_keeper_go(self, order: LetKeeperGo) -> None:
         database = self._database
@@ -274,9 +278,9 @@ class Host:
         end_s = time.monotonic() + KEEPER_STOP_S
         while not database.ended and time.monotonic() < end_s and not self._serves_others():
             self._reap()
-            end = self._reaped.pop(database.process.pid, None)
+            end = self._reaped.pop(database.pid, None)
             if end is not None:
-                database.note_end(end[0])
+                database.note_end()
             else:
                 self._wake.wait(end_s - time.monotonic())
 

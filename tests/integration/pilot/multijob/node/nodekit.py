@@ -147,18 +147,24 @@ def await_true(question: Any, limit_s: float = 20.0) -> None:
 
 
 def processes_with(text: str) -> list[int]:
-    """Pids of live processes whose environment or command line holds `text`."""
+    """Pids of live processes whose environment, command line or working directory holds `text`."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
                 words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                words += os.readlink(entry / "cwd").encode()
             except OSError:
                 continue
             if text.encode() in words and state not in "ZX":
                 found.append(int(entry.name))
     return found
+
+
+def keepers(local: Path) -> list[int]:
+    """Pids of the keepers of calibration servers below this node-local directory."""
+    return [pid for pid in processes_with(str(local)) if Path(f"/proc/{pid}/comm").read_text() == "keeper\n"]
 
 
 def interpreters():

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from nodekit import await_true, processes_with
+from nodekit import await_true, keepers, processes_with
 from snapkit import PROBE, no_server, write_dump
 
 from pilot.caldb.snapshot import build_snapshot, manifest_caldb
@@ -225,17 +225,13 @@ def test_nothing_is_left_when_they_are_killed(calib, snapshot, victims):
     if "agent" in victims:
         pids.append(calib.of_kind("agent_started")[0]["pid"])
     if "keeper" in victims:
-        pids += [pid for pid in processes_with(str(calib.local)) if b"keeper" in cmdline(pid)]
+        pids += keepers(calib.local)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     agent.communicate(timeout=30)
     assert agent.returncode == 0
     assert list(calib.local.iterdir()) == []
     assert processes_with(str(calib.local)) == []
-
-
-def cmdline(pid):
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 @needs_server

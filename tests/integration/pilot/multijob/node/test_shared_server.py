@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nodekit import Bundle, await_true, processes_with
+from nodekit import Bundle, await_true, keepers, processes_with
 from snapkit import PROBE, no_server, write_dump
 
 from pilot.caldb.sharing import clear, join, remove_unused
@@ -64,11 +64,7 @@ class Pair:
         return int(pid)
 
     def keeper(self, node: int) -> int:
-        [pid] = [
-            pid
-            for pid in processes_with(str(self.bundle.local))
-            if b"\0keeper\0" in Path(f"/proc/{pid}/cmdline").read_bytes() and parent(pid) == self.pid(node)
-        ]
+        [pid] = [pid for pid in keepers(self.bundle.local) if parent(pid) == self.pid(node)]
         return pid
 
     def finish(self) -> None:
