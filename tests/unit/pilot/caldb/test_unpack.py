@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
 
-from pilot.caldb.unpack import KeeperFailed, unpack_snapshot
+from pilot.caldb.unpack import KeeperFailed, copy_snapshot, unpack_snapshot
 
 
 def pack(path: Path, *names: str) -> Path:
@@ -47,6 +50,45 @@ def test_the_server_may_start_once_when_the_system_tables_are_there_and_come_fir
     assert seen == there
     assert found.wait() == hashlib.sha256(path.read_bytes()).hexdigest()
     assert all((target / name).read_text() == name for name in names if not name.endswith("/"))
+
+
+def no_splice(*_: object) -> int:
+    raise OSError(errno.EINVAL, "Invalid argument")
+
+
+def test_a_filesystem_that_cannot_splice_is_read_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pack(tmp_path / "t.tar", "mysql/", "mysql/db.MYD", "calib/", "calib/a.MYD")
+    monkeypatch.setattr(os, "sendfile", no_splice)
+    found = unpack_snapshot(str(path), str(tmp_path / "dd"))
+    assert found.wait() == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (tmp_path / "dd/calib/a.MYD").read_text() == "calib/a.MYD"
+
+
+def test_what_the_server_changes_while_it_starts_is_summed_as_it_was_packed(tmp_path: Path) -> None:
+    path = pack(tmp_path / "t.tar", "aria_log", "mysql/", "mysql/db.MYD", "calib/", "calib/a.MYD")
+    target = tmp_path / "dd"
+    found = unpack_snapshot(str(path), str(target), lambda: (target / "aria_log").unlink())
+    assert found.wait() == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_copy_that_differs_has_another_sum(tmp_path: Path) -> None:
+    path, started = pack(tmp_path / "t.tar", "calib/", "calib/a.MYD"), threading.Event()
+    right = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(path.read_bytes().replace(b"calib/a.MYD" + bytes(501), b"calib/b.MYD" + bytes(501)))
+    found = copy_snapshot(str(path), str(tmp_path / "copy"))
+    found.call_at_end(started.set)
+    assert started.wait(30)
+    assert found.known() == hashlib.sha256((tmp_path / "copy").read_bytes()).hexdigest() != right
+
+
+@pytest.mark.parametrize("left", [0.3, 0.8])
+def test_a_truncated_snapshot_is_told(tmp_path: Path, left: float) -> None:
+    path = pack(tmp_path / "t.tar", "mysql/", "mysql/db.MYD", "calib/", "calib/a.MYD")
+    path.write_bytes(path.read_bytes()[: int(2560 * left)])
+    with pytest.raises(KeeperFailed, match=r"t\.tar is truncated"):
+        unpack_snapshot(str(path), str(tmp_path / "dd"))
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x"])
