@@ -19,6 +19,7 @@ from pilot.multijob.node.files import Link, Names, PutNew, Rename, SyncDirectory
 from pilot.multijob.node.gate import Start, render_claim
 from pilot.multijob.operations import RemoveTree, perform
 from pilot.ports import (
+    UNFIT,
     AlreadyThere,
     BundleFiles,
     BundleId,
@@ -27,6 +28,7 @@ from pilot.ports import (
     DirectorySeen,
     Done,
     EvidenceSeen,
+    Refused,
     Unavailable,
 )
 
@@ -64,6 +66,19 @@ def test_a_bundle_is_in_place_whole_and_only_once(evidence: FileEvidence, tmp_pa
     assert evidence.prepare(ID, lambda: BundleFiles(ID, "other", {})) == AlreadyThere()
     assert (tmp_path / "bundles" / ID / "manifest.json").read_text() == "{}"
     assert list((tmp_path / "making.1").iterdir()) == []
+
+
+def test_what_is_in_place_is_not_rendered_again(evidence: FileEvidence) -> None:
+    def render() -> BundleFiles:
+        raise AssertionError("by another configuration")
+
+    assert evidence.prepare(ID, render) == AlreadyThere()
+
+
+def test_of_a_bundle_that_cannot_be_rendered_nothing_is_made(tmp_path: Path) -> None:
+    no = Refused(UNFIT, "job 1: no such kind")
+    assert make(tmp_path).prepare(ID, lambda: no) == no
+    assert [path.name for path in tmp_path.rglob(ID)] == []
 
 
 def test_of_many_makers_exactly_one_wins_a_round(evidence: FileEvidence, tmp_path: Path) -> None:
