@@ -157,19 +157,27 @@ def test_the_new_bundle_has_the_set_up_script_of_the_new_configuration() -> None
     assert {item["panda_id"]: item["setup"] for item in told} == dict.fromkeys((1, 3, 4), "/sw/r5/setup.sh")
 
 
-def test_a_daemon_killed_while_a_bundle_gives_its_jobs_back_goes_on_where_it_was() -> None:
+@pytest.mark.parametrize("changed_back", [False, True])
+def test_a_daemon_killed_while_a_bundle_gives_its_jobs_back_goes_on_where_it_was(changed_back: bool) -> None:
     place, rig = planned()
-    again = again_with(rig, rig.durable, with_setup(rig.limits))
+    (bundle_id,) = rig.state.bundles
+    before = rig.limits
+    again = again_with(rig, rig.durable, with_setup(before))
     walk(again, place, 6)
     kinds = [record["e"] for record in again.durable]
     first, last = kinds.index("JobReturned"), kinds.index("BundleSettled")
     assert last - first == 4
-    for length in range(first, last + 2):
+    for length in range(first + 1, last + 2):
         later = Place([job_of(n) for n in range(1, 5)], rig.limits)
         later.waiting, later.server = [], dict.fromkeys(range(1, 5), "sent")
-        third = again_with(again, again.durable[:length], again.limits)
+        third = again_with(again, again.durable[:length], before if changed_back else with_setup(before))
         work(third, later)
-        ended_rightly(later)
+        # Of those that are left in it nothing is made.
+        assert bundle_id not in later.manifests and later.manifests
+        if changed_back:
+            assert set(later.server.values()) == {"finished"} and set(later.runs.values()) == {1}
+        else:
+            ended_rightly(later)
 
 
 def test_a_directory_that_is_in_place_goes_on_as_it_was_made() -> None:
@@ -207,11 +215,11 @@ def test_a_failure_that_names_no_job_is_no_answer_about_jobs() -> None:
     _, rig = planned()
     (bundle,) = rig.state.bundles.values()
 
-    def directives(request: Any) -> str:
+    def launch(index: int, slots: int) -> tuple[str, ...]:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        render_files(rig.state, bundle, with_site(rig.limits, directives=directives))
+        render_files(rig.state, bundle, with_site(rig.limits, launch=launch))
     refused = render_files(rig.state, bundle, with_setup(rig.limits))
     assert isinstance(refused, Refused) and refused.reason.startswith("job 2: the set-up script needs")
 
