@@ -173,7 +173,7 @@ def test_a_daemon_killed_while_a_bundle_gives_its_jobs_back_goes_on_where_it_was
         third = again_with(again, again.durable[:length], before if changed_back else with_setup(before))
         work(third, later)
         # Of those that are left in it nothing is made.
-        assert bundle_id not in later.manifests and later.manifests
+        assert later.scripts and bundle_id not in later.scripts
         if changed_back:
             assert set(later.server.values()) == {"finished"} and set(later.runs.values()) == {1}
         else:
