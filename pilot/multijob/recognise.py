@@ -383,6 +383,7 @@ def _unmade(state: State, memory: Memory, action: PrepareBundle, now: Now, limit
     bundle = state.bundles[action.bundle_id]
     # While directories are unknown, its jobs may be at work in one of them: asked again later.
     if bundle.state is BundleState.PLANNED and memory.undecided() is None:
+        memory.answer_was_good(action)
         memory.succeeded(action.key)
         yield from settle(state, bundle, now.utc, limits)
 
