@@ -11,7 +11,7 @@ Every adapter method returns its value or one of three failures; it raises only 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -376,7 +376,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyThere:
-    """Answer to `prepare`: the directory was in place before."""
+    """Answer to `prepare`: the directory was in place before; nothing was rendered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +390,8 @@ class BundleFiles:
 
 # Code of `Refused`: a bundle's directory is not there, though those of other bundles can be listed.
 GONE = "gone"
+# And: no manifest can be made of a bundle for jobs that the reason names, and its directory is not in place.
+UNFIT = "unfit"
 
 
 class Evidence(Protocol):
@@ -399,7 +401,9 @@ class Evidence(Protocol):
 
     def adopt(self, bundle_id: BundleId) -> DirectorySeen | Failure: ...
 
-    def prepare(self, files: BundleFiles) -> Done | AlreadyThere | Failure: ...
+    def prepare(
+        self, bundle_id: BundleId, render: Callable[[], BundleFiles | Refused]
+    ) -> Done | AlreadyThere | Failure: ...
 
     def add_script(self, bundle_id: BundleId, round_k: int, text: str) -> Done | Failure: ...
 

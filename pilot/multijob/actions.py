@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pilot.ports import BatchId, BundleFiles, BundleId, JobKey, PandaId, Update
+from pilot.ports import BatchId, BundleFiles, BundleId, JobKey, PandaId, Refused, Update
 
 
 class Barrier(StrEnum):
@@ -120,17 +120,20 @@ class AdoptBundle:
 class PrepareBundle:
     """Write manifest and first script into the bundle's directory and rename it into place.
 
-    `render`: makes their texts, in the lane: those of 512 jobs take longer than a tick may.
+    `render`: makes their texts, in the lane: those of 512 jobs take longer than a tick may. `Refused`: of which jobs
+    none can be made.
     """
 
     bundle_id: BundleId
-    render: Callable[[], BundleFiles] = field(repr=False, compare=False)
+    render: Callable[[], BundleFiles | Refused] = field(repr=False, compare=False)
     barrier = Barrier.EVENTS
 
     @property
     def files(self) -> BundleFiles:
-        """The texts, made anew."""
-        return self.render()
+        """The texts of a bundle whose jobs all fit, made anew."""
+        files = self.render()
+        assert isinstance(files, BundleFiles)
+        return files
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -137,15 +137,23 @@ class FileEvidence:
         return self.bundles / bundle_id
 
     @_values
-    def prepare(self, files: BundleFiles) -> Steps[Done | AlreadyThere]:
-        """Build the directory in `making.<epoch>/` and rename it into place."""
-        final = self.directory(files.bundle_id)
+    def prepare(
+        self, bundle_id: BundleId, render: Callable[[], BundleFiles | Refused]
+    ) -> Steps[Done | AlreadyThere | Refused]:
+        """Build the directory in `making.<epoch>/` and rename it into place.
+
+        `render` is called only where it is not in place: what stands there is of another configuration, perhaps.
+        """
+        final = self.directory(bundle_id)
         if (yield Exists(f"{final}/manifest.json")):
             yield SyncDirectory(str(self.bundles))
             return AlreadyThere()
+        files = render()
+        if isinstance(files, Refused):
+            return files
         if not self.began:
             yield from self._begin()
-        making = f"{self._making(self.epoch)}/{files.bundle_id}"
+        making = f"{self._making(self.epoch)}/{bundle_id}"
         try:
             yield from _remove_all(making)
         except OSError:

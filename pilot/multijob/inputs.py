@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
 from pilot.multijob.actions import LookAtInputs
-from pilot.multijob.events import Event
+from pilot.multijob.events import Event, JobJudged
+from pilot.multijob.fitness import judged_misfit, misfit
 from pilot.multijob.memory import InputLook, Memory
 from pilot.multijob.model import JobState, Limits, State
 from pilot.multijob.verdict import failed, judged
@@ -47,16 +48,26 @@ def held_by_inputs(memory: Memory, key: JobKey) -> str | None:
 
 
 def decide_looks(
-    state: State, memory: Memory, queue: str, now_s: float, limits: Limits
-) -> Iterator[LookAtInputs]:
-    """Look at the inputs of jobs in the pool of this queue, the oldest first."""
+    state: State, memory: Memory, queue: str, utc: str, now_s: float, limits: Limits
+) -> Iterator[Event | LookAtInputs]:
+    """Look at the inputs of jobs in the pool of this queue, the oldest first.
+
+    A job that is new to this run is first judged by the configuration of now; one that does not fit it ends.
+    """
     busy = memory.waiting(("inputs", queue), now_s)
     paths: dict[JobKey, tuple[str, ...]] = {}
+    unfit: list[JobJudged] = []
     count = read = 0
     for key in state.pools.get(queue, {}):
         look = memory.inputs.get(key)
         if look is None and read < READ_AT_ONCE:
             read += 1
+            reason = _does_not_fit(state, memory, key, limits)
+            if reason is not None:
+                # Not while it may be at work in a directory that is not read, or the server has had its end.
+                if memory.undecided() is None and key not in memory.untold:
+                    unfit.append(judged_misfit(state.jobs[key], reason, utc, limits))
+                continue
             names = inputs_of(state.jobs[key].job.job_pars) if limits.input_look else ()
             look = memory.inputs[key] = (
                 InputLook(names, now_s, good=True) if not names else InputLook(names, now_s)
@@ -68,8 +79,14 @@ def decide_looks(
             continue
         paths[key] = look.paths
         count += len(look.paths)
+    yield from unfit
     if paths:
         yield LookAtInputs(queue, paths)
+
+
+def _does_not_fit(state: State, memory: Memory, key: JobKey, limits: Limits) -> str | None:
+    """Why a job of the pool cannot run by this configuration, None if it can. One just fetched has been asked."""
+    return None if key in memory.fetched else misfit(state.jobs[key], limits)
 
 
 def again_s(limits: Limits) -> float:

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from pilot.experiments.jobtext import BadJobText, parse_job_text
-from pilot.experiments.words import BadSetup, BadSteps, place_outputs, run_of, setup_of, steps_of
 from pilot.multijob.actions import (
     Action,
     AddScript,
@@ -65,9 +63,10 @@ from pilot.multijob.events import (
     RoundWon,
     SubmitRefused,
 )
+from pilot.multijob.fitness import uncovered_run, unusable
 from pilot.multijob.inputs import recognise_inputs
 from pilot.multijob.knownjobs import find_key
-from pilot.multijob.lines import recognise_evidence
+from pilot.multijob.lines import recognise_evidence, settle
 from pilot.multijob.listing import recognise_listing
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, Outcome, RoundState, State
@@ -77,6 +76,7 @@ from pilot.multijob.snapshot import note_journal, note_journal_failure
 from pilot.multijob.space import note_space
 from pilot.multijob.verdict import failed
 from pilot.ports import (
+    UNFIT,
     AllocationLeft,
     AlreadyThere,
     Answer,
@@ -171,39 +171,46 @@ def _failure(
     now: Now,
     limits: Limits,
 ) -> Iterator[Event]:
-    """A failed request: remember it, try again later; only a refused qsub is a fact."""
+    """A failed request: remember it, try again later; of all failures only a definite no can be a fact."""
     if isinstance(outcome, Broken):
         memory.answer_was_broken(action, outcome.reason, now.mono_s)
     memory.failed(action.key, now.mono_s, limits.report.retry_s, limits.report.retry_max_s, outcome.reason)
     match action:
         case AppendEvents() | TakeSnapshot():
             note_journal_failure(memory, action, outcome, now.mono_s)
-        case SubmitBatchJob():
-            if isinstance(outcome, Refused):
-                yield SubmitRefused(
-                    now.utc, action.bundle_id, action.number, f"{outcome.code}: {outcome.reason}"
-                )
-        case LinkOutputs():
-            if isinstance(outcome, Refused) and action.job in state.bound:
-                record = state.jobs[action.job]
-                reason = f"{outcome.code}: {outcome.reason}"
-                yield JobUnbound(now.utc, record.panda_id, reason, record.server)
         case ReportJobs():
             retry_reports(state, memory, action, now.mono_s, limits)
-        case CancelBatchJob():
-            if isinstance(outcome, Refused):
-                reason = f"batch job {action.batch_id} cannot be ended: {outcome.reason}"
-                memory.raise_alarm(f"cannot-cancel-{action.bundle_id}", reason[:300], now.mono_s)
         case LookAtCredential():
             note_credential(memory, action.server, outcome.reason, now.utc, now.mono_s, limits)
         case ReadEvidence():
             note_unread(memory, action.bundle_id, outcome, now.mono_s)
         case AdoptBundle():
             recognise_no_directory(memory, action.bundle_id, outcome, now.mono_s, limits)
+        case _ if isinstance(outcome, Refused):
+            yield from _refused(state, memory, action, outcome, now, limits)
+        case _:
+            pass
+
+
+def _refused(
+    state: State, memory: Memory, action: Action, outcome: Refused, now: Now, limits: Limits
+) -> Iterator[Event]:
+    """A definite no to a write."""
+    match action:
+        case PrepareBundle() if outcome.code == UNFIT:
+            yield from _unmade(state, memory, action, now, limits)
+        case SubmitBatchJob():
+            yield SubmitRefused(now.utc, action.bundle_id, action.number, f"{outcome.code}: {outcome.reason}")
+        case LinkOutputs() if action.job in state.bound:
+            record = state.jobs[action.job]
+            reason = f"{outcome.code}: {outcome.reason}"
+            yield JobUnbound(now.utc, record.panda_id, reason, record.server)
+        case CancelBatchJob():
+            reason = f"batch job {action.batch_id} cannot be ended: {outcome.reason}"
+            memory.raise_alarm(f"cannot-cancel-{action.bundle_id}", reason[:300], now.mono_s)
         case PackBundle():
-            if isinstance(outcome, Refused):
-                # No directory: there is nothing to pack.
-                memory.packed.add(action.bundle_id)
+            # No directory: there is nothing to pack.
+            memory.packed.add(action.bundle_id)
         case _:
             pass
 
@@ -259,38 +266,6 @@ def _fetched(
 def _is_open(state: State, server: str, panda_id: PandaId, limits: Limits) -> bool:
     """Whether this job of this server is known: another server's number says nothing."""
     return find_key(state, server, panda_id, limits) in state.jobs
-
-
-def unusable(job: Job, limits: Limits) -> str | None:
-    """Why this job can never run here, None if it can."""
-    try:
-        text = parse_job_text(job.job_pars)
-    except BadJobText as error:
-        return str(error)
-    if job.transformation not in limits.experiment.kinds:
-        return f"unknown kind of work {job.transformation[:60]!a}"
-    lfns = (*job.outputs, *((job.log_lfn,) if job.log_lfn else ()))
-    placed = place_outputs(limits.experiment, limits.site.output_root, text.environment, lfns)
-    if isinstance(placed, str):
-        return placed
-    try:
-        setup_of(limits.experiment, limits.site.setup, job.transformation, text.environment)
-        steps_of(limits.experiment.kinds[job.transformation], text.argv, text.environment)
-    except (BadSetup, BadSteps) as error:
-        return str(error)
-    return None
-
-
-def uncovered_run(job: Job, queue: str, limits: Limits) -> str | None:
-    """Why the queue's calibration snapshot is of no use to this job, None if it covers its run or nobody can tell."""
-    caldb = limits.queues[queue].caldb or limits.site.caldb
-    runs = caldb.get("runs") if caldb is not None else None
-    if caldb is None or runs is None or not limits.experiment.kinds[job.transformation].needs_caldb:
-        return None
-    run = run_of(limits.experiment, parse_job_text(job.job_pars).environment)
-    if run is None or runs[0] <= run <= runs[1]:
-        return None
-    return f"run {run} is not among {runs[0]} to {runs[1]}, which snapshot {caldb['identity']!s:.60} covers"
 
 
 def _set_aside(
@@ -401,6 +376,16 @@ def _prepared(
             # Made just now: nobody has submitted anything of it.
             memory.inherited.discard(bundle.bundle_id)
         yield BundlePrepared(now.utc, bundle.bundle_id)
+
+
+def _unmade(state: State, memory: Memory, action: PrepareBundle, now: Now, limits: Limits) -> Iterator[Event]:
+    """No directory is there, and none can be made, for jobs of it: all go back to the pool, where unfit ones end."""
+    bundle = state.bundles[action.bundle_id]
+    # While directories are unknown, its jobs may be at work in one of them: asked again later.
+    if bundle.state is BundleState.PLANNED and memory.undecided() is None:
+        memory.answer_was_good(action)
+        memory.succeeded(action.key)
+        yield from settle(state, bundle, now.utc, limits)
 
 
 def _door_set(state: State, memory: Memory, action: SetDoor, now: Now) -> Iterator[Event]:

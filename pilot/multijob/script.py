@@ -10,30 +10,49 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
-from pilot.experiments.jobtext import parse_job_text
-from pilot.experiments.words import Kind, OutputPlace, StepCommand, place_outputs, setup_of, steps_of
+from pilot.experiments.jobtext import BadJobText, parse_job_text
+from pilot.experiments.words import (
+    BadSetup,
+    BadSteps,
+    Kind,
+    OutputPlace,
+    StepCommand,
+    place_outputs,
+    setup_of,
+    steps_of,
+)
+from pilot.multijob.adoption import is_whole
 from pilot.multijob.credential import bundle_rule, copy_path
+from pilot.multijob.fitness import unfit_jobs
 from pilot.multijob.listing import round_name
 from pilot.multijob.model import Bundle, JobRecord, Limits, State
 from pilot.multijob.runtime import predict_s
 from pilot.multijob.sicknodes import avoided
-from pilot.ports import BatchRequest, BundleFiles, JobKey
+from pilot.ports import UNFIT, BatchRequest, BundleFiles, JobKey, Refused
 
 SCHEMA = 1
 
 
-def plan_files(state: State, bundle: Bundle, limits: Limits) -> Callable[[], BundleFiles]:
+def plan_files(state: State, bundle: Bundle, limits: Limits) -> Callable[[], BundleFiles | Refused]:
     """What makes manifest and script from what is known now, whenever and wherever it is called."""
-    jobs = {key: copy(state.jobs[key]) for key in bundle.job_keys}
+    jobs = {key: copy(state.jobs[key]) for key in bundle.job_keys if key in state.jobs}
     known = State(jobs=jobs, nodes=dict(state.nodes))
     return partial(render_files, known, replace(bundle), limits)
 
 
-def render_files(state: State, bundle: Bundle, limits: Limits) -> BundleFiles:
-    """Manifest and script of round 1."""
-    return BundleFiles(
-        bundle.bundle_id, render_manifest(state, bundle, limits), {1: render_script(bundle, 1, limits)}
-    )
+def render_files(state: State, bundle: Bundle, limits: Limits) -> BundleFiles | Refused:
+    """Manifest and script of round 1. `Refused`: there is none for jobs that it names; any other failure is raised."""
+    if not is_whole(state, bundle):
+        return Refused(UNFIT, unfit_jobs(state, bundle, limits) or "")
+    try:
+        manifest = render_manifest(state, bundle, limits)
+    except (BadJobText, BadSetup, BadSteps, KeyError, ValueError):
+        # Looked for only now: that takes a third of the time of a manifest.
+        unfit = unfit_jobs(state, bundle, limits)
+        if unfit is None:
+            raise
+        return Refused(UNFIT, unfit)
+    return BundleFiles(bundle.bundle_id, manifest, {1: render_script(bundle, 1, limits)})
 
 
 def bundle_dir(bundle: Bundle, limits: Limits) -> str:
@@ -61,7 +80,7 @@ def render_script(bundle: Bundle, number: int, limits: Limits) -> str:
 
 
 def render_manifest(state: State, bundle: Bundle, limits: Limits) -> str:
-    """What the agents need to know, as JSON text. Every job of the bundle has passed `unusable`."""
+    """What the agents need to know, as JSON text. Raises where a job of the bundle does not pass `unusable`."""
     queue, site = limits.queues[bundle.queue], limits.site
     jobs = {key: state.jobs[key].job for key in bundle.job_keys}
     texts = {key: parse_job_text(job.job_pars) for key, job in jobs.items()}

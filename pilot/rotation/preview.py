@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from pilot.multijob.apply import apply
 from pilot.multijob.events import BundlePlanned, JobFetched
+from pilot.multijob.fitness import judged_misfit, misfit
 from pilot.multijob.jobkeys import panda_id_of
 from pilot.multijob.model import Limits, QueueSpec, State
 from pilot.multijob.recognise import Now
 from pilot.multijob.script import render_files
-from pilot.ports import BundleId, Job, PandaId
+from pilot.ports import BundleId, Job, PandaId, Refused
 from pilot.rotation.policy import next_packing
 from pilot.rotation.tasks import choose_jobs
 
@@ -22,16 +24,21 @@ EXAMPLE_EVENTS = 3600
 
 def preview(state: State, limits: Limits, queue: QueueSpec, now: Now) -> str:
     """Text: nodes, jobs, predicted use, walltime, environment, script. `state` is used up: give a copy."""
+    ended = _end_misfits(state, limits, queue, now)
     waiting = len(state.pools.get(queue.name, {}))
     if not waiting:
         _fill_with_examples(state, limits, queue, now)
     choice = choose_jobs(state, None, queue, now.utc, limits)
     if not choice.jobs:
-        return f"queue {queue.name}: no bundle can be made now: {choice.reason()}\n"
+        return _none(queue, choice.reason(), ended)
     packing = next_packing(state, queue, choice.jobs)
     nodes = tuple(tuple(panda_id_of(item.job) for item in node) for node in packing.nodes)
     apply(state, BundlePlanned(now.utc, TAG, queue.name, nodes, packing.walltime_s, server=queue.server))
-    files = render_files(state, state.bundles[TAG], limits)
+    # Nothing that is shown has to do with the set-up script, and examples have none of its variables.
+    shown = replace(limits, site=replace(limits.site, setup=None))
+    files = render_files(state, state.bundles[TAG], shown)
+    if isinstance(files, Refused):
+        return _none(queue, files.reason, ended)
     environment = json.loads(files.manifest)["environment"]
     work_s = sum(job.predicted_s for node in packing.nodes for job in node)
     longest_s = max(job.predicted_s for node in packing.nodes for job in node)
@@ -45,6 +52,7 @@ def preview(state: State, limits: Limits, queue: QueueSpec, now: Now) -> str:
     lines = [
         f"queue {queue.name}: PanDA queue {queue.panda_queue}, batch queue {queue.batch_queue}",
         f"jobs: {count} of {queue.bundle_jobs} for a full bundle ({source})",
+        *ended,
         f"nodes: {len(nodes)} with {queue.slots} slots; jobs on each: {', '.join(str(len(node)) for node in nodes)}",
         f"predicted: {work_s / 3600:.2f} core-hours of work, longest job {longest_s:.0f} s",
         f"walltime: {packing.walltime_s} s; at most {len(nodes) * packing.walltime_s / 3600:.2f} node-hours",
@@ -53,6 +61,22 @@ def preview(state: State, limits: Limits, queue: QueueSpec, now: Now) -> str:
         "script:",
     ]
     return "\n".join(lines) + "\n" + files.scripts[1]
+
+
+def _none(queue: QueueSpec, reason: str, ended: list[str]) -> str:
+    return "\n".join([f"queue {queue.name}: no bundle can be made now: {reason}", *ended]) + "\n"
+
+
+def _end_misfits(state: State, limits: Limits, queue: QueueSpec, now: Now) -> list[str]:
+    """Jobs of the pool that this configuration ends do so; a line about each."""
+    lines = []
+    for key in list(state.pools.get(queue.name, {})):
+        record = state.jobs[key]
+        reason = misfit(record, limits)
+        if reason is not None:
+            apply(state, judged_misfit(record, reason, now.utc, limits))
+            lines.append(f"ends: job {record.panda_id} does not fit this configuration: {reason}")
+    return lines
 
 
 def _fill_with_examples(state: State, limits: Limits, queue: QueueSpec, now: Now) -> None:

@@ -142,7 +142,7 @@ def _decide(state: State, memory: Memory, view: View, limits: Limits) -> Iterato
         yield from decide_hold(state, queue, now)
         note_caps(state, memory, queue, now.utc, now.mono_s)
         yield from decide_tasks(state, memory, queue, now.utc, now.mono_s, limits)
-        yield from decide_looks(state, memory, queue.name, now.mono_s, limits)
+        yield from decide_looks(state, memory, queue.name, now.utc, now.mono_s, limits)
         yield from decide_fetch(state, memory, queue, now, limits)
     yield from decide_plans(state, memory, now, limits, dict(zip(limits.queues, view.tags, strict=False)))
     for queue in limits.queues.values():

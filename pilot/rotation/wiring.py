@@ -464,7 +464,7 @@ def _write(evidence: FileEvidence, action: Action) -> Callable[[], Any]:
         case AdoptBundle():
             return lambda: evidence.adopt(action.bundle_id)
         case PrepareBundle():
-            return lambda: evidence.prepare(action.files)
+            return lambda: evidence.prepare(action.bundle_id, action.render)
         case AddScript():
             return lambda: evidence.add_script(action.bundle_id, action.number, action.text)
         case MakeClaim():

@@ -37,7 +37,8 @@ NOT_DRAWN = {
 EVENTS = frozenset(kind.__name__ for kind in get_args(Event)) - NOT_DRAWN.keys()
 ACTIONS = frozenset(kind.__name__ for kind in get_args(Action)) - NOT_DRAWN.keys()
 
-# Every way that a job, a round or a bundle can go.
+# Every way that a job, a round or a bundle can go in a seed. In none does the configuration change, which alone takes a
+# bundle from planned to settled: tests/simulation/test_changed_configuration.py.
 TRANSITIONS = frozenset(
     {
         "job new > pooled",

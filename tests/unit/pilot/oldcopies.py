@@ -63,11 +63,7 @@ class Place(Site):
             case a.AdoptBundle():
                 return self._adopt(action.bundle_id)
             case a.PrepareBundle():
-                there = action.files.bundle_id in self.manifests
-                if not there:
-                    self.manifests[action.files.bundle_id] = action.files.manifest
-                    self.scripts[action.files.bundle_id] = {1}
-                return AlreadyThere() if there else Done()
+                return self._prepare(action)
             case a.AddScript():
                 self.scripts[action.bundle_id].add(action.number)
             case a.SubmitBatchJob():
@@ -86,6 +82,16 @@ class Place(Site):
         if isinstance(action, a.FetchJobs):
             self.server.update({job.panda_id: "sent" for job in outcome.jobs})
         return outcome
+
+    def _prepare(self, action: a.PrepareBundle) -> AlreadyThere | Done | Refused:
+        if action.bundle_id in self.manifests:
+            return AlreadyThere()
+        files = action.render()
+        if isinstance(files, Refused):
+            return files
+        self.manifests[action.bundle_id] = files.manifest
+        self.scripts[action.bundle_id] = {1}
+        return Done()
 
     def _adopt(self, bundle_id: BundleId) -> DirectorySeen:
         self._claim(bundle_id, 1)

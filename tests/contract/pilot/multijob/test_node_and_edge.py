@@ -50,7 +50,7 @@ def test_manifest_of_the_edge_is_understood_by_the_node():
 
 def test_claims_of_both_sides_keep_the_other_out(evidence):
     manifest = json.dumps({"schema": 1})
-    evidence.prepare(BundleFiles(TAG, manifest, {1: "", 2: ""}))
+    evidence.prepare(TAG, lambda: BundleFiles(TAG, manifest, {1: "", 2: ""}))
     directory = str(evidence.directory(TAG))
     start = Start("7.sim", "nid1", 5, "gate-nonce", "u")
     assert run_steps(gate_steps(directory, 1, start, "link", 0.0), perform).launch
@@ -67,7 +67,7 @@ def test_claims_of_both_sides_keep_the_other_out(evidence):
 
 
 def test_door_of_the_pilot_turns_the_gate_away(evidence):
-    evidence.prepare(BundleFiles(TAG, json.dumps({"schema": 1}), {1: ""}))
+    evidence.prepare(TAG, lambda: BundleFiles(TAG, json.dumps({"schema": 1}), {1: ""}))
     evidence.set_door(TAG, 2)
     start = Start("7.sim", "nid1", 5, "n", "u")
     assert not run_steps(gate_steps(str(evidence.directory(TAG)), 1, start, "link", 0.0), perform).launch
@@ -83,7 +83,7 @@ def test_journal_of_an_agent_and_closed_of_the_pilot(evidence, tmp_path):
     runs = tmp_path / "runs"
     bundle.job(f"touch {runs}; exec sleep 67.5")
     bundle.write()
-    evidence.prepare(BundleFiles(TAG, (bundle.dir / "manifest.json").read_text(), {1: ""}))
+    evidence.prepare(TAG, lambda: BundleFiles(TAG, (bundle.dir / "manifest.json").read_text(), {1: ""}))
     bundle.dir = evidence.directory(TAG)
     agent = bundle.start_agent()
     try:

@@ -19,6 +19,7 @@ from pilot.multijob.node.files import Link, Names, PutNew, Rename, SyncDirectory
 from pilot.multijob.node.gate import Start, render_claim
 from pilot.multijob.operations import RemoveTree, perform
 from pilot.ports import (
+    UNFIT,
     AlreadyThere,
     BundleFiles,
     BundleId,
@@ -27,6 +28,7 @@ from pilot.ports import (
     DirectorySeen,
     Done,
     EvidenceSeen,
+    Refused,
     Unavailable,
 )
 
@@ -41,7 +43,7 @@ def make(root: Path, epoch: int = 1, nonce: str = "n") -> FileEvidence:
 @pytest.fixture
 def evidence(tmp_path: Path) -> FileEvidence:
     made = make(tmp_path)
-    assert made.prepare(BundleFiles(ID, "{}", {1: "#!/bin/sh\n"})) == Done()
+    assert made.prepare(ID, lambda: BundleFiles(ID, "{}", {1: "#!/bin/sh\n"})) == Done()
     return made
 
 
@@ -61,9 +63,22 @@ def test_a_bundle_is_in_place_whole_and_only_once(evidence: FileEvidence, tmp_pa
         "manifest.json",
         "script.1.sh",
     ]
-    assert evidence.prepare(BundleFiles(ID, "other", {})) == AlreadyThere()
+    assert evidence.prepare(ID, lambda: BundleFiles(ID, "other", {})) == AlreadyThere()
     assert (tmp_path / "bundles" / ID / "manifest.json").read_text() == "{}"
     assert list((tmp_path / "making.1").iterdir()) == []
+
+
+def test_what_is_in_place_is_not_rendered_again(evidence: FileEvidence) -> None:
+    def render() -> BundleFiles:
+        raise AssertionError("by another configuration")
+
+    assert evidence.prepare(ID, render) == AlreadyThere()
+
+
+def test_of_a_bundle_that_cannot_be_rendered_nothing_is_made(tmp_path: Path) -> None:
+    no = Refused(UNFIT, "job 1: no such kind")
+    assert make(tmp_path).prepare(ID, lambda: no) == no
+    assert [path.name for path in tmp_path.rglob(ID)] == []
 
 
 def test_of_many_makers_exactly_one_wins_a_round(evidence: FileEvidence, tmp_path: Path) -> None:
@@ -204,7 +219,7 @@ def test_a_daemon_whose_makings_were_put_away_puts_nothing_into_place_any_more(t
     older = make(tmp_path)
     older.put_older_makings_away()
     make(tmp_path, 2).put_older_makings_away()
-    assert isinstance(older.prepare(BundleFiles(ID, "{}", {})), Unavailable)
+    assert isinstance(older.prepare(ID, lambda: BundleFiles(ID, "{}", {})), Unavailable)
     assert not (tmp_path / "bundles" / ID).exists()
 
 
@@ -248,9 +263,9 @@ def test_a_daemon_killed_at_any_operation_leaves_nothing_half_built_in_place(
     tmp_path: Path, kind: type
 ) -> None:
     files = BundleFiles(ID, "{}", {1: ""})
-    cut_off(make(tmp_path), kind).prepare(files)
+    cut_off(make(tmp_path), kind).prepare(ID, lambda: files)
     assert not (tmp_path / "bundles" / ID).exists()
-    assert make(tmp_path).prepare(files) == Done()
+    assert make(tmp_path).prepare(ID, lambda: files) == Done()
     assert sorted(path.name for path in (tmp_path / "bundles" / ID).iterdir()) == [
         "manifest.json",
         "script.1.sh",

@@ -50,7 +50,7 @@ def evidence(tmp_path: Path) -> FileEvidence:
 def ended(root: Path) -> FileEvidence:
     root.mkdir(exist_ok=True)
     made = make(root)
-    made.prepare(BundleFiles(ID, "{}", {1: "", 2: ""}))
+    made.prepare(ID, lambda: BundleFiles(ID, "{}", {1: "", 2: ""}))
     directory = root / "bundles" / ID
     for number in (1, 2):
         (directory / f"claim.{number}").write_text(gate_claim(number))
