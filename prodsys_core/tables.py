@@ -43,7 +43,7 @@ def chains() -> Mapping[str, tuple[ChainLink, ...]]:
 def products() -> ProductTable:
     """Names, places, priorities."""
     raw = _load("products.yaml")
-    names = {product: ProductNames(product, **item) for product, item in raw.pop("products").items()}
+    names = {product: ProductNames(**item) for product, item in raw.pop("products").items()}
     return ProductTable(names, **raw)
 
 

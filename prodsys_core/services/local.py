@@ -12,12 +12,10 @@ from datetime import timedelta
 from django.db import transaction
 from django.db.models import Q
 
-from prodsys_core import tables
 from prodsys_core.config import Config, Site
 from prodsys_core.crosscheck import count_units
 from prodsys_core.lifecycle import MERGES, RunStatus, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import AttemptEnd, GroupCheck, MergeGroup, MergeInput, PandaAttempt, Step, Transfer
-from prodsys_core.naming import chunk_path, final_name, merged_path, packed_log_name, tape_path
 from prodsys_core.plan import GroupCount, backoff_s, crosscheck_problems
 from prodsys_core.ports import Accepted, Broken, NotThere, Refused, Stored, Unavailable, UnderWay
 from prodsys_core.services import jobs
@@ -123,12 +121,12 @@ def crosscheck(config: Config, site: Site, step: Step, mover: Mover) -> bool:
 
 def _count_group(site: Site, group: MergeGroup) -> GroupCount:
     merge = merge_step(group)
-    names, table = jobs.task_names(merge.task), tables.products()
-    product = table.products[group.product]
+    names = jobs.task_names(merge.task)
+    product = names.table.products[group.product]
     rows = list(MergeInput.objects.filter(group=group))
-    chunks = [chunk_path(table, names, group.product, row.lfn) for row in rows]
+    chunks = [names.chunk_path(group.product, row.lfn) for row in rows]
     lfn = jobs.step_outputs(merge, merge.attempt)[group.product]
-    in_merged = _count(site, merged_path(table, names, group.product, lfn), product.unit)
+    in_merged = _count(site, names.merged_path(group.product, lfn), product.unit)
     expected = None
     if product.unit == "bytes":
         expected = sum(row.size for row in rows)
@@ -160,11 +158,10 @@ def transfer(config: Config, site: Site, step: Step, mover: Mover) -> bool:
     """Copy a merged file to tape; finished when the tape has its size and checksum."""
     if step.status == StepStatus.SENT:
         return _confirm(site, step, mover)
-    merge, table = merge_step(step.group), tables.products()
-    names, product = jobs.task_names(step.task), step.group.product
+    merge, names, product = merge_step(step.group), jobs.task_names(step.task), step.group.product
     lfn = jobs.step_outputs(merge, merge.attempt)[product]
-    target = tape_path(table, names, product, final_name(table, names, jobs.piece_names(step)))
-    _send_to_tape(site, step, merged_path(table, names, product, lfn), target, _reported(merge, lfn), mover)
+    target = names.tape_path(product, names.final_name(jobs.step_names(step)))
+    _send_to_tape(site, step, names.merged_path(product, lfn), target, _reported(merge, lfn), mover)
     return False
 
 
@@ -172,30 +169,30 @@ def archive_logs(config: Config, site: Site, step: Step, mover: Mover) -> bool:
     """Pack the job logs of a run into one file and copy it to tape, where there is one."""
     if step.status == StepStatus.SENT:
         return _confirm(site, step, mover)
-    table, names = tables.products(), jobs.task_names(step.task)
     needed, others = _logs(step)
     files = SiteFilesystem(site.files.root)
     missing = [path for path in needed if not isinstance(files.size(path), int)]
     if missing:
         raise NotYet(f"{len(missing)} logs of finished jobs are not there, first {missing[0]}")
-    name = packed_log_name(table, names, step.run.number)
-    source = chunk_path(table, names, "log", name)
+    names = jobs.task_names(step.task)
+    name = names.packed_log_name(step.run.number)
+    source = names.chunk_path("log", name)
     packed = files.pack(source, sorted({*needed, *others}))
     if isinstance(packed, Unavailable):
         raise NotYet(packed.reason)
     if site.tape is None:
         return bool(move(mover, "step", [step.pk], StepStatus.READY, StepStatus.FINISHED))
-    _send_to_tape(site, step, source, tape_path(table, names, "log", name), packed, mover)
+    _send_to_tape(site, step, source, names.tape_path("log", name), packed, mover)
     return False
 
 
 def _logs(step: Step) -> tuple[list[str], list[str]]:
     """Paths of the run's job logs: of finished attempts, which must be there, and of all others, which may be."""
-    table, names = tables.products(), jobs.task_names(step.task)
+    names = jobs.task_names(step.task)
     needed, others = [], []
     for other in panda_steps(step):
         for attempt in range(1, other.attempt + 1):
-            path = chunk_path(table, names, "log", jobs.step_outputs(other, attempt)["log"])
+            path = names.chunk_path("log", jobs.step_outputs(other, attempt)["log"])
             (needed if attempt == _counted(other) else others).append(path)
     return needed, others
 
@@ -292,14 +289,14 @@ def _check_merged(site: Site, step: Step) -> None:
     for merge in merges.select_related("task", "run", "group"):
         product = merge.group.product
         lfn = jobs.step_outputs(merge, merge.attempt)[product]
-        path = merged_path(tables.products(), names, product, lfn)
+        path = names.merged_path(product, lfn)
         seen, reported = files.checksum(path), _reported(merge, lfn)
         if not isinstance(seen, Stored) or (reported is not None and seen != reported):
             raise NeedsPerson("merged-missing", f"{path} is not as its job reported it; nothing removed")
 
 
 def _intermediates(site: Site, step: Step) -> Iterable[str]:
-    table, names = tables.products(), jobs.task_names(step.task)
+    names = jobs.task_names(step.task)
     for other in panda_steps(step):
         merged = other.kind != StepKind.RECONSTRUCT
         if merged:
@@ -307,9 +304,9 @@ def _intermediates(site: Site, step: Step) -> Iterable[str]:
         for attempt in range(1, other.attempt + 1):
             for product, lfn in jobs.step_outputs(other, attempt).items():
                 if not merged or product == "log":
-                    yield chunk_path(table, names, product, lfn)
+                    yield names.chunk_path(product, lfn)
                 elif attempt != _counted(other):
-                    yield merged_path(table, names, product, lfn)
+                    yield names.merged_path(product, lfn)
 
 
 PERFORMED: dict[StepKind, Perform] = {

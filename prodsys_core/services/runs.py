@@ -25,12 +25,12 @@ from prodsys_core.lifecycle import (
     run_complete,
 )
 from prodsys_core.models import AttemptEnd, MergeGroup, MergeInput, MergeLimit, MergePlan, Run, Step, Task
-from prodsys_core.naming import chunk_outputs, chunk_path, work_key
+from prodsys_core.naming import work_key
 from prodsys_core.plan import MergeInput as PlannedInput
 from prodsys_core.plan import MergeLimits, plan_groups
 from prodsys_core.ports import Unavailable
 from prodsys_core.services.isolation import AGAIN_S, alone, apart
-from prodsys_core.services.jobs import NO_SITE, chunk_names, no_site, run_site, task_names
+from prodsys_core.services.jobs import NO_SITE, no_site, run_site, step_names, task_names
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.services.rows import insert_rows
 from prodsys_core.storage import OutsideRoot, SiteFilesystem
@@ -154,21 +154,21 @@ def open_step(
 
 def _chunk_products(site: Site, run: Run) -> dict[str, list[PlannedInput]]:
     """Files of the finished attempts of a run, by product; raises NoSize."""
-    table, names = tables.products(), task_names(run.task)
+    names = task_names(run.task)
     ends = AttemptEnd.objects.filter(
         attempt__step__run=run, attempt__step__kind=StepKind.RECONSTRUCT, status="finished"
     )
     # An earlier attempt may have finished in PanDA, too, with other events than the catalogue's.
     last = Q(attempt__number=F("attempt__step__attempt"))
     steps = ends.filter(last, attempt__step__status=StepStatus.FINISHED)
-    inputs: dict[str, list[PlannedInput]] = {product: [] for product in table.types[run.task.type]}
+    inputs: dict[str, list[PlannedInput]] = {product: [] for product in names.table.types[names.type]}
     for end in steps.select_related("attempt__step__job", "attempt__step__task", "attempt__step__run"):
         step, sizes = end.attempt.step, json.loads(end.files)
-        lfns = chunk_outputs(table, names, chunk_names(step), end.attempt.number)
+        lfns = names.outputs(step_names(step), end.attempt.number)
         likely = next((n for n in (end.n_written, step.job.n_events, end.n_read) if n is not None), None)
         for product, found in inputs.items():
             lfn = lfns[product]
-            size = sizes.get(lfn, [0])[0] or _stat(site, chunk_path(table, names, product, lfn))
+            size = sizes.get(lfn, [0])[0] or _stat(site, names.chunk_path(product, lfn))
             found.append(PlannedInput(step.job_id, step.job.chunk, lfn, size, likely, end.n_written))
     return inputs
 

@@ -17,7 +17,7 @@ from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Value, Wh
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
 from prodsys_core.lifecycle import CHUNK_DONE, IN_PANDA, PANDA_KINDS, SENDING, RunStatus, StepKind, StepStatus
-from prodsys_core.models import AttemptEnd, PandaAttempt, Run, SendBatch, Step
+from prodsys_core.models import AttemptEnd, MergeInput, PandaAttempt, Run, SendBatch, Step
 from prodsys_core.plan import (
     BatchPlan,
     Homeless,
@@ -32,7 +32,6 @@ from prodsys_core.services.answers import batches_submit
 from prodsys_core.services.isolation import AGAIN_S, EndsService, apart
 from prodsys_core.services.jobs import (
     NO_SITE,
-    Input,
     input_list,
     merge_inputs,
     no_site,
@@ -209,7 +208,7 @@ def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:
     }
 
 
-def _write_lists(site: Site, step_ids: Sequence[int], mover: Mover) -> dict[int, list[Input]]:
+def _write_lists(site: Site, step_ids: Sequence[int], mover: Mover) -> dict[int, list[MergeInput]]:
     """Input lists of merge steps; one that cannot be written puts its step off. Returns the inputs by group."""
     files, failed = SiteFilesystem(site.files.root), Problems()
     steps = Step.objects.filter(pk__in=step_ids).select_related("task", "group")
@@ -250,7 +249,7 @@ class Commit:
 
     config: Config
     site: Site
-    inputs: Mapping[int, Sequence[Input]]
+    inputs: Mapping[int, Sequence[MergeInput]]
     numbers: Iterator[int]
     mover: Mover
 

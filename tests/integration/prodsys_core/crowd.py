@@ -3,7 +3,6 @@
 import json
 import zlib
 
-from prodsys_core import tables
 from prodsys_core.models import (
     AttemptEnd,
     Job,
@@ -17,7 +16,6 @@ from prodsys_core.models import (
     Task,
     Transfer,
 )
-from prodsys_core.naming import chunk_path, merged_path
 from prodsys_core.services.jobs import step_outputs, task_names
 from prodsys_core.services.runs import current_groups
 from prodsys_core.services.tasks import as_service
@@ -135,9 +133,9 @@ class Crowd:
         return self
 
     def path(self, step, product, lfn):
-        names, table = task_names(step.task), tables.products()
-        place = chunk_path if step.kind == "reconstruct" or product == "log" else merged_path
-        return self.rig.root / place(table, names, product, lfn)
+        names = task_names(step.task)
+        place = names.chunk_path if step.kind == "reconstruct" or product == "log" else names.merged_path
+        return self.rig.root / place(product, lfn)
 
     def write(self, path, content):
         path.parent.mkdir(parents=True, exist_ok=True)
