@@ -151,8 +151,6 @@ class NotThere:
 class UnderWay:
     """Storage has taken the request and is not done."""
 
-    since: str = ""
-
 
 @dataclass(frozen=True, slots=True)
 class Accepted:

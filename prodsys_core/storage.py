@@ -7,11 +7,13 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from prodsys_core.config import Tape
 from prodsys_core.ports import (
@@ -76,14 +78,8 @@ class SiteFilesystem:
     def write_text(self, path: str, text: str) -> Accepted | Unavailable:
         """Write a small file, replacing one of that name."""
         try:
-            target = below(self._root, path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            own = temporary(target)
-            with own.open("x", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            publish(own, target)
+            with appearing(below(self._root, path)) as file:
+                file.write(text.encode())
         except OSError as error:
             return Unavailable(f"{path}: {error.strerror}")
         return Accepted()
@@ -91,15 +87,9 @@ class SiteFilesystem:
     def pack(self, path: str, members: Sequence[str]) -> Stored | Unavailable:
         """Put files into one tar under their names and read it back; members that are not there are left out."""
         try:
-            target = below(self._root, path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            own = temporary(target)
-            sizes = _write_tar(own, [below(self._root, member) for member in members])
-            if _tar_sizes(own) != sizes:
-                own.unlink()
-                return Unavailable(f"{path}: the packed file does not hold what was put in")
-            publish(own, target)
-            return read_checksum(target)
+            with appearing(below(self._root, path)) as file:
+                _write_tar(file, [below(self._root, member) for member in members])
+            return read_checksum(below(self._root, path))
         except (OSError, tarfile.TarError) as error:
             return Unavailable(f"{path}: {error}")
 
@@ -107,13 +97,10 @@ class SiteFilesystem:
         """Remove files by name; returns how many were there. A name that is gone already is no error."""
         removed = 0
         for path in paths:
-            try:
-                below(self._root, path).unlink()
-                removed += 1
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                return Unavailable(f"{path}: {error.strerror}")
+            gone = self._look(path, Path.unlink)
+            if isinstance(gone, Unavailable):
+                return gone
+            removed += gone is None
         return removed
 
     def parts(self, directories: Iterable[str], panda_ids: Collection[int]) -> list[str] | Unavailable:
@@ -121,16 +108,11 @@ class SiteFilesystem:
         jobs: a node that died while it placed an output leaves them."""
         found = []
         for directory in directories:
-            try:
-                names = os.listdir(below(self._root, directory))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                return Unavailable(f"{directory}: {error.strerror}")
-            for name in names:
-                match = _PART.fullmatch(name)
-                if match and int(match.group(1)) in panda_ids:
-                    found.append(f"{directory}/{name}")
+            names = self._look(directory, os.listdir)
+            if isinstance(names, Unavailable):
+                return names
+            matches = map(_PART.fullmatch, [] if isinstance(names, NotThere) else names)
+            found += [f"{directory}/{match[0]}" for match in matches if match and int(match[1]) in panda_ids]
         return found
 
 
@@ -169,10 +151,7 @@ class DropboxTape:
             if receipt.exists():
                 text = receipt.read_text(encoding="utf-8", errors="replace")
                 return _parse_receipt(text[:RECEIPT_MAX], target)
-            waiting = (
-                below(self._root, f"incoming/{target}").exists()
-                or below(self._root, f"tape/{target}").exists()
-            )
+            waiting = any(below(self._root, f"{place}/{target}").exists() for place in ("incoming", "tape"))
             return UnderWay() if waiting else NotThere()
         except OSError as error:
             return Unavailable(f"{target}: {error.strerror}")
@@ -193,14 +172,19 @@ def read_checksum(path: Path) -> Stored:
     return Stored(size, f"{value:08x}")
 
 
-def temporary(target: Path) -> Path:
-    """A name of its own beside the target."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
-
-
-def publish(own: Path, target: Path) -> None:
-    """Give a whole, synced file its name and sync the directory; raises OSError."""
-    os.replace(own, target)
+@contextmanager
+def appearing(target: Path) -> Iterator[BinaryIO]:
+    """A file of its own beside the target, which gets its name once it is whole and on disk; raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    own = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    try:
+        with own.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(own, target)
+    finally:
+        own.unlink(missing_ok=True)
     directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
@@ -209,23 +193,14 @@ def publish(own: Path, target: Path) -> None:
 
 
 def _copy(source: str, root: str, target: str) -> Accepted | Failure:
-    own = None
     try:
         place = below(root, target)
         if place.exists():
             same = read_checksum(place) == read_checksum(Path(source))
             return Accepted() if same else Refused(f"{target}: another file of that name is there")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        own = temporary(place)
-        with Path(source).open("rb") as reader, own.open("xb") as writer:
-            while block := reader.read(BLOCK):
-                writer.write(block)
-            writer.flush()
-            os.fsync(writer.fileno())
-        publish(own, place)
+        with Path(source).open("rb") as reader, appearing(place) as writer:
+            shutil.copyfileobj(reader, writer, BLOCK)
     except OSError as error:
-        if own is not None:
-            own.unlink(missing_ok=True)
         return Unavailable(f"{error.filename or target}: {error.strerror}")
     return Accepted()
 
@@ -240,20 +215,15 @@ def _parse_receipt(text: str, target: str) -> Stored | Broken:
     return Stored(size, adler32) if plain else Broken(f"{target}: bad checksum")
 
 
-def _write_tar(own: Path, members: Sequence[Path]) -> dict[str, int]:
-    """Write and sync a tar; returns size by member name."""
+def _write_tar(file: BinaryIO, members: Iterable[Path]) -> None:
+    """Those of the members that are there, by name; raises TarError if they cannot be read back."""
     sizes: dict[str, int] = {}
-    with own.open("xb") as file:
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            for member in members:
-                if member.is_file():
-                    archive.add(member, arcname=member.name, recursive=False)
-                    sizes[member.name] = archive.getmember(member.name).size
-        file.flush()
-        os.fsync(file.fileno())
-    return sizes
-
-
-def _tar_sizes(path: Path) -> dict[str, int]:
-    with tarfile.open(path) as archive:
-        return {member.name: member.size for member in archive.getmembers()}
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for member in members:
+            if member.is_file():
+                archive.add(member, arcname=member.name, recursive=False)
+                sizes[member.name] = archive.getmember(member.name).size
+    file.seek(0)
+    with tarfile.open(fileobj=file) as archive:
+        if sizes != {member.name: member.size for member in archive.getmembers()}:
+            raise tarfile.TarError("the packed file does not hold what was put in")
