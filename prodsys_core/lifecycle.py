@@ -73,6 +73,15 @@ class StepKind(StrEnum):
 MERGES = (StepKind.MERGE_MDST, StepKind.MERGE_HIST, StepKind.MERGE_DUMP)
 PANDA_KINDS = (StepKind.RECONSTRUCT, *MERGES)
 
+
+class NotPossible(Exception):
+    """What a person asked for cannot be done; the text says why. `bad_usage`: it was asked for in wrong words."""
+
+    def __init__(self, text: str, bad_usage: bool = False) -> None:
+        super().__init__(text)
+        self.bad_usage = bad_usage
+
+
 _T, _P = TaskStatus, StepStatus
 Edges = Mapping[tuple[str, str], frozenset[Role]]
 

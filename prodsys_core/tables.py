@@ -12,14 +12,15 @@ from prodsys_core.naming import ProductNames, ProductTable
 from prodsys_core.verdicts import CodeRule, CodeTable, PandaWords
 
 
-def _load(name: str) -> Any:
+def load_table(name: str) -> Any:
+    """A data file's plain values."""
     return yaml.safe_load(resources.files("prodsys_core").joinpath("data", name).read_text(encoding="utf-8"))
 
 
 @cache
 def edges(subject: str) -> Edges:
     """Who may move a task, run or step from which status to which."""
-    rows = _load("edges.yaml")[subject]
+    rows = load_table("edges.yaml")[subject]
     return {(old, new): frozenset(map(Role, who.split(" or "))) for old, new, who in rows}
 
 
@@ -35,14 +36,14 @@ def chains() -> Mapping[str, tuple[ChainLink, ...]]:
             ChainLink(**link | {name: _kinds(link[name]) for name in ("kind", "needs") if name in link})
             for link in links
         )
-        for task_type, links in _load("chains.yaml").items()
+        for task_type, links in load_table("chains.yaml").items()
     }
 
 
 @cache
 def products() -> ProductTable:
     """Names, places, priorities."""
-    raw = _load("products.yaml")
+    raw = load_table("products.yaml")
     names = {product: ProductNames(**item) for product, item in raw.pop("products").items()}
     return ProductTable(names, **raw)
 
@@ -50,7 +51,7 @@ def products() -> ProductTable:
 @cache
 def codes() -> CodeTable:
     """Error codes and what follows from them."""
-    raw = _load("codes.yaml")
+    raw = load_table("codes.yaml")
     rules = {
         name: {code: _rule(rule) for code, rule in items.items()} for name, items in raw["codes"].items()
     }
@@ -65,5 +66,5 @@ def _rule(item: Mapping[str, Any]) -> CodeRule:
 @cache
 def panda_words() -> PandaWords:
     """PanDA's statuses."""
-    raw = _load("panda.yaml")
+    raw = load_table("panda.yaml")
     return PandaWords(frozenset(raw["waiting"]), frozenset(raw["running"]), frozenset(raw["ended"]))

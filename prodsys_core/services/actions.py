@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 
 from prodsys_core.catalogue import EVENTS_MAX
 from prodsys_core.chunks import in_chunks
-from prodsys_core.lifecycle import RunStatus, StepKind, StepStatus, TaskStatus
+from prodsys_core.lifecycle import NotPossible, RunStatus, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import REASON_LENGTH, Job, Run, Step, Task
 from prodsys_core.services.moves import Mover, move, move_each
 from prodsys_core.taskfile import check_home
@@ -22,7 +22,7 @@ MERGED = (RunStatus.MERGING, RunStatus.SUSPICIOUS)
 FINISHED_TASKS = (TaskStatus.CANCELLED, TaskStatus.ARCHIVED)
 
 
-class BadPick(Exception):
+class BadPick(NotPossible):
     """What was named cannot be touched by this action; the text says what."""
 
 

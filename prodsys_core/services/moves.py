@@ -11,7 +11,7 @@ from django.db import models, transaction
 from django.db.models import Case, F, Value, When
 
 from prodsys_core.chunks import in_chunks
-from prodsys_core.lifecycle import Role, check_edge
+from prodsys_core.lifecycle import NotPossible, Role, check_edge
 from prodsys_core.models import MESSAGE_LENGTH, REASON_LENGTH, Run, Step, Task, Transition
 from prodsys_core.services.rows import insert_from
 from prodsys_core.tables import edges
@@ -21,7 +21,7 @@ Message = str | Mapping[int, str]
 SUBJECTS: dict[str, type[models.Model]] = {"task": Task, "run": Run, "step": Step}
 
 
-class NotAllowed(Exception):
+class NotAllowed(NotPossible):
     """The table of edges does not let this role make this change."""
 
 
