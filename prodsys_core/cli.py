@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "prodsys_core.settings.local")
-    table = load_table("verbs.yaml")
+    table = load_table("verbs.yaml", dict[str, Any])
     try:
         if words and not words[0].startswith("-") and words[0] not in table["verbs"]:
             execute_from_command_line(["prodsys", *words])

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic.dataclasses import dataclass as table
+
 
 class Role(StrEnum):
     """Who asks for a change of status."""
@@ -116,7 +118,7 @@ def check_edge(edges: Edges, subject: str, old: str, new: str, role: Role) -> st
 CHUNK_DONE = frozenset({StepStatus.FINISHED, StepStatus.CANCELLED})
 
 
-@dataclass(frozen=True, slots=True)
+@table(frozen=True, slots=True, config={"extra": "forbid"})
 class ChainLink:
     """One kind of work of a task type. `of`: job, group or run. `asked`: waits for the task's status archive."""
 

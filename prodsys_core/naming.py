@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from string import Formatter
 
+from pydantic.dataclasses import dataclass as table
 
-@dataclass(frozen=True, slots=True)
+
+@table(frozen=True, slots=True, config={"extra": "forbid"})
 class ProductNames:
     """Patterns of one product; `placeholder_size` is the size of an empty file's stand-in, None where there is none."""
 
@@ -25,7 +27,7 @@ class ProductNames:
     placeholder_size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@table(frozen=True, slots=True, config={"extra": "forbid"})
 class ProductTable:
     """All products, logs, PanDA jobs, the environment of payloads, what each task type writes, priorities and places on
     tape."""

@@ -6,34 +6,36 @@ What the server does not know is held and asked again, never failed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from pydantic.dataclasses import dataclass as table
 
 from prodsys_core.lifecycle import StepKind, StepStatus
 from prodsys_core.ports import Description
 
 
-@dataclass(frozen=True, slots=True)
+@table(frozen=True, slots=True, config={"extra": "forbid"})
 class CodeRule:
     """One line of the table. `charge`: own, site, infrastructure; `then`: retry, manual, stage again."""
 
     charge: str
     then: str
     text: str
-    per_kind: Mapping[str, str]
+    per_kind: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@table(frozen=True, slots=True, config={"extra": "forbid"})
 class CodeTable:
     """All codes: field of the job record -> code -> rule, fields in the order in which they decide."""
 
     order: tuple[str, ...]
-    rules: Mapping[str, Mapping[int, CodeRule]]
+    codes: Mapping[str, Mapping[int, CodeRule]]
     unknown: CodeRule
     cancelled: CodeRule
     closed: CodeRule
 
 
-@dataclass(frozen=True, slots=True)
+@table(frozen=True, slots=True, config={"extra": "forbid"})
 class PandaWords:
     """PanDA's statuses by what they mean for a step."""
 
@@ -157,7 +159,7 @@ def pick_rule(seen: Description, table: CodeTable) -> tuple[str, int, CodeRule]:
     """(field, code, rule) that decides for a job that did not finish; field "" and code 0 where none is set."""
     for source in table.order:
         code = seen.codes.get(source, 0)
-        rule = table.rules[source].get(code)
+        rule = table.codes[source].get(code)
         if code and rule is not None:
             return source, code, rule
     if seen.status == "cancelled":

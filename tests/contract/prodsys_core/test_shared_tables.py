@@ -18,7 +18,7 @@ CHUNK = naming.ChunkNames(274495, 11001, "cdr11001-274495.raw", "/raw/cdr11001-2
 
 @pytest.mark.parametrize(("name", "item"), COMPASS["codes"].items(), ids=lambda value: str(value)[:30])
 def test_pilot_codes_cost_the_same_on_both_sides(name, item):
-    rule = tables.codes().rules["pilotErrorCode"].get(item["number"])
+    rule = tables.codes().codes["pilotErrorCode"].get(item["number"])
     assert rule is not None, f"{name} {item['number']} is not in prodsys_core/data/codes.yaml"
     assert rule.charge == item["charge"]
 

@@ -116,7 +116,7 @@ def test_uncharged_attempts_have_their_own_limit_and_waits():
 
 def test_every_line_of_the_table_is_usable():
     table = tables.codes()
-    for rules in table.rules.values():
+    for rules in table.codes.values():
         for rule in rules.values():
             assert rule.charge in ("own", "site", "infrastructure")
             assert {rule.then, *rule.per_kind.values()} <= {"retry", "manual", "stage again"}
