@@ -14,8 +14,7 @@ from django.core.management import execute_from_command_line
 from django.db import DatabaseError
 
 from prodsys_core.lifecycle import NotPossible
-from prodsys_core.tables import load_table
-from prodsys_core.yamlfile import BadFile
+from prodsys_core.yamlfile import BadFile, load_table
 
 OK, FAILED, USAGE = 0, 1, 2
 

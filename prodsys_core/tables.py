@@ -2,23 +2,12 @@
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
-from typing import Any, TypeVar
-
-import yaml
-from pydantic import TypeAdapter
+from typing import Any
 
 from prodsys_core.lifecycle import ChainLink, Edges, Role
 from prodsys_core.naming import ProductTable
 from prodsys_core.verdicts import CodeTable, PandaWords
-
-Value = TypeVar("Value")
-
-
-def load_table(name: str, kind: type[Value]) -> Value:
-    """A data file's values as `kind`; raises ValueError where they are others."""
-    text = resources.files("prodsys_core").joinpath("data", name).read_text(encoding="utf-8")
-    return TypeAdapter(kind).validate_python(yaml.safe_load(text))
+from prodsys_core.yamlfile import load_table
 
 
 @cache

@@ -7,8 +7,7 @@ import pytest
 
 from prodsys_core.ports import Broken, OutputFile, PandaJob, Refused, Unavailable
 from prodsys_core.wire import (
-    ATTRIBUTES,
-    FILE_ATTRIBUTES,
+    JOB_SPEC,
     parse_descriptions,
     parse_envelope,
     parse_ids,
@@ -32,11 +31,11 @@ JOB = PandaJob(
 
 def test_positions_are_those_of_the_server():
     (job,) = json.loads(render_jobs([JOB]))
-    assert len(ATTRIBUTES) == 126
+    assert len(JOB_SPEC.job) == 126
     assert (job[16], job[19], job[47], job[49], job[62], job[89]) == (2, "n-1", "Q", "A=b x", 7, 900)
     assert (job[9], job[12], job[15], job[55]) == ("mass production", "prod_test", 2000, "NULL")
     assert [(file[3], file[4]) for file in job[126]] == [("m", "output"), ("l", "log")]
-    assert {len(file) for file in job[126]} == {len(FILE_ATTRIBUTES) + 1}
+    assert {len(file) for file in job[126]} == {len(JOB_SPEC.file) + 1}
 
 
 def test_same_shape_as_a_captured_submission():

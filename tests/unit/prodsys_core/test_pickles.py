@@ -12,7 +12,7 @@ import pytest
 
 from prodsys_core.pickles import parse_pickled_answer, parse_pickled_records, render_ids, render_pickle
 from prodsys_core.ports import Broken, OutputFile, PandaJob, Refused, Submitted, Unavailable
-from prodsys_core.wire import ATTRIBUTES, parse_descriptions, positional
+from prodsys_core.wire import JOB_SPEC, parse_descriptions, positional
 from simulators.panda.pickles import parse_pickle
 
 CAPTURED = Path(__file__).parents[2] / "data/panda-samples/real"
@@ -59,7 +59,7 @@ def test_the_servers_own_classes_are_made_and_each_file_knows_its_job(monkeypatc
         assert [type(file) for file in files] == [kinds["FileSpec"]] * 2
         assert [file.state[:-1] for file in files] == [file[:-1] for file in want[-1]]
         assert {file.state[-1] for file in files} == {job}
-    assert jobs[0].state[ATTRIBUTES.index("nEvents")] == "NULL"
+    assert jobs[0].state[JOB_SPEC.job.index("nEvents")] == "NULL"
 
 
 def answer(value):
