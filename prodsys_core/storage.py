@@ -41,6 +41,19 @@ class OutsideRoot(Exception):
     """A path that would leave its root; a bug or a hand-made row, never a state of the world."""
 
 
+class NotYet(Exception):
+    """What is needed cannot be had now; the text says why."""
+
+
+def needed(seen: Seen | NotThere | Failure, path: str = "") -> Seen:
+    """What was seen of a file; raises NotYet where there was nothing to see."""
+    if isinstance(seen, NotThere):
+        raise NotYet(f"{path} is not there")
+    if isinstance(seen, Failure):
+        raise NotYet(seen.reason)
+    return seen
+
+
 def below(root: str, path: str) -> Path:
     """`path` (absolute, or relative to root) as a path below `root`, links followed; raises OutsideRoot."""
     full = Path(root, path)

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from functools import partial
 
 from django.db import transaction
@@ -28,22 +27,17 @@ from prodsys_core.models import AttemptEnd, MergeGroup, MergeInput, MergeLimit, 
 from prodsys_core.naming import work_key
 from prodsys_core.plan import MergeInput as PlannedInput
 from prodsys_core.plan import MergeLimits, plan_groups
-from prodsys_core.ports import Unavailable
-from prodsys_core.services.isolation import AGAIN_S, alone, apart
+from prodsys_core.services.isolation import alone, apart, put_off
 from prodsys_core.services.jobs import NO_SITE, no_site, run_site, step_names, task_names
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.services.rows import insert_rows
-from prodsys_core.storage import OutsideRoot, SiteFilesystem
+from prodsys_core.storage import NotYet, OutsideRoot, SiteFilesystem, needed
 from prodsys_core.verdicts import UNCHECKED
 
 log = logging.getLogger(__name__)
 
 ADVANCED = (TaskStatus.SEND, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.DONE)
 ARCHIVED = (TaskStatus.ARCHIVE, TaskStatus.ARCHIVING)
-
-
-class NoSize(Exception):
-    """A chunk's file has no known size: it cannot be planned into a merged file yet."""
 
 
 def runs_merge(config: Config, mover: Mover) -> int:
@@ -56,24 +50,20 @@ def runs_merge(config: Config, mover: Mover) -> int:
     )
     planned = 0
     for run in runs.select_related("task").order_by("pk"):
-        with alone(partial(_hold, mover, run, "cannot-plan")):
+        with alone(partial(put_off, mover, "run", [run.pk], run.status, "cannot-plan")):
             site = run_site(config, run, run.task)
             if site is None:
-                _hold(mover, run, NO_SITE, no_site(run.site, run.task.sites))
+                put_off(mover, "run", [run.pk], run.status, NO_SITE, no_site(run.site, run.task.sites))
                 continue
             try:
                 planned += _plan_run(config, site, run, mover)
-            except (NoSize, OutsideRoot) as error:
-                _hold(mover, run, "no-size", str(error))
+            except (NotYet, OutsideRoot) as error:
+                put_off(mover, "run", [run.pk], run.status, "no-size", str(error))
     return planned
 
 
 def _due(mover: Mover) -> Q:
     return Q(next_try_at=None) | Q(next_try_at__lte=mover.now)
-
-
-def _hold(mover: Mover, run: Run, reason: str, why: str) -> None:
-    note("run", [run.pk], run.status, reason, why, next_try_at=mover.now + timedelta(seconds=AGAIN_S))
 
 
 def _plan_run(config: Config, site: Site, run: Run, mover: Mover) -> int:
@@ -153,7 +143,7 @@ def open_step(
 
 
 def _chunk_products(site: Site, run: Run) -> dict[str, list[PlannedInput]]:
-    """Files of the finished attempts of a run, by product; raises NoSize."""
+    """Files of the finished attempts of a run, by product; raises NotYet where the size of one is not known."""
     names = task_names(run.task)
     ends = AttemptEnd.objects.filter(
         attempt__step__run=run, attempt__step__kind=StepKind.RECONSTRUCT, status="finished"
@@ -161,6 +151,7 @@ def _chunk_products(site: Site, run: Run) -> dict[str, list[PlannedInput]]:
     # An earlier attempt may have finished in PanDA, too, with other events than the catalogue's.
     last = Q(attempt__number=F("attempt__step__attempt"))
     steps = ends.filter(last, attempt__step__status=StepStatus.FINISHED)
+    files = SiteFilesystem(site.files.root)
     inputs: dict[str, list[PlannedInput]] = {product: [] for product in names.table.types[names.type]}
     for end in steps.select_related("attempt__step__job", "attempt__step__task", "attempt__step__run"):
         step, sizes = end.attempt.step, json.loads(end.files)
@@ -168,17 +159,10 @@ def _chunk_products(site: Site, run: Run) -> dict[str, list[PlannedInput]]:
         likely = next((n for n in (end.n_written, step.job.n_events, end.n_read) if n is not None), None)
         for product, found in inputs.items():
             lfn = lfns[product]
-            size = sizes.get(lfn, [0])[0] or _stat(site, names.chunk_path(product, lfn))
+            path = names.chunk_path(product, lfn)
+            size = sizes.get(lfn, [0])[0] or needed(files.size(path), path)  # PanDA's record may have none
             found.append(PlannedInput(step.job_id, step.job.chunk, lfn, size, likely, end.n_written))
     return inputs
-
-
-def _stat(site: Site, path: str) -> int:
-    """Size from the site's files, where PanDA's record has none."""
-    size = SiteFilesystem(site.files.root).size(path)
-    if isinstance(size, int):
-        return size
-    raise NoSize(f"{path}: {size.reason if isinstance(size, Unavailable) else 'not there'}")
 
 
 def runs_advance(config: Config, mover: Mover) -> int:
@@ -189,7 +173,7 @@ def runs_advance(config: Config, mover: Mover) -> int:
     opened = 0
 
     def cannot(run: Run, why: str) -> None:
-        _hold(mover, run, "cannot-advance", why)
+        put_off(mover, "run", [run.pk], run.status, "cannot-advance", why)
 
     for part in in_chunks(due):
         opened += sum(apart(part, partial(_advance_all, config, mover), cannot))
@@ -205,7 +189,7 @@ def _advance_all(config: Config, mover: Mover, due: Sequence[Run]) -> int:
 def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> int:
     chain, asked = tables.chains()[run.task.type], run.task.status in ARCHIVED
     if run_site(config, run, run.task) is None:
-        _hold(mover, run, NO_SITE, no_site(run.site, run.task.sites))
+        put_off(mover, "run", [run.pk], run.status, NO_SITE, no_site(run.site, run.task.sites))
         return 0
     if run.next_try_at is not None:  # it was held, and goes on
         note("run", [run.pk], run.status, "", next_try_at=None)
@@ -219,14 +203,12 @@ def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> i
     for kind in kinds_to_open(chain, progress, asked):
         if kind in MERGES:
             continue  # planned by runs_merge, with the run's status
+        groups: Iterable[MergeGroup | None] = [None]
+        if kind == StepKind.TRANSFER:
+            groups = current_groups(plan__run=run).exclude(steps__kind=kind).order_by("pk")
         with transaction.atomic():
-            if kind == StepKind.TRANSFER:
-                groups = current_groups(plan__run=run).exclude(steps__kind=StepKind.TRANSFER)
-                for group in groups.order_by("pk"):
-                    open_step(config, run, kind, mover, group=group)
-                    opened += 1
-            else:
-                open_step(config, run, kind, mover)
+            for group in groups:
+                open_step(config, run, kind, mover, group)
                 opened += 1
     return opened
 
@@ -239,13 +221,12 @@ def load_progress(config: Config, runs: Iterable[Run]) -> Mapping[int, RunProgre
         merges = [link.kind for link in tables.chains()[run.task.type] if link.kind in MERGES]
         counts[pk] = dict.fromkeys((StepKind.RECONSTRUCT, *merges), (0, 0))
     wanted = Step.objects.filter(run__in=by_pk).exclude(status=StepStatus.CANCELLED)
-    rows = wanted.values("run_id", "kind", "status").annotate(n=Count("pk"))
-    for row in rows.order_by():
-        total, finished = counts[row["run_id"]].get(StepKind(row["kind"]), (0, 0))
-        done = row["n"] if row["status"] == StepStatus.FINISHED else 0
-        counts[row["run_id"]][StepKind(row["kind"])] = (total + row["n"], finished + done)
-    groups = current_groups(plan__run__in=by_pk).values("plan__run_id").annotate(n=Count("pk"))
-    n_groups = {row["plan__run_id"]: row["n"] for row in groups.order_by()}
+    done = Count("pk", filter=Q(status=StepStatus.FINISHED))
+    rows = wanted.values_list("run_id", "kind").annotate(n=Count("pk"), done=done)
+    for run_id, kind, *found in rows.order_by():
+        counts[run_id][StepKind(kind)] = (found[0], found[1])
+    groups = current_groups(plan__run__in=by_pk).values_list("plan__run_id")
+    n_groups = dict(groups.annotate(n=Count("pk")).order_by())
     for pk, run in by_pk.items():
         _set_transfers(config, run, counts[pk], n_groups.get(pk, 0))
     unchecked = wanted.filter(kind=StepKind.RECONSTRUCT, status=StepStatus.FINISHED, reason=UNCHECKED)
