@@ -35,17 +35,15 @@ def text_like(pattern: str | re.Pattern[str], expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _web_address(url: str) -> str:
-    if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9./_-]*)?", url):
-        raise ValueError("expected http(s)://host[:port]")
-    return url.rstrip("/")
-
-
 AbsolutePath = Annotated[
     str, text_like(r"(?!(.*/)?\.\.(/|$))/[^\x00-\x1f]*", "an absolute path without '..'")
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
-Url = Annotated[str, AfterValidator(_web_address)]
+Url = Annotated[
+    str,
+    text_like(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9./_-]*)?", "http(s)://host[:port]"),
+    AfterValidator(lambda url: url.rstrip("/")),
+]
 
 
 class Section(BaseModel):

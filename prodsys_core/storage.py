@@ -144,12 +144,9 @@ class DirectoryTape:
         return SiteFilesystem(self._root).checksum(target)
 
 
-class DropboxTape:
+class DropboxTape(DirectoryTape):
     """LongTermStorage behind a drop box: we copy to `<root>/incoming`, the tape system moves the file to
     `<root>/tape` and writes `<root>/receipts/<path>.json`: {"size", "adler32"} as it computed them itself."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
 
     def put(self, source: str, target: str) -> Accepted | Failure:
         """Copy into the drop box, unless the tape system has it or is about to."""
