@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pydantic.dataclasses import dataclass as table
 
+from prodsys_core.config import Retry
 from prodsys_core.lifecycle import StepKind, StepStatus
 from prodsys_core.ports import Description
 
@@ -46,7 +47,7 @@ class PandaWords:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What we know of the attempt whose end is judged. `n_events` None: not known, or not counted for this kind."""
+    """What we know of the attempt whose end is judged. `n_events` None: not known."""
 
     kind: str
     job_name: str
@@ -55,15 +56,6 @@ class Expected:
     charged: int
     uncharged: int
     max_attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class RetryRules:
-    """`backoff_s`: waits before the next attempt after the 1st, 2nd, ... uncharged end; the last one repeats."""
-
-    uncharged_max: int
-    backoff_s: tuple[float, ...]
-    charged_wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +91,7 @@ class Ended:
 
 
 def judge_description(
-    expected: Expected, seen: Description | None, table: CodeTable, words: PandaWords, rules: RetryRules
+    expected: Expected, seen: Description | None, table: CodeTable, words: PandaWords, rules: Retry
 ) -> Held | Seen | Ended:
     """Verdict on one attempt from PanDA's full record of it (None: the server's answer has no record)."""
     if seen is None:
@@ -144,7 +136,7 @@ def _judge_finished(expected: Expected, seen: Description) -> Ended:
     return Ended(StepStatus.FINISHED, "own", "finished", "")
 
 
-def _judge_failure(expected: Expected, seen: Description, table: CodeTable, rules: RetryRules) -> Ended:
+def _judge_failure(expected: Expected, seen: Description, table: CodeTable, rules: Retry) -> Ended:
     source, code, rule = pick_rule(seen, table)
     diag = seen.diags.get(source.removesuffix("Code") + "Diag", "")
     reason = f"{source}:{code}" if code else seen.status
@@ -170,7 +162,7 @@ def pick_rule(seen: Description, table: CodeTable) -> tuple[str, int, CodeRule]:
     return source, seen.codes.get(source, 0), table.unknown
 
 
-def _retry_in_s(expected: Expected, charge: str, rules: RetryRules) -> float | None:
+def _retry_in_s(expected: Expected, charge: str, rules: Retry) -> float | None:
     if charge == "own":
         left = expected.charged + 1 < expected.max_attempts
         return rules.charged_wait_s if left else None

@@ -128,13 +128,14 @@ def _settle(
     if not missing:
         return len(adoption.found), True
     before = Listed(batch.listed_digest, batch.listed_since) if batch.listed_since else None
-    verdict = settle(before, ids, len(records), mover.now, config.panda.settle_s)
-    batch.listed_digest, batch.listed_since = verdict.listed.digest, verdict.listed.since
-    batch.save(update_fields=["listed_digest", "listed_since"])
-    if verdict.settled:
+    listed = settle(before, ids, len(records), mover.now, config.panda.settle_s)
+    if listed is None:
         log.warning("batch %d: %d jobs were never stored; sent again", batch.number, len(missing))
         take_back(missing, "not-stored", "not in PanDA's settled list of the batch", mover)
-    return len(adoption.found), verdict.settled
+    else:
+        batch.listed_digest, batch.listed_since = listed.digest, listed.since
+        batch.save(update_fields=["listed_digest", "listed_since"])
+    return len(adoption.found), listed is None
 
 
 def _open(batches: Sequence[SendBatch]) -> list[PandaAttempt]:

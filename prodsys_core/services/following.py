@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -20,16 +20,7 @@ from prodsys_core.ports import Description, Failure, JobSink, describe
 from prodsys_core.services.isolation import apart
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.services.rows import db_time, insert_rows
-from prodsys_core.verdicts import (
-    Ended,
-    Expected,
-    Held,
-    RetryRules,
-    Seen,
-    counts_events,
-    judge_description,
-    judge_status,
-)
+from prodsys_core.verdicts import Ended, Expected, Held, Seen, counts_events, judge_description, judge_status
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +44,8 @@ class Followed:
 
 def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
     """Ask PanDA about every open attempt when the last look is old enough; returns how many attempts ended."""
-    if not _look_due(config, mover):
+    last = LastLook.objects.filter(name="status").first()
+    if last is not None and mover.now - last.at < timedelta(seconds=config.panda.status_every_s):
         return 0
     followed = _load()
     if not followed:
@@ -69,20 +61,19 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
     _store_running(running, waiting, mover)
     asked = [followed[panda_id] for panda_id, verdict in judged.items() if isinstance(verdict, Held)]
     ended = 0
+
+    def cannot_store(item: Followed, why: str) -> None:
+        note("step", [item.step_id], item.step_status, "cannot-store", why)
+
     for part in in_chunks(asked, config.panda.record_chunk):
         records = sink.descriptions([item.panda_id for item in part])
         if isinstance(records, Failure):
             log.warning("no records of %d jobs: PanDA is %s", len(part), describe(records))
             break
-        ended += sum(apart(part, partial(_store_records, config, mover, records, waiting), _cannot_store))
+        ended += sum(apart(part, partial(_store_records, config, mover, records, waiting), cannot_store))
     if not LastLook.objects.filter(name="status").update(at=mover.now):
         LastLook.objects.create(name="status", at=mover.now)
     return ended
-
-
-def _look_due(config: Config, mover: Mover) -> bool:
-    last = LastLook.objects.filter(name="status").first()
-    return last is None or mover.now - last.at >= timedelta(seconds=config.panda.status_every_s)
 
 
 def _load() -> dict[int, Followed]:
@@ -90,13 +81,8 @@ def _load() -> dict[int, Followed]:
     of_item = "pk panda_id step_id step__task_id step__task__status step__status step__reason"
     of_expected = "step__kind job_name number step__job__n_events step__charged step__uncharged"
     columns = f"{of_item} {of_expected} step__task__max_attempts"
-    followed = {}
-    for row in rows.values_list(*columns.split()).iterator(chunk_size=2000):
-        item, expected = row[:7], Expected(*row[7:])
-        if not counts_events(expected.kind):
-            expected = replace(expected, n_events=None)
-        followed[row[1]] = Followed(*item, expected)
-    return followed
+    found = rows.values_list(*columns.split()).iterator(chunk_size=2000)
+    return {row[1]: Followed(*row[:7], Expected(*row[7:])) for row in found}
 
 
 def _store_running(running: Iterable[Followed], waiting: set[int], mover: Mover) -> None:
@@ -115,10 +101,6 @@ def _tasks_running(items: Iterable[Followed], waiting: set[int], mover: Mover) -
         waiting -= tasks
 
 
-def _cannot_store(item: Followed, why: str) -> None:
-    note("step", [item.step_id], item.step_status, "cannot-store", why)
-
-
 def _store_records(
     config: Config,
     mover: Mover,
@@ -128,13 +110,12 @@ def _store_records(
 ) -> int:
     """Judge and store one chunk of full records. All of it is stored, and `all_waiting` changed, or nothing."""
     waiting = set(all_waiting)
-    rules = RetryRules(config.retry.uncharged_max, config.retry.backoff_s, config.retry.charged_wait_s)
     ends: list[tuple[Followed, Description, Ended]] = []
     running: list[Followed] = []
     held: dict[str, dict[int, str]] = {}
     for item in part:
         record = records.get(item.panda_id)
-        verdict = judge_description(item.expected, record, tables.codes(), tables.panda_words(), rules)
+        verdict = judge_description(item.expected, record, tables.codes(), tables.panda_words(), config.retry)
         match verdict:
             case Ended() if record is not None:
                 ends.append((item, record, _of_unwanted(item, record, verdict)))
@@ -181,7 +162,12 @@ def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], waiting: se
         for old in IN_PANDA[:1] if taken_back else IN_PANDA:
             left -= set(move(mover, "step", sorted(left), old, status, **columns))
     _tasks_running([item for item, record, _ in ends if record.status == "finished"], waiting, mover)
-    _log_ends(ends)
+    for item, _, verdict in ends:
+        if verdict.status != StepStatus.FINISHED:
+            wait_s = verdict.retry_in_s
+            again = "no further attempt" if wait_s is None else f"again in {wait_s:g} s"
+            why = f"{verdict.status}, {verdict.charge}, {verdict.reason}: {verdict.text} {verdict.diag}"
+            log.warning("%s (PanDA %d): %s, %s", item.expected.job_name, item.panda_id, why, again)
 
 
 END_COLUMNS = "attempt_id status reason message charge n_read n_written node files ended_at"
@@ -203,15 +189,6 @@ def _end_row(item: Followed, record: Description, verdict: Ended, mover: Mover) 
         json.dumps(files) if finished else "{}",
         db_time(mover.now),
     )
-
-
-def _log_ends(ends: Sequence[tuple[Followed, Description, Ended]]) -> None:
-    for item, _, verdict in ends:
-        if verdict.status != StepStatus.FINISHED:
-            wait_s = verdict.retry_in_s
-            again = "no further attempt" if wait_s is None else f"again in {wait_s:g} s"
-            why = f"{verdict.status}, {verdict.charge}, {verdict.reason}: {verdict.text} {verdict.diag}"
-            log.warning("%s (PanDA %d): %s, %s", item.expected.job_name, item.panda_id, why, again)
 
 
 def jobs_cancel(config: Config, sink: JobSink, mover: Mover) -> int:

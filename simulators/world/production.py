@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from prodsys_core import tables
-from prodsys_core.config import Panda
+from prodsys_core.config import Panda, Retry
 from prodsys_core.lifecycle import CHUNK_DONE, Role, StepKind, StepStatus, check_edge, waiting_status
 from prodsys_core.panda import HttpJobSink
 from prodsys_core.plan import (
@@ -29,12 +29,12 @@ from prodsys_core.plan import (
     settle,
 )
 from prodsys_core.ports import Broken, Description, OutputFile, PandaJob, Refused, Submitted, Unavailable
-from prodsys_core.verdicts import Ended, Expected, Held, RetryRules, Seen, judge_description, judge_status
+from prodsys_core.verdicts import Ended, Expected, Held, Seen, judge_description, judge_status
 from simulators.world.panda import ProdsysSession, Wire
 
 ZERO = datetime(2026, 1, 1, tzinfo=UTC)
 PRIORITY = {StepKind.RECONSTRUCT: 2000, StepKind.MERGE_MDST: 5000, StepKind.MERGE_DUMP: 5000}
-RULES = RetryRules(uncharged_max=50, backoff_s=(300.0, 900.0, 1800.0), charged_wait_s=60.0)
+RULES = Retry(uncharged_max=50, backoff_s=(300.0, 900.0, 1800.0), charged_wait_s=60.0)
 MAX_ATTEMPTS = 3
 # Bytes of one chunk's output as the world's payloads write them: a merged file holds some of them.
 MERGE_LIMITS = MergeLimits(bytes_max=400)
@@ -254,9 +254,8 @@ class Production:
         if not _open(batch):
             batch.status = "settled"
             return
-        verdict = settle(batch.listed, ids, len(records), self._utc(), self._panda.settle_s)
-        batch.listed = verdict.listed
-        if verdict.settled:
+        batch.listed = settle(batch.listed, ids, len(records), self._utc(), self._panda.settle_s)
+        if batch.listed is None:
             self._take_back(_open(batch))
             batch.status = "settled"
 

@@ -3,10 +3,11 @@
 import pytest
 
 from prodsys_core import tables
+from prodsys_core.config import Retry
 from prodsys_core.ports import Description
-from prodsys_core.verdicts import Ended, Expected, Held, RetryRules, Seen, judge_description, judge_status
+from prodsys_core.verdicts import Ended, Expected, Held, Seen, judge_description, judge_status
 
-RULES = RetryRules(3, (0.0, 60.0))
+RULES = Retry(uncharged_max=3, backoff_s=(0.0, 60.0))
 
 
 def expected(**changes):
