@@ -6,6 +6,7 @@ What cannot be done raises NotPossible.
 import getpass
 import json
 import signal
+import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable
@@ -13,13 +14,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from waitress.server import create_server
 
 from prodsys_core import selectors
 from prodsys_core.config import load_config
 from prodsys_core.lifecycle import NotPossible
 from prodsys_core.models import Task
 from prodsys_core.panda import open_sink
-from prodsys_core.serve import serve as serve_pages
 from prodsys_core.services import looks, tasks
 from prodsys_core.services.actions import ACTIONS, Pick
 from prodsys_core.services.moves import Mover
@@ -30,6 +32,8 @@ from prodsys_core.yamlfile import load_yaml
 
 JOB_COLUMNS = "file events read written status attempt panda_id reason message"
 RUN_COLUMNS = "run site status reason message"
+THREADS = 4
+"""Pages are for a few managers; each thread has its own database connection."""
 
 
 def _now() -> datetime:
@@ -139,8 +143,7 @@ def tick(options: Namespace) -> int:
     sink = open_sink(config.panda)
     if options.loop is not None:
         stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: stop.set())
+        _on_stop(stop.set)
         run_loop(config, sink, options.loop, stop, _now, load_config)
         return 0
     report = tick_once(config, sink, _now(), _now)
@@ -151,11 +154,22 @@ def tick(options: Namespace) -> int:
 
 
 def serve(options: Namespace) -> int:
-    """The web pages, until SIGTERM."""
-    web = settings.PRODSYS.web
+    """The web pages: Django behind waitress, on loopback, until SIGTERM, SIGINT or SIGHUP."""
+    web, application = settings.PRODSYS.web, get_wsgi_application()
     port = web.port if options.port is None else options.port
     try:
-        serve_pages(web.host, port)
+        server = create_server(application, host=web.host, port=port, threads=THREADS, ident="prodsys")
     except OSError as error:
         raise NotPossible(f"{web.host}:{port}: {error.strerror}") from error
+    _on_stop(sys.exit)
+    print(f"serving on http://{web.host}:{server.effective_port}/", file=sys.stderr, flush=True)
+    try:
+        server.run()
+    finally:
+        server.close()
     return 0
+
+
+def _on_stop(call: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: call())

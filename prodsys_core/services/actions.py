@@ -48,6 +48,7 @@ class Pick:
 
 
 Rows = Sequence[Step] | Sequence[Run]
+Perform = Callable[[Rows, Pick, Mover], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Action:
 
     text: str
     find: Callable[[Task], QuerySet[Step] | QuerySet[Run]]
-    perform: Callable[[Rows, Pick, Mover], int]
+    perform: Perform
     named: bool = True
     unfinished: bool = False
     corrects: bool = False
@@ -123,10 +124,6 @@ def _chunks(task: Task) -> QuerySet[Step]:
     return Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT, run__status=RunStatus.OPEN)
 
 
-def _inspected(task: Task) -> QuerySet[Step]:
-    return _chunks(task).filter(status=StepStatus.DEFINED, task__status=TaskStatus.JOBS_READY)
-
-
 def correct(rows: Rows, pick: Pick, mover: Mover) -> int:
     """Give jobs another place of their files or number of events; it stays when they are generated again."""
     jobs = {step.pk: step.job_id for step in rows}
@@ -144,34 +141,26 @@ def _left_out(task: Task) -> QuerySet[Step]:
     return left_out.exclude(attempts__end=None, attempts__isnull=False)
 
 
-def _of_open_runs(steps: Sequence[Step]) -> list[Step]:
-    """Lock the steps' runs: while it is held no merge plan is made of them."""
-    wanted = sorted({step.run_id for step in steps})
-    locked: set[int] = set()
-    for part in in_chunks(wanted):
-        runs = Run.objects.select_for_update().filter(pk__in=part, status=RunStatus.OPEN)
-        locked.update(runs.values_list("pk", flat=True))
-    return [step for step in steps if step.run_id in locked]
+def _with_chunks(status: StepStatus, word: str) -> Perform:
+    """Leave chunks out of their runs, or take them in again. While their runs are locked no merge plan is made of them;
+    PanDA jobs of what is left out are ended by the next tick."""
 
+    def perform(rows: Rows, pick: Pick, mover: Mover) -> int:
+        with transaction.atomic():
+            still_open: set[int] = set()
+            for part in in_chunks(sorted({step.run_id for step in rows})):
+                runs = Run.objects.select_for_update().filter(pk__in=part, status=RunStatus.OPEN)
+                still_open.update(runs.values_list("pk", flat=True))
+            steps = [step for step in rows if step.run_id in still_open]
+            columns = {"reason": pick.reason(word), "next_try_at": None}
+            return move_each(mover, "step", steps, lambda _: status, **columns)
 
-def exclude(rows: Rows, pick: Pick, mover: Mover) -> int:
-    """Leave chunks out of their runs; PanDA jobs of theirs are ended by the next tick."""
-    with transaction.atomic():
-        steps = _of_open_runs(rows)
-        columns = {"reason": pick.reason("left-out"), "next_try_at": None}
-        return move_each(mover, "step", steps, lambda _: StepStatus.CANCELLED, **columns)
-
-
-def include(rows: Rows, pick: Pick, mover: Mover) -> int:
-    """Take chunks in again."""
-    with transaction.atomic():
-        steps = _of_open_runs(rows)
-        return move_each(mover, "step", steps, lambda _: StepStatus.DEFINED, reason=pick.reason("taken-in"))
+    return perform
 
 
 def _unchecked(task: Task) -> QuerySet[Step]:
-    chunks = Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT)
-    return chunks.filter(status=StepStatus.FINISHED, reason=UNCHECKED)
+    finished = {"kind": StepKind.RECONSTRUCT, "status": StepStatus.FINISHED}
+    return Step.objects.filter(task=task, reason=UNCHECKED, **finished)
 
 
 def accept_events(rows: Rows, pick: Pick, mover: Mover) -> int:
@@ -190,7 +179,7 @@ def _runs(*statuses: str) -> Callable[[Task], QuerySet[Run]]:
     return find
 
 
-def _with_crosscheck(run_status: str, step_status: str, word: str) -> Callable[[Rows, Pick, Mover], int]:
+def _with_crosscheck(run_status: str, step_status: str, word: str) -> Perform:
     """Move runs, and their cross-checks that wait for a person with them."""
 
     def perform(rows: Rows, pick: Pick, mover: Mover) -> int:
@@ -227,13 +216,15 @@ ACTIONS: dict[str, Action] = {
     "exclude": Action(
         "leave chunks out of their runs: the files named, or all of a run that are not finished (closes the run)",
         lambda task: _chunks(task).exclude(status=StepStatus.CANCELLED),
-        exclude,
+        _with_chunks(StepStatus.CANCELLED, "left-out"),
         unfinished=True,
     ),
-    "include": Action("take chunks in again that were left out", _left_out, include),
+    "include": Action(
+        "take chunks in again that were left out", _left_out, _with_chunks(StepStatus.DEFINED, "taken-in")
+    ),
     "correct": Action(
         "in jobs ready: --events N or --home DIR/ of raw files instead of what the source and the task say",
-        _inspected,
+        lambda task: _chunks(task).filter(status=StepStatus.DEFINED, task__status=TaskStatus.JOBS_READY),
         correct,
         corrects=True,
     ),

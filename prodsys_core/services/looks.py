@@ -79,15 +79,11 @@ def _differences(task: Task) -> tuple[str, ...]:
     if isinstance(plan, BadSource):
         return (f"the source cannot be read now: {plan.text}",)
     steps = Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT).select_related("job")
-    jobs = (
-        JobSeen(step.job.file, step.job.n_events, step.job.home, _why_not(step))
-        for step in steps.order_by("run__number", "job__chunk")
-    )
+    jobs = []
+    for step in steps.order_by("run__number", "job__chunk"):
+        why_not = step.reason if step.status == StepStatus.CANCELLED else step.job.undelivered
+        jobs.append(JobSeen(step.job.file, step.job.n_events, step.job.home, why_not))
     return plan_differences(plan, jobs)
-
-
-def _why_not(step: Step) -> str:
-    return step.reason if step.status == StepStatus.CANCELLED else step.job.undelivered
 
 
 def look_delivery(task: Task, name: str, sizes_only: bool) -> Look:

@@ -8,20 +8,17 @@ from functools import partial
 from django.db import transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet
 
-from prodsys_core import tables
+from prodsys_core import lifecycle, tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
 from prodsys_core.lifecycle import (
     CHUNK_DONE,
     MERGES,
-    ChainLink,
     RunProgress,
     RunStatus,
     StepKind,
     StepStatus,
     TaskStatus,
-    kinds_to_open,
-    run_complete,
 )
 from prodsys_core.models import AttemptEnd, MergeGroup, MergeInput, MergeLimit, MergePlan, Run, Step, Task
 from prodsys_core.naming import work_key
@@ -172,18 +169,17 @@ def runs_advance(config: Config, mover: Mover) -> int:
     due = list(of_tasks.select_related("task").order_by("pk"))
     opened = 0
 
+    def advance(part: Sequence[Run]) -> int:
+        progress = load_progress(config, part)
+        return sum(_advance(config, run, progress[run.pk], mover) for run in part)
+
     def cannot(run: Run, why: str) -> None:
         put_off(mover, "run", [run.pk], run.status, "cannot-advance", why)
 
     for part in in_chunks(due):
-        opened += sum(apart(part, partial(_advance_all, config, mover), cannot))
+        opened += sum(apart(part, advance, cannot))
     tasks_close(config, mover)
     return opened
-
-
-def _advance_all(config: Config, mover: Mover, due: Sequence[Run]) -> int:
-    progress = load_progress(config, due)
-    return sum(_advance(config, run, progress[run.pk], mover) for run in due)
 
 
 def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> int:
@@ -193,14 +189,14 @@ def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> i
         return 0
     if run.next_try_at is not None:  # it was held, and goes on
         note("run", [run.pk], run.status, "", next_try_at=None)
-    if run.status == RunStatus.CHECKED and asked and run_complete(chain, progress, asked_too=True):
+    if run.status == RunStatus.CHECKED and asked and lifecycle.run_complete(chain, progress, asked_too=True):
         move(mover, "run", [run.pk], RunStatus.CHECKED, RunStatus.ARCHIVED)
         return 0
     if asked and progress.unchecked and run.reason != UNCHECKED:
         text = f"{progress.unchecked} event counts could not be compared: prodsys act accept-events"
         note("run", [run.pk], run.status, UNCHECKED, text)
     opened = 0
-    for kind in kinds_to_open(chain, progress, asked):
+    for kind in lifecycle.kinds_to_open(chain, progress, asked):
         if kind in MERGES:
             continue  # planned by runs_merge, with the run's status
         groups: Iterable[MergeGroup | None] = [None]
@@ -249,9 +245,14 @@ def tasks_close(config: Config, mover: Mover) -> None:
     """running -> done when all runs are checked and their merged files safe; archiving -> archived."""
     for task in Task.objects.filter(status=TaskStatus.RUNNING):
         with alone(partial(note, "task", [task.pk], task.status, "cannot-close")):
-            runs = list(Run.objects.filter(task=task).select_related("task"))
-            checked = bool(runs) and all(run.status == RunStatus.CHECKED for run in runs)
-            if checked and _all_complete(config, tables.chains()[task.type], runs):
+            chain, runs = (
+                tables.chains()[task.type],
+                list(Run.objects.filter(task=task).select_related("task")),
+            )
+            if not runs or any(run.status != RunStatus.CHECKED for run in runs):
+                continue
+            found = (load_progress(config, part).values() for part in in_chunks(runs))
+            if all(lifecycle.run_complete(chain, one, asked_too=False) for part in found for one in part):
                 move(mover, "task", [task.pk], TaskStatus.RUNNING, TaskStatus.DONE, reason="all-runs-checked")
     begun = Run.objects.filter(task=OuterRef("pk"), steps__kind=StepKind.ARCHIVE_LOGS)
     for task in Task.objects.filter(Exists(begun), status=TaskStatus.ARCHIVE):
@@ -259,12 +260,3 @@ def tasks_close(config: Config, mover: Mover) -> None:
     left = Run.objects.filter(task=OuterRef("pk")).exclude(status=RunStatus.ARCHIVED)
     for task in Task.objects.filter(~Exists(left), status=TaskStatus.ARCHIVING):
         move(mover, "task", [task.pk], TaskStatus.ARCHIVING, TaskStatus.ARCHIVED)
-
-
-def _all_complete(config: Config, chain: Iterable[ChainLink], runs: list[Run]) -> bool:
-    links = tuple(chain)
-    return all(
-        run_complete(links, run_progress, asked_too=False)
-        for part in in_chunks(runs)
-        for run_progress in load_progress(config, part).values()
-    )

@@ -4,10 +4,11 @@ Several batches are committed in one transaction, so that the number of statemen
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from prodsys_core.plan import (
 )
 from prodsys_core.ports import JobSink, PandaJob, Unavailable, describe
 from prodsys_core.services.answers import batches_submit
-from prodsys_core.services.isolation import AGAIN_S, EndsService, apart
+from prodsys_core.services.isolation import EndsService, alone, apart, put_off
 from prodsys_core.services.jobs import (
     NO_SITE,
     input_list,
@@ -82,7 +83,9 @@ def steps_send(config: Config, sink: JobSink, mover: Mover) -> int:
 
 def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan], list[int]]]:
     """Batches that are committed together, and the merge steps among them."""
-    steps = _load_due(mover)
+    due = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING)
+    columns = "pk kind run_id run__site task__type task__sites job__n_events status reason"
+    steps = [Due(*row) for row in due.values_list(*columns.split())]
     if not steps:
         return []
     room = {
@@ -110,8 +113,8 @@ def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan],
     return plans
 
 
-Problems = dict[str, dict[int, str]]
-"""By status and step."""
+Problems = defaultdict[str, dict[int, str]]
+"""Why steps cannot be sent, by status and step."""
 
 
 class Due(NamedTuple):
@@ -133,24 +136,18 @@ class Due(NamedTuple):
         return priority(self.kind, self.task_type)
 
 
-def _load_due(mover: Mover) -> list[Due]:
-    due = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING)
-    columns = "pk kind run_id run__site task__type task__sites job__n_events status reason"
-    return [Due(*row) for row in due.values_list(*columns.split())]
-
-
 def _homes(config: Config, steps: Iterable[Due], room: Mapping[str, int], mover: Mover) -> dict[int, str]:
     """Sites of the steps' runs. A run is bound to its site with its first attempt; until then it is placed anew."""
     homes, left = {}, Counter(room)
     homeless: dict[int, list[Due]] = {}
-    lost, back = Problems(), Problems()
+    lost, back = Problems(dict), Problems(dict)
     for step in steps:
         site = config.site(step.run_site)
         if not any(map(config.site, [step.run_site] if step.run_site else step.task_sites.split())):
-            lost.setdefault(step.status, {})[step.pk] = no_site(step.run_site, step.task_sites)
+            lost[step.status][step.pk] = no_site(step.run_site, step.task_sites)
             continue
         if step.reason == NO_SITE:
-            back.setdefault(step.status, {})[step.pk] = ""
+            back[step.status][step.pk] = ""
         if not step.run_site:
             homeless.setdefault(step.run_id, []).append(step)
         elif site is not None:
@@ -210,25 +207,23 @@ def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:
 
 def _write_lists(site: Site, step_ids: Sequence[int], mover: Mover) -> dict[int, list[MergeInput]]:
     """Input lists of merge steps; one that cannot be written puts its step off. Returns the inputs by group."""
-    files, failed = SiteFilesystem(site.files.root), Problems()
+    files, failed = SiteFilesystem(site.files.root), Problems(dict)
     steps = Step.objects.filter(pk__in=step_ids).select_related("task", "group")
     inputs = merge_inputs(steps)
     for step in steps:
-        try:
+        hold = partial(failed[step.status].__setitem__, step.pk)
+        with alone(hold, logging.WARNING):
             written = files.write_text(*input_list(site, step, inputs[step.group_id]))
-        except Exception as error:  # whatever a bad row makes of code that expects a good one
-            written = Unavailable(f"{type(error).__name__}: {error}")
-        if isinstance(written, Unavailable):
-            log.warning("input list of %s cannot be written: %s", step.work, written.reason)
-            failed.setdefault(step.status, {})[step.pk] = written.reason
+            if isinstance(written, Unavailable):
+                log.warning("input list of %s cannot be written: %s", step.work, written.reason)
+                hold(written.reason)
     _put_off(failed, "no-input-list", mover)
     return inputs
 
 
 def _put_off(problems: Problems, reason: str, mover: Mover) -> None:
-    wait = mover.now + timedelta(seconds=AGAIN_S)
     for status, texts in problems.items():
-        note("step", list(texts), status, reason, texts, next_try_at=wait)
+        put_off(mover, "step", list(texts), status, reason, texts)
 
 
 def _numbers(config: Config) -> Iterator[int]:
@@ -258,7 +253,8 @@ class Commit:
 
         def hold(pk: int, why: str) -> None:
             statuses = (StepStatus.STAGED, StepStatus.READY, StepStatus.FAILED)
-            _put_off({status: {pk: why} for status in statuses}, "cannot-send", self.mover)
+            for status in statuses:
+                put_off(self.mover, "step", [pk], status, "cannot-send", why)
 
         def split(plan: BatchPlan, why: str) -> None:
             parts = apart(plan.step_ids, lambda ids: self.together([replace(plan, step_ids=ids)]), hold)
@@ -269,14 +265,18 @@ class Commit:
 
     def together(self, plans: Sequence[BatchPlan]) -> Made:
         """Batches, attempts and the steps' status `sent`, all or none. Nothing, when somebody has changed a step
-        meanwhile: the next tick plans again."""
+        meanwhile: the next tick plans again. A step whose job cannot be made up holds only itself."""
         here = Q(run__site__in=("", self.site.name))  # no other site has taken the run meanwhile
         due = Step.objects.filter(_due(self.mover), here).select_related("task", "run", "job__task", "group")
         steps = due.in_bulk([pk for plan in plans for pk in plan.step_ids])
-        failed, made = Problems(), []
+        failed, made = Problems(dict), []
         for plan in plans:
             number = next(self.numbers)
-            jobs = self._prepare([steps[pk] for pk in plan.step_ids if pk in steps], number, failed)
+            jobs: dict[int, PandaJob] = {}
+            for step in (steps[pk] for pk in plan.step_ids if pk in steps):
+                with alone(partial(failed[step.status].__setitem__, step.pk), logging.WARNING):
+                    inputs = self.inputs.get(step.group_id, ())
+                    jobs[step.pk] = prepare(self.config, self.site, step, number, inputs)
             if jobs:
                 columns = {"site": self.site.name, "panda_queue": plan.panda_queue, "n_jobs": len(jobs)}
                 batch = SendBatch(number=number, status="made", made_at=self.mover.now, **columns)
@@ -286,19 +286,6 @@ class Commit:
             transaction.set_rollback(True)
             return []
         return [(batch, list(jobs.values())) for batch, jobs in made]
-
-    def _prepare(self, steps: Iterable[Step], number: int, failed: Problems) -> dict[int, PandaJob]:
-        """The next attempts of steps; a step whose job cannot be made up holds only itself."""
-        jobs = {}
-        for step in steps:
-            try:
-                inputs = self.inputs.get(step.group_id, ())
-                jobs[step.pk] = prepare(self.config, self.site, step, number, inputs)
-            except Exception as error:  # as above
-                problem = f"{type(error).__name__}: {error}"
-                log.warning("step %s cannot be sent: %s", step.work, problem)
-                failed.setdefault(step.status, {})[step.pk] = problem
-        return jobs
 
     def _store(
         self, steps: Mapping[int, Step], made: Sequence[tuple[SendBatch, Mapping[int, PandaJob]]]
