@@ -12,15 +12,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from prodsys_core.lifecycle import MERGES, StepKind
 from prodsys_core.naming import command_problem
 from prodsys_core.yamlfile import BadFile, load_yaml
 
 ENVIRONMENT_NAME = "PRODSYS_CONFIG"
-COMMAND_NAMES = {
-    "reconstruct": frozenset({"raw", "template", "run", "chunk", "mdst", "hist", "dump", "log"}),
-    "merge mdst": frozenset({"inputs", "out"}),
-    "merge hist": frozenset({"inputs", "out"}),
-    "merge dump": frozenset({"inputs", "out"}),
+COMMAND_NAMES: dict[str, frozenset[str]] = {
+    StepKind.RECONSTRUCT: frozenset({"raw", "template", "run", "chunk", "mdst", "hist", "dump", "log"}),
+    **dict.fromkeys(MERGES, frozenset({"inputs", "out"})),
 }
 
 

@@ -95,13 +95,11 @@ WATCHED = (_T.SEND, _T.RUNNING, _T.PAUSED, _T.CANCELLED)
 
 IN_PANDA = (_P.SENT, _P.RUNNING)
 NOT_IN_PANDA = (_P.DEFINED, _P.STAGED, _P.READY, _P.FAILED, _P.MANUAL_CHECK)
-WAITING: Mapping[str, StepStatus] = {StepKind.RECONSTRUCT: _P.STAGED}
-"""Status of a step that may be sent; `ready` where not named."""
 
 
 def waiting_status(kind: str) -> StepStatus:
     """The status in which a step of this kind waits to be sent."""
-    return WAITING.get(kind, StepStatus.READY)
+    return StepStatus.STAGED if kind == StepKind.RECONSTRUCT else StepStatus.READY
 
 
 def check_edge(edges: Edges, subject: str, old: str, new: str, role: Role) -> str | None:

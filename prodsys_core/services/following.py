@@ -3,9 +3,9 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from django.db.models import F, Q
@@ -28,18 +28,13 @@ CANCEL_ASKED = "cancel-asked"
 TAKE_BACK_ASKED = "take-back-asked"
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """One open attempt."""
-
-    attempt_pk: int
-    panda_id: int
-    step_id: int
-    task_id: int
-    task_status: str
-    step_status: str
-    reason: str
-    expected: Expected
+Followed = Any
+"""An open attempt: a row of what `_load` reads."""
+EXPECTED = (
+    "step__kind job_name number step__job__n_events step__charged step__uncharged step__task__max_attempts"
+)
+_expected = attrgetter(*EXPECTED.split())
+"""In the order of Expected."""
 
 
 def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
@@ -56,14 +51,14 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
         return 0
     words = tables.panda_words()
     judged = {panda_id: judge_status(status, words) for panda_id, status in statuses.items()}
-    waiting = {item.task_id for item in followed.values() if item.task_status == TaskStatus.SEND}
+    waiting = {item.step__task_id for item in followed.values() if item.step__task__status == TaskStatus.SEND}
     running = [followed[panda_id] for panda_id, verdict in judged.items() if verdict == Seen(running=True)]
     _store_running(running, waiting, mover)
     asked = [followed[panda_id] for panda_id, verdict in judged.items() if isinstance(verdict, Held)]
     ended = 0
 
     def cannot_store(item: Followed, why: str) -> None:
-        note("step", [item.step_id], item.step_status, "cannot-store", why)
+        note("step", [item.step_id], item.step__status, "cannot-store", why)
 
     for part in in_chunks(asked, config.panda.record_chunk):
         records = sink.descriptions([item.panda_id for item in part])
@@ -79,14 +74,12 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
 def _load() -> dict[int, Followed]:
     rows = PandaAttempt.objects.filter(end=None, step__task__status__in=WATCHED).exclude(panda_id=None)
     of_item = "pk panda_id step_id step__task_id step__task__status step__status step__reason"
-    of_expected = "step__kind job_name number step__job__n_events step__charged step__uncharged"
-    columns = f"{of_item} {of_expected} step__task__max_attempts"
-    found = rows.values_list(*columns.split()).iterator(chunk_size=2000)
-    return {row[1]: Followed(*row[:7], Expected(*row[7:])) for row in found}
+    found = rows.values_list(*of_item.split(), *EXPECTED.split(), named=True)
+    return {row.panda_id: row for row in found.iterator(chunk_size=2000)}
 
 
 def _store_running(running: Iterable[Followed], waiting: set[int], mover: Mover) -> None:
-    new = [item for item in running if item.step_status == StepStatus.SENT]
+    new = [item for item in running if item.step__status == StepStatus.SENT]
     if new:
         move(mover, "step", [item.step_id for item in new], StepStatus.SENT, StepStatus.RUNNING)
         _tasks_running(new, waiting, mover)
@@ -95,7 +88,7 @@ def _store_running(running: Iterable[Followed], waiting: set[int], mover: Mover)
 def _tasks_running(items: Iterable[Followed], waiting: set[int], mover: Mover) -> None:
     """send -> running: PanDA has reported one of the task's jobs running (or finished, which it did running).
     `waiting`: tasks that have not been moved yet."""
-    tasks = waiting & {item.task_id for item in items}
+    tasks = waiting & {item.step__task_id for item in items}
     if tasks:
         move(mover, "task", sorted(tasks), TaskStatus.SEND, TaskStatus.RUNNING, reason="job-running")
         waiting -= tasks
@@ -115,13 +108,14 @@ def _store_records(
     held: dict[str, dict[int, str]] = {}
     for item in part:
         record = records.get(item.panda_id)
-        verdict = judge_description(item.expected, record, tables.codes(), tables.panda_words(), config.retry)
+        expected = Expected(*_expected(item))
+        verdict = judge_description(expected, record, tables.codes(), tables.panda_words(), config.retry)
         match verdict:
             case Ended() if record is not None:
                 ends.append((item, record, _of_unwanted(item, record, verdict)))
             case Seen(running=True):
                 running.append(item)
-            case Held(reason, text) if item.reason not in (reason, CANCEL_ASKED, TAKE_BACK_ASKED):
+            case Held(reason, text) if item.step__reason not in (reason, CANCEL_ASKED, TAKE_BACK_ASKED):
                 held.setdefault(reason, {})[item.step_id] = text
     _store_running(running, waiting, mover)
     for reason, texts in held.items():
@@ -136,10 +130,10 @@ def _store_records(
 def _of_unwanted(item: Followed, record: Description, verdict: Ended) -> Ended:
     """The task was cancelled meanwhile: nothing is tried again, only success keeps its status. Taken back from a
     closed site: it waits again, and costs nothing."""
-    if item.reason == TAKE_BACK_ASKED and record.status in ("cancelled", "closed"):
-        status = waiting_status(item.expected.kind)
+    if item.step__reason == TAKE_BACK_ASKED and record.status in ("cancelled", "closed"):
+        status = waiting_status(item.step__kind)
         return Ended(status, "none", "taken-back", "its site was closed before it ran")
-    if item.task_status != TaskStatus.CANCELLED or verdict.status == StepStatus.FINISHED:
+    if item.step__task__status != TaskStatus.CANCELLED or verdict.status == StepStatus.FINISHED:
         return verdict
     return Ended(StepStatus.CANCELLED, verdict.charge, verdict.reason, verdict.text)
 
@@ -167,7 +161,7 @@ def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], waiting: se
             wait_s = verdict.retry_in_s
             again = "no further attempt" if wait_s is None else f"again in {wait_s:g} s"
             why = f"{verdict.status}, {verdict.charge}, {verdict.reason}: {verdict.text} {verdict.diag}"
-            log.warning("%s (PanDA %d): %s, %s", item.expected.job_name, item.panda_id, why, again)
+            log.warning("%s (PanDA %d): %s, %s", item.job_name, item.panda_id, why, again)
 
 
 END_COLUMNS = "attempt_id status reason message charge n_read n_written node files ended_at"
@@ -178,12 +172,12 @@ def _end_row(item: Followed, record: Description, verdict: Ended, mover: Mover) 
     finished = verdict.status == StepStatus.FINISHED
     files = {file.lfn: [file.size, file.adler32] for file in record.files if file.kind in ("output", "log")}
     return (
-        item.attempt_pk,
+        item.pk,
         record.status,
         verdict.reason,
         f"{verdict.text} {verdict.diag}".strip(),
         verdict.charge,
-        record.n_events if counts_events(item.expected.kind) else None,
+        record.n_events if counts_events(item.step__kind) else None,
         record.n_written,
         record.node,
         json.dumps(files) if finished else "{}",

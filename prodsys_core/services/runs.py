@@ -11,19 +11,11 @@ from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet
 from prodsys_core import lifecycle, tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
-from prodsys_core.lifecycle import (
-    CHUNK_DONE,
-    MERGES,
-    RunProgress,
-    RunStatus,
-    StepKind,
-    StepStatus,
-    TaskStatus,
-)
+from prodsys_core.lifecycle import CHUNK_DONE, MERGES, RunStatus, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import AttemptEnd, MergeGroup, MergeInput, MergeLimit, MergePlan, Run, Step, Task
 from prodsys_core.naming import work_key
 from prodsys_core.plan import MergeInput as PlannedInput
-from prodsys_core.plan import MergeLimits, plan_groups
+from prodsys_core.plan import plan_groups
 from prodsys_core.services.isolation import alone, apart, put_off
 from prodsys_core.services.jobs import NO_SITE, no_site, run_site, step_names, task_names
 from prodsys_core.services.moves import Mover, move, note
@@ -77,12 +69,8 @@ def _plan_run(config: Config, site: Site, run: Run, mover: Mover) -> int:
         last = MergePlan.objects.filter(run=run).aggregate(n=Max("generation"))["n"] or 0
         plan = MergePlan.objects.create(run=run, generation=last + 1, made_at=mover.now)
         for product in table.types[run.task.type]:
-            limit = limits[product]
-            groups = plan_groups(
-                inputs[product],
-                MergeLimits(limit.bytes_max, limit.events_max, limit.files_max),
-                table.products[product].placeholder_size,
-            )
+            empty = table.products[product].placeholder_size
+            groups = plan_groups(inputs[product], limits[product], empty)
             _store_groups(config, run, plan, product, groups, mover)
     log.info("task %s: merges of run %d planned", run.task.name, run.number)
     return 1
@@ -182,7 +170,7 @@ def runs_advance(config: Config, mover: Mover) -> int:
     return opened
 
 
-def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> int:
+def _advance(config: Config, run: Run, progress: lifecycle.RunProgress, mover: Mover) -> int:
     chain, asked = tables.chains()[run.task.type], run.task.status in ARCHIVED
     if run_site(config, run, run.task) is None:
         put_off(mover, "run", [run.pk], run.status, NO_SITE, no_site(run.site, run.task.sites))
@@ -209,7 +197,7 @@ def _advance(config: Config, run: Run, progress: RunProgress, mover: Mover) -> i
     return opened
 
 
-def load_progress(config: Config, runs: Iterable[Run]) -> Mapping[int, RunProgress]:
+def load_progress(config: Config, runs: Iterable[Run]) -> Mapping[int, lifecycle.RunProgress]:
     """Counts of steps of runs that have a merge plan; cancelled ones are not wanted any more and do not count."""
     by_pk = {run.pk: run for run in runs}
     counts: dict[int, dict[StepKind, tuple[int, int]]] = {}
@@ -227,14 +215,14 @@ def load_progress(config: Config, runs: Iterable[Run]) -> Mapping[int, RunProgre
         _set_transfers(config, run, counts[pk], n_groups.get(pk, 0))
     unchecked = wanted.filter(kind=StepKind.RECONSTRUCT, status=StepStatus.FINISHED, reason=UNCHECKED)
     n_unchecked = dict(unchecked.values_list("run_id").annotate(n=Count("pk")).order_by())
-    return {pk: RunProgress(kinds, n_unchecked.get(pk, 0)) for pk, kinds in counts.items()}
+    return {pk: lifecycle.RunProgress(kinds, n_unchecked.get(pk, 0)) for pk, kinds in counts.items()}
 
 
 def _set_transfers(config: Config, run: Run, kinds: dict[StepKind, tuple[int, int]], n_groups: int) -> None:
     """Transfers count as opened when there is one for each merged file, or none is wanted: no tape, no file."""
     site = run_site(config, run, run.task)
     if (site is not None and site.tape is None) or n_groups == 0:
-        if RunProgress(kinds).complete(StepKind.CROSS_CHECK):
+        if lifecycle.RunProgress(kinds).complete(StepKind.CROSS_CHECK):
             kinds[StepKind.TRANSFER] = (0, 0)
         return
     if kinds.get(StepKind.TRANSFER, (0, 0))[0] < n_groups:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Value, When
@@ -85,7 +85,7 @@ def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan],
     """Batches that are committed together, and the merge steps among them."""
     due = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING)
     columns = "pk kind run_id run__site task__type task__sites job__n_events status reason"
-    steps = [Due(*row) for row in due.values_list(*columns.split())]
+    steps = list(due.values_list(*columns.split(), named=True))
     if not steps:
         return []
     room = {
@@ -99,13 +99,13 @@ def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan],
         rows = [
             step
             for step in steps
-            if homes.get(step.run_id) == site.name and site.takes(step.task_type, mover.now)
+            if homes.get(step.run_id) == site.name and site.takes(step.task__type, mover.now)
         ]
         last = _runs_with_stragglers({step.run_id for step in rows})
-        sendable = (
-            Sendable(step.pk, panda_queue(site, step.kind), step.priority, step.n_events, step.run_id in last)
-            for step in rows
-        )
+        sendable = []
+        for step in rows:
+            queue, urgency = panda_queue(site, step.kind), priority(step.kind, step.task__type)
+            sendable.append(Sendable(step.pk, queue, urgency, step.job__n_events, step.run_id in last))
         batches = plan_batches(sendable, room, config.panda.submit_chunk)
         for together in in_chunks(batches, config.panda.commit_batches):
             ids = [pk for batch in together for pk in batch.step_ids if pk in merges]
@@ -117,38 +117,19 @@ Problems = defaultdict[str, dict[int, str]]
 """Why steps cannot be sent, by status and step."""
 
 
-class Due(NamedTuple):
-    """What is planned with of a step that may be sent now."""
-
-    pk: int
-    kind: str
-    run_id: int
-    run_site: str
-    task_type: str
-    task_sites: str
-    n_events: int | None
-    status: str
-    reason: str
-
-    @property
-    def priority(self) -> int:
-        """PanDA priority."""
-        return priority(self.kind, self.task_type)
-
-
-def _homes(config: Config, steps: Iterable[Due], room: Mapping[str, int], mover: Mover) -> dict[int, str]:
+def _homes(config: Config, steps: Iterable[Any], room: Mapping[str, int], mover: Mover) -> dict[int, str]:
     """Sites of the steps' runs. A run is bound to its site with its first attempt; until then it is placed anew."""
     homes, left = {}, Counter(room)
-    homeless: dict[int, list[Due]] = {}
+    homeless: dict[int, list[Any]] = {}
     lost, back = Problems(dict), Problems(dict)
     for step in steps:
-        site = config.site(step.run_site)
-        if not any(map(config.site, [step.run_site] if step.run_site else step.task_sites.split())):
-            lost[step.status][step.pk] = no_site(step.run_site, step.task_sites)
+        site = config.site(step.run__site)
+        if not any(map(config.site, [step.run__site] if step.run__site else step.task__sites.split())):
+            lost[step.status][step.pk] = no_site(step.run__site, step.task__sites)
             continue
         if step.reason == NO_SITE:
             back[step.status][step.pk] = ""
-        if not step.run_site:
+        if not step.run__site:
             homeless.setdefault(step.run_id, []).append(step)
         elif site is not None:
             homes[step.run_id] = site.name
@@ -157,10 +138,11 @@ def _homes(config: Config, steps: Iterable[Due], room: Mapping[str, int], mover:
     for status, texts in back.items():
         note("step", list(texts), status, "")
     runs = []
-    for run_id, (step, *others) in sorted(homeless.items(), key=lambda one: (-one[1][0].priority, one[0])):
-        sites = config.open_sites(step.task_sites.split(), step.task_type, mover.now)
+    first = sorted(homeless.values(), key=lambda of: (-priority(of[0].kind, of[0].task__type), of[0].run_id))
+    for step, *others in first:
+        sites = config.open_sites(step.task__sites.split(), step.task__type, mover.now)
         choices = tuple((site.name, panda_queue(site, step.kind)) for site in sites)
-        runs.append(Homeless(run_id, 1 + len(others), choices))
+        runs.append(Homeless(step.run_id, 1 + len(others), choices))
     return homes | place_runs(runs, left)
 
 
