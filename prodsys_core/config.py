@@ -171,6 +171,10 @@ class Site(Section):
     commands: Annotated[dict[str, str], AfterValidator(_commands)]
     max_walltime_s: int | None = Field(default=None, ge=1)
 
+    def queue_for(self, kind: str) -> str:
+        """The PanDA queue of a kind of step: merges go to the short one."""
+        return self.panda_queue if kind == StepKind.RECONSTRUCT else self.merge_queue
+
     def status_at(self, now: datetime) -> str:
         """`status`, or offline during a downtime."""
         down = any(downtime.begins <= now < downtime.ends for downtime in self.downtimes)

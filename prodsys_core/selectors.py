@@ -1,4 +1,4 @@
-"""Reads for commands and pages. Nothing here writes."""
+"""Reads for commands, pages and services. Nothing here writes."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -6,8 +6,10 @@ from typing import Any
 
 from django.db.models import Count, F, Q, Sum
 
-from prodsys_core.lifecycle import PANDA_KINDS, StepKind
+from prodsys_core.chunks import in_chunks
+from prodsys_core.lifecycle import CHUNK_DONE, PANDA_KINDS, StepKind
 from prodsys_core.models import AttemptEnd, GroupCheck, PandaAttempt, Run, Step, Task, Transfer
+from prodsys_core.plan import has_stragglers
 
 STEP = "status attempt charged uncharged panda_id reason message next_try_at"
 
@@ -80,3 +82,14 @@ def run_rows(task: Task) -> list[dict[str, Any]]:
         file = {"file": row.target, "bytes": row.size} | _columns(row, "adler32 confirmed_at")
         rows[row.step.run_id]["tape"].append(file)
     return list(rows.values())
+
+
+def runs_with_stragglers(wanted: set[int]) -> set[int]:
+    """Those of these runs of which so little is left that it goes first."""
+    found: set[int] = set()
+    for part in in_chunks(sorted(wanted)):
+        chunks = Step.objects.filter(run__in=part, kind=StepKind.RECONSTRUCT).values("run_id").order_by()
+        done = Count("pk", filter=Q(status__in=sorted(CHUNK_DONE)))
+        rows = chunks.annotate(n=Count("pk"), done=done)
+        found.update(row["run_id"] for row in rows if has_stragglers(row["n"], row["n"] - row["done"]))
+    return found

@@ -90,12 +90,9 @@ def _problem(label: str, lines: dict[Key, int], item: Any, model: type[BaseModel
         return f"{place}: {_dotted(missing)}: key is missing"
     text = item["msg"].removeprefix("Value error, ")
     expected = text[0].lower() + text[1:]
-    return f"{place}: {_dotted(written) or _keys(model)}: found {_found(item['input'])}, {expected}"
-
-
-def _found(value: object) -> str:
     kinds = {dict: "a mapping", list: "a list", type(None): "nothing"}
-    return kinds.get(type(value)) or repr(value)[:FOUND_MAX]
+    found = kinds.get(type(item["input"])) or repr(item["input"])[:FOUND_MAX]
+    return f"{place}: {_dotted(written) or _keys(model)}: found {found}, {expected}"
 
 
 def _dotted(key: Key) -> str:

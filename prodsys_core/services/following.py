@@ -29,7 +29,8 @@ TAKE_BACK_ASKED = "take-back-asked"
 
 
 Followed = Any
-"""An open attempt: a row of what `_load` reads."""
+"""An open attempt: a row of these columns."""
+COLUMNS = "pk panda_id step_id step__task_id step__task__status step__status step__reason"
 EXPECTED = (
     "step__kind job_name number step__job__n_events step__charged step__uncharged step__task__max_attempts"
 )
@@ -42,7 +43,9 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
     last = LastLook.objects.filter(name="status").first()
     if last is not None and mover.now - last.at < timedelta(seconds=config.panda.status_every_s):
         return 0
-    followed = _load()
+    rows = PandaAttempt.objects.filter(end=None, step__task__status__in=WATCHED).exclude(panda_id=None)
+    found = rows.values_list(*COLUMNS.split(), *EXPECTED.split(), named=True)
+    followed = {row.panda_id: row for row in found.iterator(chunk_size=2000)}
     if not followed:
         return 0
     statuses = sink.statuses(sorted(followed))
@@ -69,13 +72,6 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
     if not LastLook.objects.filter(name="status").update(at=mover.now):
         LastLook.objects.create(name="status", at=mover.now)
     return ended
-
-
-def _load() -> dict[int, Followed]:
-    rows = PandaAttempt.objects.filter(end=None, step__task__status__in=WATCHED).exclude(panda_id=None)
-    of_item = "pk panda_id step_id step__task_id step__task__status step__status step__reason"
-    found = rows.values_list(*of_item.split(), *EXPECTED.split(), named=True)
-    return {row.panda_id: row for row in found.iterator(chunk_size=2000)}
 
 
 def _store_running(running: Iterable[Followed], waiting: set[int], mover: Mover) -> None:

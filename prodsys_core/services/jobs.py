@@ -54,11 +54,6 @@ def priority(kind: str, task_type: str) -> int:
     return priorities.get(task_type, priorities["reconstruct"])
 
 
-def panda_queue(site: Site, kind: str) -> str:
-    """Merges go to the site's short queue."""
-    return site.panda_queue if kind == StepKind.RECONSTRUCT else site.merge_queue
-
-
 def prepare(config: Config, site: Site, step: Step, number: int, inputs: Sequence[MergeInput]) -> PandaJob:
     """The step's next attempt, in batch `number`; a merge has `inputs`. Raises KeyError where the site has no command
     for it."""
@@ -74,7 +69,7 @@ def prepare(config: Config, site: Site, step: Step, number: int, inputs: Sequenc
     return PandaJob(
         job_name=names.job_name(subject, step.pk, attempt),
         batch_number=number,
-        panda_queue=panda_queue(site, step.kind),
+        panda_queue=site.queue_for(step.kind),
         transformation=transformation,
         job_parameters=names.parameters(subject, lfns, command, step.work, n_events, path),
         outputs=tuple(OutputFile(lfn, "log" if name == "log" else "output") for name, lfn in lfns.items()),

@@ -12,22 +12,13 @@ from django.db.models import Count
 
 from prodsys_core.catalogue import BadSource, JobSeen, plan_differences
 from prodsys_core.delivery import Delivered, delivery_problem, parse_delivery
-from prodsys_core.lifecycle import (
-    CHUNK_DONE,
-    IN_PANDA,
-    PANDA_KINDS,
-    StepKind,
-    StepStatus,
-    TaskStatus,
-    check_edge,
-)
+from prodsys_core.lifecycle import CHUNK_DONE, IN_PANDA, PANDA_KINDS, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import MESSAGE_LENGTH, Job, Step, Task
 from prodsys_core.ports import Stored, Unavailable
 from prodsys_core.services import tasks
 from prodsys_core.services.actions import ACTIONS, BadPick, Pick, pick_rows, row_line
-from prodsys_core.services.moves import Mover, record
+from prodsys_core.services.moves import Mover, edge_problem, record
 from prodsys_core.storage import OutsideRoot, SiteFilesystem
-from prodsys_core.tables import edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ def look_resend(task: Task, status: str) -> Look:
 def look_set(task: Task, status: str, mover: Mover) -> Look:
     """A task's next status. Before it is sent: how its jobs differ from what its source makes now. Before it is
     cancelled: what ends. Raises BadPick."""
-    problem = check_edge(edges("task"), "task", task.status, status, mover.role)
+    problem = edge_problem(mover, "task", task.status, status)
     if problem:
         raise BadPick(problem)
     lines: tuple[str, ...] = ()

@@ -36,6 +36,11 @@ class Mover:
     hold: Callable[[], None] = lambda: None
 
 
+def edge_problem(mover: Mover, subject: str, old: str, new: str) -> str | None:
+    """None if the table of edges lets the mover make this change, else why not."""
+    return check_edge(edges(subject), subject, old, new, mover.role)
+
+
 def move(
     mover: Mover,
     subject: str,
@@ -51,7 +56,7 @@ def move(
 
     Raises NotAllowed if the edge is not in the table.
     """
-    problem = check_edge(edges(subject), subject, old, new, mover.role)
+    problem = edge_problem(mover, subject, old, new)
     if problem:
         raise NotAllowed(problem)
     mover.hold()

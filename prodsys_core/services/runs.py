@@ -63,39 +63,24 @@ def _plan_run(config: Config, site: Site, run: Run, mover: Mover) -> int:
     with transaction.atomic():
         if not move(mover, "run", [run.pk], RunStatus.OPEN, RunStatus.MERGING, next_try_at=None):
             return 0
-        if _chunks_wanted(run) != {item.job_id for found in inputs.values() for item in found}:
+        chunks = Step.objects.filter(run=run, kind=StepKind.RECONSTRUCT).exclude(status=StepStatus.CANCELLED)
+        wanted = set(chunks.values_list("job_id", flat=True))
+        if wanted != {item.job_id for found in inputs.values() for item in found}:
             transaction.set_rollback(True)  # a manager left a chunk out or took one in meanwhile: next tick
             return 0
         last = MergePlan.objects.filter(run=run).aggregate(n=Max("generation"))["n"] or 0
         plan = MergePlan.objects.create(run=run, generation=last + 1, made_at=mover.now)
         for product in table.types[run.task.type]:
             empty = table.products[product].placeholder_size
-            groups = plan_groups(inputs[product], limits[product], empty)
-            _store_groups(config, run, plan, product, groups, mover)
+            kind = table.products[product].step
+            used = Step.objects.filter(run=run, kind=kind).aggregate(n=Max("attempt"))["n"] or 0
+            for piece, members in enumerate(plan_groups(inputs[product], limits[product], empty)):
+                group = MergeGroup.objects.create(plan=plan, product=product, piece=piece)
+                rows = [(group.pk, item.job_id, item.lfn, item.size, item.n_written) for item in members]
+                insert_rows(MergeInput, "group_id job_id lfn size n_events", rows)
+                open_step(config, run, kind, mover, group, attempt=used)
     log.info("task %s: merges of run %d planned", run.task.name, run.number)
     return 1
-
-
-def _store_groups(
-    config: Config,
-    run: Run,
-    plan: MergePlan,
-    product: str,
-    groups: Iterable[tuple[PlannedInput, ...]],
-    mover: Mover,
-) -> None:
-    kind = tables.products().products[product].step
-    used = Step.objects.filter(run=run, kind=kind).aggregate(n=Max("attempt"))["n"] or 0
-    for piece, members in enumerate(groups):
-        group = MergeGroup.objects.create(plan=plan, product=product, piece=piece)
-        rows = [(group.pk, item.job_id, item.lfn, item.size, item.n_written) for item in members]
-        insert_rows(MergeInput, "group_id job_id lfn size n_events", rows)
-        open_step(config, run, kind, mover, group, attempt=used)
-
-
-def _chunks_wanted(run: Run) -> set[int]:
-    steps = Step.objects.filter(run=run, kind=StepKind.RECONSTRUCT).exclude(status=StepStatus.CANCELLED)
-    return set(steps.values_list("job_id", flat=True))
 
 
 def current_groups(**of: object) -> QuerySet[MergeGroup]:

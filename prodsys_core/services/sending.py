@@ -17,29 +17,14 @@ from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Value, Wh
 
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
-from prodsys_core.lifecycle import CHUNK_DONE, IN_PANDA, PANDA_KINDS, SENDING, RunStatus, StepKind, StepStatus
+from prodsys_core.lifecycle import IN_PANDA, PANDA_KINDS, SENDING, RunStatus, StepKind, StepStatus
 from prodsys_core.models import AttemptEnd, MergeInput, PandaAttempt, Run, SendBatch, Step
-from prodsys_core.plan import (
-    BatchPlan,
-    Homeless,
-    QueueUse,
-    Sendable,
-    has_stragglers,
-    place_runs,
-    plan_batches,
-)
+from prodsys_core.plan import BatchPlan, Homeless, QueueUse, Sendable, place_runs, plan_batches
 from prodsys_core.ports import JobSink, PandaJob, Unavailable, describe
+from prodsys_core.selectors import runs_with_stragglers
 from prodsys_core.services.answers import batches_submit
 from prodsys_core.services.isolation import EndsService, alone, apart, put_off
-from prodsys_core.services.jobs import (
-    NO_SITE,
-    input_list,
-    merge_inputs,
-    no_site,
-    panda_queue,
-    prepare,
-    priority,
-)
+from prodsys_core.services.jobs import NO_SITE, input_list, merge_inputs, no_site, prepare, priority
 from prodsys_core.services.moves import Mover, move, move_each, note
 from prodsys_core.services.rows import db_time, insert_rows
 from prodsys_core.storage import SiteFilesystem
@@ -101,10 +86,10 @@ def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan],
             for step in steps
             if homes.get(step.run_id) == site.name and site.takes(step.task__type, mover.now)
         ]
-        last = _runs_with_stragglers({step.run_id for step in rows})
+        last = runs_with_stragglers({step.run_id for step in rows})
         sendable = []
         for step in rows:
-            queue, urgency = panda_queue(site, step.kind), priority(step.kind, step.task__type)
+            queue, urgency = site.queue_for(step.kind), priority(step.kind, step.task__type)
             sendable.append(Sendable(step.pk, queue, urgency, step.job__n_events, step.run_id in last))
         batches = plan_batches(sendable, room, config.panda.submit_chunk)
         for together in in_chunks(batches, config.panda.commit_batches):
@@ -133,7 +118,7 @@ def _homes(config: Config, steps: Iterable[Any], room: Mapping[str, int], mover:
             homeless.setdefault(step.run_id, []).append(step)
         elif site is not None:
             homes[step.run_id] = site.name
-            left[panda_queue(site, step.kind)] -= 1
+            left[site.queue_for(step.kind)] -= 1
     _put_off(lost, NO_SITE, mover)
     for status, texts in back.items():
         note("step", list(texts), status, "")
@@ -141,7 +126,7 @@ def _homes(config: Config, steps: Iterable[Any], room: Mapping[str, int], mover:
     first = sorted(homeless.values(), key=lambda of: (-priority(of[0].kind, of[0].task__type), of[0].run_id))
     for step, *others in first:
         sites = config.open_sites(step.task__sites.split(), step.task__type, mover.now)
-        choices = tuple((site.name, panda_queue(site, step.kind)) for site in sites)
+        choices = tuple((site.name, site.queue_for(step.kind)) for site in sites)
         runs.append(Homeless(step.run_id, 1 + len(others), choices))
     return homes | place_runs(runs, left)
 
@@ -151,16 +136,6 @@ def runs_release(config: Config, mover: Mover) -> int:
     closed = [site.name for site in config.sites if site.status_at(mover.now) in ("drain", "offline")]
     bound = PandaAttempt.objects.filter(step__run=OuterRef("pk")).exclude(end__charge="none")
     return Run.objects.filter(~Exists(bound), site__in=closed, status=RunStatus.OPEN).update(site="")
-
-
-def _runs_with_stragglers(wanted: set[int]) -> set[int]:
-    found: set[int] = set()
-    for part in in_chunks(sorted(wanted)):
-        chunks = Step.objects.filter(run__in=part, kind=StepKind.RECONSTRUCT).values("run_id").order_by()
-        done = Count("pk", filter=Q(status__in=sorted(CHUNK_DONE)))
-        rows = chunks.annotate(n=Count("pk"), done=done)
-        found.update(row["run_id"] for row in rows if has_stragglers(row["n"], row["n"] - row["done"]))
-    return found
 
 
 def _due(mover: Mover) -> Q:
