@@ -28,7 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words and not words[0].startswith("-") and words[0] not in table["verbs"]:
             execute_from_command_line(["prodsys", *words])
             return OK
-        options = _parser(table).parse_args(words)
+        raw = argparse.RawDescriptionHelpFormatter
+        parser = argparse.ArgumentParser("prodsys", None, table["help"], table["epilog"], formatter_class=raw)
+        _add_verb(parser, table)
+        options = parser.parse_args(words)
         _set_up(options.verbose)
         from prodsys_core import verbs  # needs Django as it was set up
 
@@ -62,13 +65,6 @@ def _set_up(verbose: bool) -> None:
     for name in ("urllib3", "mysql", "django.db.backends"):
         logging.getLogger(name).setLevel(logging.WARNING)
     django.setup()
-
-
-def _parser(table: Mapping[str, Any]) -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("prodsys", None, table["help"], table["epilog"], formatter_class=raw)
-    _add_verb(parser, table)
-    return parser
 
 
 def _add_verb(parser: argparse.ArgumentParser, verb: Mapping[str, Any]) -> None:

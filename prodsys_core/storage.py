@@ -15,18 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from prodsys_core import ports
 from prodsys_core.config import Tape
-from prodsys_core.ports import (
-    Accepted,
-    Broken,
-    Failure,
-    LongTermStorage,
-    NotThere,
-    Refused,
-    Stored,
-    Unavailable,
-    UnderWay,
-)
+from prodsys_core.ports import Accepted, Broken, Failure, NotThere, Refused, Stored, Unavailable, UnderWay
 
 Seen = TypeVar("Seen")
 BLOCK = 1 << 20
@@ -129,8 +120,8 @@ class SiteFilesystem:
         return found
 
 
-class DirectoryTape:
-    """LongTermStorage on a plain directory: copies, and confirms by reading back."""
+class DirectoryTape(ports.LongTermStorage):
+    """On a plain directory: copies, and confirms by reading back."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -145,7 +136,7 @@ class DirectoryTape:
 
 
 class DropboxTape(DirectoryTape):
-    """LongTermStorage behind a drop box: we copy to `<root>/incoming`, the tape system moves the file to
+    """Behind a drop box: we copy to `<root>/incoming`, the tape system moves the file to
     `<root>/tape` and writes `<root>/receipts/<path>.json`: {"size", "adler32"} as it computed them itself."""
 
     def put(self, source: str, target: str) -> Accepted | Failure:
@@ -167,7 +158,7 @@ class DropboxTape(DirectoryTape):
             return Unavailable(f"{target}: {error.strerror}")
 
 
-def open_tape(tape: Tape) -> LongTermStorage:
+def open_tape(tape: Tape) -> ports.LongTermStorage:
     """The long-term storage that a site is configured with."""
     return DirectoryTape(tape.root) if tape.kind == "directory" else DropboxTape(tape.root)
 

@@ -11,18 +11,17 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import Q
 
 from prodsys_core.config import Config, Site
 from prodsys_core.crosscheck import count_units
-from prodsys_core.lifecycle import MERGES, PANDA_KINDS, RunStatus, StepKind, StepStatus, TaskStatus
+from prodsys_core.lifecycle import MERGES, PANDA_KINDS, RunStatus, StepKind, StepStatus
 from prodsys_core.models import AttemptEnd, GroupCheck, MergeGroup, MergeInput, PandaAttempt, Step, Transfer
 from prodsys_core.plan import GroupCount, backoff_s, crosscheck_problems
 from prodsys_core.ports import Accepted, NotThere, Refused, Stored, UnderWay
 from prodsys_core.services import jobs
 from prodsys_core.services.isolation import NO_ROWS_FAULT, put_off
 from prodsys_core.services.moves import Mover, move, note
-from prodsys_core.services.runs import current_groups
+from prodsys_core.services.runs import ADVANCED, ARCHIVED, current_groups
 from prodsys_core.storage import NotYet, OutsideRoot, SiteFilesystem, below, needed, open_tape
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 TRIES_MAX = 6
 """A file that is still not there or not readable after so many looks will not come by itself."""
 TRY_FIRST_S, TRY_LONGEST_S = 2.0, 600.0
-FOLLOWED = (TaskStatus.SEND, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.DONE)
 
 
 Perform = Callable[[Site, Step, Mover], bool]
@@ -46,10 +44,10 @@ def steps_do(config: Config, mover: Mover) -> int:
     done = 0
     for kind, perform in PERFORMED.items():
         due = Step.objects.filter(
-            Q(next_try_at=None) | Q(next_try_at__lte=mover.now),
+            mover.due,
             kind=kind,
             status__in=(StepStatus.READY, StepStatus.SENT),
-            task__status__in=(*FOLLOWED, TaskStatus.ARCHIVE, TaskStatus.ARCHIVING),
+            task__status__in=(*ADVANCED, *ARCHIVED),
         )
         for step in due.select_related("task", "run", "group").order_by("pk"):
             done += _try(config, step, perform, mover)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import models, transaction
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, F, Q, Value, When
 
 from prodsys_core.chunks import in_chunks
 from prodsys_core.lifecycle import NotPossible, Role, check_edge
@@ -34,6 +34,11 @@ class Mover:
     role: Role
     now: datetime
     hold: Callable[[], None] = lambda: None
+
+    @property
+    def due(self) -> Q:
+        """Rows that are not waiting for a later try."""
+        return Q(next_try_at=None) | Q(next_try_at__lte=self.now)
 
 
 def edge_problem(mover: Mover, subject: str, old: str, new: str) -> str | None:

@@ -35,7 +35,7 @@ def runs_merge(config: Config, mover: Mover) -> int:
     chunks = Step.objects.filter(run=OuterRef("pk"), kind=StepKind.RECONSTRUCT)
     unfinished = chunks.exclude(status__in=sorted(CHUNK_DONE))
     runs = Run.objects.filter(
-        ~Exists(unfinished), _due(mover), status=RunStatus.OPEN, task__status__in=ADVANCED
+        ~Exists(unfinished), mover.due, status=RunStatus.OPEN, task__status__in=ADVANCED
     )
     planned = 0
     for run in runs.select_related("task").order_by("pk"):
@@ -49,10 +49,6 @@ def runs_merge(config: Config, mover: Mover) -> int:
             except (NotYet, OutsideRoot) as error:
                 put_off(mover, "run", [run.pk], run.status, "no-size", str(error))
     return planned
-
-
-def _due(mover: Mover) -> Q:
-    return Q(next_try_at=None) | Q(next_try_at__lte=mover.now)
 
 
 def _plan_run(config: Config, site: Site, run: Run, mover: Mover) -> int:
@@ -100,16 +96,8 @@ def open_step(
         columns = {"failures": 0, "next_try_at": None}
         move(mover, "step", again, StepStatus.CANCELLED, StepStatus.READY, reason="opened-again", **columns)
         return
-    Step.objects.create(
-        task=run.task,
-        run=run,
-        group=group,
-        kind=kind,
-        work=work,
-        status=StepStatus.READY,
-        attempt=attempt,
-        status_at=mover.now,
-    )
+    of = {"task": run.task, "run": run, "group": group, "kind": kind, "work": work}
+    Step.objects.create(**of, status=StepStatus.READY, attempt=attempt, status_at=mover.now)
 
 
 def _chunk_products(site: Site, run: Run) -> dict[str, list[PlannedInput]]:
@@ -138,7 +126,7 @@ def _chunk_products(site: Site, run: Run) -> dict[str, list[PlannedInput]]:
 def runs_advance(config: Config, mover: Mover) -> int:
     """Open the next kinds of work of every run and close what is complete; returns the number of steps opened."""
     runs = Run.objects.filter(status__in=(RunStatus.MERGING, RunStatus.CHECKED))
-    of_tasks = runs.filter(_due(mover), task__status__in=(*ADVANCED, *ARCHIVED))
+    of_tasks = runs.filter(mover.due, task__status__in=(*ADVANCED, *ARCHIVED))
     due = list(of_tasks.select_related("task").order_by("pk"))
     opened = 0
 

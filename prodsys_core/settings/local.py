@@ -9,14 +9,9 @@ DATABASES = {"default": database_settings(PRODSYS.database)}
 SECRET_KEY = read_or_make_key(PRODSYS.state_dir)
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", *PRODSYS.web.names]
 
-INSTALLED_APPS = [
-    "prodsys_core.apps.ProdsysConfig",
-    "django.contrib.admin",
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
-    "django.contrib.sessions",
-    "django.contrib.messages",
-    "django.contrib.staticfiles",
+INSTALLED_APPS = ["prodsys_core.apps.ProdsysConfig"] + [
+    f"django.contrib.{name}"
+    for name in ("admin", "auth", "contenttypes", "sessions", "messages", "staticfiles")
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
