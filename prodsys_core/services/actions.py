@@ -16,9 +16,9 @@ from prodsys_core.models import REASON_LENGTH, Job, Run, Step, Task
 from prodsys_core.services.moves import Mover, move, move_each
 from prodsys_core.taskfile import check_home
 from prodsys_core.verdicts import UNCHECKED
+from prodsys_core.yamlfile import load_table
 
 WHY_LENGTH = 40
-MERGED = (RunStatus.MERGING, RunStatus.SUSPICIOUS)
 FINISHED_TASKS = (TaskStatus.CANCELLED, TaskStatus.ARCHIVED)
 
 
@@ -48,18 +48,18 @@ class Pick:
 
 
 Rows = Sequence[Step] | Sequence[Run]
+Find = Callable[[Task], QuerySet[Step] | QuerySet[Run]]
 Perform = Callable[[Rows, Pick, Mover], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`find` what can be touched, of all that was named or of the whole task; `named`: something must be named.
-    `unfinished`: finished chunks only by their files' names. `corrects`: values of jobs. `of_runs`: takes no files."""
+    """A row of `data/actions.yaml`, with what can be touched (`find`; something of it must be named) and how. Finished
+    chunks only by their files' names: `unfinished`. Values of jobs: `corrects`. Takes no files: `of_runs`."""
 
-    text: str
-    find: Callable[[Task], QuerySet[Step] | QuerySet[Run]]
+    find: Find
     perform: Perform
-    named: bool = True
+    text: str
     unfinished: bool = False
     corrects: bool = False
     of_runs: bool = False
@@ -67,7 +67,7 @@ class Action:
 
 def pick_rows(action: Action, task: Task, pick: Pick) -> list[Step] | list[Run]:
     """Rows that the action would touch. Raises BadPick if nothing or something impossible is named."""
-    if action.named and not (pick.runs or pick.files):
+    if not (pick.runs or pick.files):
         raise BadPick("name runs (--run) or files (--file)")
     if len(pick.why) > WHY_LENGTH or not pick.why.isprintable():
         raise BadPick(f"--why: expected at most {WHY_LENGTH} printable characters")
@@ -171,7 +171,7 @@ def accept_events(rows: Rows, pick: Pick, mover: Mover) -> int:
 # --- runs -----------------------------------------------------------------------------------------------------
 
 
-def _runs(*statuses: str) -> Callable[[Task], QuerySet[Run]]:
+def _runs(*statuses: str) -> Find:
     def find(task: Task) -> QuerySet[Run]:
         runs = Run.objects.filter(task=task, status__in=statuses).order_by("number")
         return runs.exclude(task__status__in=FINISHED_TASKS)
@@ -212,43 +212,28 @@ def merge_again(rows: Rows, pick: Pick, mover: Mover) -> int:
     return moved
 
 
-ACTIONS: dict[str, Action] = {
-    "exclude": Action(
-        "leave chunks out of their runs: the files named, or all of a run that are not finished (closes the run)",
+FOUND_AND_DONE: dict[str, tuple[Find, Perform]] = {
+    "exclude": (
         lambda task: _chunks(task).exclude(status=StepStatus.CANCELLED),
         _with_chunks(StepStatus.CANCELLED, "left-out"),
-        unfinished=True,
     ),
-    "include": Action(
-        "take chunks in again that were left out", _left_out, _with_chunks(StepStatus.DEFINED, "taken-in")
-    ),
-    "correct": Action(
-        "in jobs ready: --events N or --home DIR/ of raw files instead of what the source and the task say",
+    "include": (_left_out, _with_chunks(StepStatus.DEFINED, "taken-in")),
+    "correct": (
         lambda task: _chunks(task).filter(status=StepStatus.DEFINED, task__status=TaskStatus.JOBS_READY),
         correct,
-        corrects=True,
     ),
-    "accept-events": Action(
-        "finished chunks whose event counts could not be compared are good: their runs may be archived",
-        _unchecked,
-        accept_events,
-    ),
-    "accept-run": Action(
-        "a suspicious run is good: its counts differ for a reason that is known",
+    "accept-events": (_unchecked, accept_events),
+    "accept-run": (
         _runs(RunStatus.SUSPICIOUS),
         _with_crosscheck(RunStatus.CHECKED, StepStatus.FINISHED, "accepted"),
-        of_runs=True,
     ),
-    "check-again": Action(
-        "count the files of a suspicious run again",
+    "check-again": (
         _runs(RunStatus.SUSPICIOUS),
         _with_crosscheck(RunStatus.MERGING, StepStatus.READY, "check-again"),
-        of_runs=True,
     ),
-    "merge-again": Action(
-        "merge a run again, before anything of it is on tape; then chunks can be left out",
-        _runs(*MERGED),
-        merge_again,
-        of_runs=True,
-    ),
+    "merge-again": (_runs(RunStatus.MERGING, RunStatus.SUSPICIOUS), merge_again),
+}
+ACTIONS = {
+    name: Action(*FOUND_AND_DONE[name], **row)
+    for name, row in load_table("actions.yaml", dict[str, dict[str, Any]]).items()
 }

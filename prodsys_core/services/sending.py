@@ -35,10 +35,6 @@ DELIVERED = ~Q(job__undelivered__gt="")
 """Steps whose raw file no delivery list holds back."""
 
 
-class NumbersUsedUp(EndsService):
-    """The reserved range of batch numbers has no free number left."""
-
-
 def steps_stage(mover: Mover) -> int:
     """defined -> staged: raw files of these sites were delivered by hand."""
     steps = Step.objects.filter(DELIVERED, status=StepStatus.DEFINED, task__status__in=SENDING)
@@ -189,7 +185,7 @@ def _numbers(config: Config) -> Iterator[int]:
     ours = SendBatch.objects.filter(number__range=(numbers.first, numbers.last))
     used = ours.aggregate(n=Max("number"))["n"]
     yield from range(numbers.first if used is None else used + 1, numbers.last + 1)
-    raise NumbersUsedUp(f"panda.batch_numbers: {numbers.first} to {numbers.last} are used up")
+    raise EndsService(f"panda.batch_numbers: {numbers.first} to {numbers.last} are used up")
 
 
 Made = list[tuple[SendBatch, list[PandaJob]]]
