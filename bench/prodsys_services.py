@@ -29,7 +29,7 @@ from bench.prodsys import JOBS, write_task
 from prodsys_core.lifecycle import StepStatus, TaskStatus
 from prodsys_core.models import AttemptEnd, LastLook, Run, Step, Task, Transition
 from prodsys_core.panda import HttpJobSink
-from prodsys_core.ports import Description, FileSeen, PandaJob, Submitted
+from prodsys_core.ports import Description, FileSeen, PandaJob
 from prodsys_core.services import runs, tasks
 from prodsys_core.services.answers import batches_settle
 from prodsys_core.services.following import jobs_follow
@@ -61,14 +61,14 @@ class Server:
         """Always."""
         return True
 
-    def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...]:
+    def submit(self, jobs: Sequence[PandaJob]) -> dict[str, int | None]:
         """Stores them all."""
         if self.model is not None:
             stored = self.model.submit(parse_jobs(json.loads(render_jobs(jobs))))
-            return tuple(Submitted(name, panda_id) for panda_id, _, name in stored)
+            return {name: panda_id for panda_id, _, name in stored}
         ids = [next(_IDS) for _ in jobs]
         self.jobs.update(zip(ids, jobs, strict=True))
-        return tuple(Submitted(job.job_name, panda_id) for panda_id, job in zip(ids, jobs, strict=True))
+        return {job.job_name: panda_id for panda_id, job in zip(ids, jobs, strict=True)}
 
     def job_ids(self, batch_number: int) -> tuple[int, ...]:
         """Jobs of a batch."""

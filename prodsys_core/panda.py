@@ -10,7 +10,7 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 from prodsys_core import pickles, wire
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import X509, Oidc, Panda
-from prodsys_core.ports import Broken, Description, Failure, JobSink, PandaJob, Submitted, Unavailable
+from prodsys_core.ports import Broken, Description, Failure, JobSink, PandaJob, Unavailable
 from prodsys_core.settings.build import read_secret
 
 Value = TypeVar("Value")
@@ -32,7 +32,7 @@ class HttpJobSink(JobSink):
         answer = self._call("GET", "system/is_alive")
         return answer if isinstance(answer, Failure) else True
 
-    def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
+    def submit(self, jobs: Sequence[PandaJob]) -> Mapping[str, int | None] | Failure:
         """One call; the caller has cut the jobs to `submit_chunk`."""
         if self._panda.legacy_package is None:
             answer = self._call("POST", "job/submit", json={"jobs": wire.render_jobs(jobs)})

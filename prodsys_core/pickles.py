@@ -11,7 +11,7 @@ import pickle  # read only by `_Reader`, which knows no class
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prodsys_core.ports import Broken, Failure, Refused, Submitted, Unavailable
+from prodsys_core.ports import Broken, Failure, Refused, Unavailable
 from prodsys_core.wire import JOB_SPEC, UNSET, excerpt, http_failure, parse_submitted
 
 SPEC = "ccopy_reg\n_reconstructor\n(c{package}.{name}\n{name}\nc__builtin__\nobject\nNtR"
@@ -75,7 +75,7 @@ class _RecordReader(_Reader):
         return _drop if of_spec else STAND_INS.get((module, name)) or super().find_class(module, name)
 
 
-def parse_pickled_answer(status: int, content: bytes) -> tuple[Submitted, ...] | Failure:
+def parse_pickled_answer(status: int, content: bytes) -> dict[str, int | None] | Failure:
     """Answer of `submitJobs`. False: no TLS or role. A text: it failed somewhere, some jobs may be stored."""
     value = load_answer(status, content)
     if isinstance(value, Failure):

@@ -75,14 +75,6 @@ class PandaJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """The server's answer for one job. `panda_id` None: it says that it has not stored this one."""
-
-    job_name: str
-    panda_id: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class FileSeen:
     """A file of a job description. `adler32` is 8 hex digits, None where the server has another checksum or none."""
 
@@ -115,8 +107,9 @@ class JobSink(Protocol):
     def alive(self) -> bool | Failure:
         """True if the server answers at all."""
 
-    def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
-        """Store jobs. Anything but an answer or `Refused` means that some, all or none are stored."""
+    def submit(self, jobs: Sequence[PandaJob]) -> Mapping[str, int | None] | Failure:
+        """Store jobs; their PanDA ids by name, None: the server says that it has not stored this one. Anything but an
+        answer or `Refused` means that some, all or none are stored."""
 
     def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
         """PanDA ids that carry this jediTaskID, sorted. May be partial while the server still inserts."""
@@ -136,10 +129,10 @@ class JobSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file as storage sees it. `adler32` is 8 hex digits."""
+    """A file as storage sees it. `adler32` is 8 hex digits, None: not known."""
 
     size: int
-    adler32: str
+    adler32: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,9 +82,9 @@ def http_failure(status: int, text: str) -> ports.Refused | ports.Unavailable:
     return kind(f"HTTP {status}: {excerpt(text, 200)}")
 
 
-def parse_submitted(answer: Any) -> tuple[ports.Submitted, ...] | ports.Broken:
+def parse_submitted(answer: Any) -> dict[str, int | None] | ports.Broken:
     """Answer of `job/submit`: a list of [PandaID, jobDefinitionID, jobName]."""
-    return _parsed(answer, lambda items: tuple(ports.Submitted(str(i[2]), _panda_id(i[0])) for i in items))
+    return _parsed(answer, lambda items: {str(item[2]): _panda_id(item[0]) for item in items})
 
 
 def parse_ids(answer: Any) -> tuple[int, ...] | ports.Broken:

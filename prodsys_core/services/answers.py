@@ -6,7 +6,7 @@ is in it is adopted by name, the rest is taken back and sent in a new batch unde
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -18,7 +18,7 @@ from prodsys_core.config import Config
 from prodsys_core.lifecycle import StepStatus, waiting_status
 from prodsys_core.models import MESSAGE_LENGTH, AttemptEnd, PandaAttempt, SendBatch, Step
 from prodsys_core.plan import Listed, adopt, settle
-from prodsys_core.ports import Failure, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
+from prodsys_core.ports import Failure, JobSink, PandaJob, Refused, Unavailable, describe
 from prodsys_core.services.isolation import alone
 from prodsys_core.services.moves import Mover, move
 from prodsys_core.services.rows import db_time, insert_rows
@@ -40,7 +40,7 @@ def batches_submit(
         batch, jobs = left.popleft()
         mover.hold()
         answer = sink.submit(jobs)
-        if isinstance(answer, tuple):
+        if not isinstance(answer, Failure):
             n, whole = _store_answer(batch, jobs, answer, mover)
             taken += n
             complete += [batch] if whole else []
@@ -56,11 +56,11 @@ def batches_submit(
 
 
 def _store_answer(
-    batch: SendBatch, jobs: Sequence[PandaJob], answer: Iterable[Submitted], mover: Mover
+    batch: SendBatch, jobs: Sequence[PandaJob], answer: Mapping[str, int | None], mover: Mover
 ) -> tuple[int, bool]:
     """Ids first. Returns how many jobs were taken, and whether the answer says of every job what became of it."""
     names = {job.job_name for job in jobs}
-    ids = {item.job_name: item.panda_id for item in answer if item.job_name in names}
+    ids = {name: panda_id for name, panda_id in answer.items() if name in names}
     found = {name: panda_id for name, panda_id in ids.items() if panda_id is not None}
     _store_ids(batch, found)
     denied = ids.keys() - found.keys()

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Count
 
 from prodsys_core.catalogue import BadSource, JobSeen, plan_differences
-from prodsys_core.delivery import Delivered, delivery_problem, parse_delivery
+from prodsys_core.delivery import delivery_problem, parse_delivery
 from prodsys_core.lifecycle import CHUNK_DONE, IN_PANDA, PANDA_KINDS, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import MESSAGE_LENGTH, Job, Step, Task
 from prodsys_core.ports import Stored, Unavailable
@@ -101,7 +101,7 @@ def look_delivery(task: Task, name: str, sizes_only: bool) -> Look:
     return Look(tuple(lines), lambda mover: _hold_back(changed, mover))
 
 
-def _seen(job: Job, listed: Mapping[str, Delivered], sizes_only: bool) -> Delivered | str:
+def _seen(job: Job, listed: Mapping[str, Stored], sizes_only: bool) -> Stored | str:
     """The file at the site; read only where the list has a checksum to compare with."""
     files, file = SiteFilesystem(job.path.removesuffix(job.file)), listed.get(job.path)
     try:
@@ -110,9 +110,9 @@ def _seen(job: Job, listed: Mapping[str, Delivered], sizes_only: bool) -> Delive
         return f"cannot be looked at: {error}"
     match seen:
         case int() as size:
-            return Delivered(size)
-        case Stored(size, adler32):
-            return Delivered(size, adler32)
+            return Stored(size)
+        case Stored():
+            return seen
         case Unavailable(reason=reason):
             return f"cannot be looked at: {reason}"
     return "missing: not at the site"

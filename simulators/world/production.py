@@ -28,7 +28,7 @@ from prodsys_core.plan import (
     plan_groups,
     settle,
 )
-from prodsys_core.ports import Broken, Description, OutputFile, PandaJob, Refused, Submitted, Unavailable
+from prodsys_core.ports import Broken, Description, OutputFile, PandaJob, Refused, Unavailable
 from prodsys_core.verdicts import Ended, Expected, Held, Seen, judge_description, judge_status
 from simulators.world.panda import ProdsysSession, Wire
 
@@ -213,7 +213,9 @@ class Production:
         step.next_try_s = None
         return attempt
 
-    def _answered(self, batch: Batch, answer: tuple[Submitted, ...] | Unavailable | Refused | Broken) -> None:
+    def _answered(
+        self, batch: Batch, answer: Mapping[str, int | None] | Unavailable | Refused | Broken
+    ) -> None:
         match answer:
             case Refused():
                 self._take_back(_open(batch), 300.0)
@@ -224,10 +226,9 @@ class Production:
             case Unavailable() | Broken():
                 batch.status = "unknown"
             case _:
-                ids = {item.job_name: item.panda_id for item in answer}
                 for attempt in _open(batch):
-                    attempt.panda_id = ids.get(attempt.job_name)
-                self._take_back([attempt for attempt in _open(batch) if attempt.job_name in ids])
+                    attempt.panda_id = answer.get(attempt.job_name)
+                self._take_back([attempt for attempt in _open(batch) if attempt.job_name in answer])
                 batch.status = "unknown" if _open(batch) else "answered"
 
     def _take_back(self, attempts: list[Attempt], wait_s: float | None = None) -> None:

@@ -69,8 +69,7 @@ def ok(data):
 
 def test_submit_sends_a_text_and_reads_ids(server):
     server.reply = lambda path, arguments: ok([[5, 0, "n-1"]])
-    (answer,) = client(server).submit([JOB])
-    assert (answer.job_name, answer.panda_id) == ("n-1", 5)
+    assert client(server).submit([JOB]) == {"n-1": 5}
     method, path, arguments = server.seen[0]
     assert (method, path) == ("POST", "/api/v1/job/submit")
     assert json.loads(arguments["jobs"])[0][19] == "n-1"

@@ -79,7 +79,7 @@ def test_jobs_that_a_dead_tick_has_sent_are_found_in_few_statements(rig):
         calls.append(submit(jobs))
         if len(calls) == 5:
             raise Dies
-        return ()
+        return {}
 
     rig.panda.submit = dies_at_last
     count.of(steps_stage, mover)

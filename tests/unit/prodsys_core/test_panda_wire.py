@@ -91,7 +91,7 @@ def test_other_answers(status, text, kind):
 
 def test_job_that_was_not_stored_has_no_id():
     answer = parse_submitted([[5, 0, "a"], [None, 0, "b"], ["NULL", 0, "c"]])
-    assert [(item.job_name, item.panda_id) for item in answer] == [("a", 5), ("b", None), ("c", None)]
+    assert answer == {"a": 5, "b": None, "c": None}
 
 
 @pytest.mark.parametrize("data", [None, {}, [[1]], [["x", 0, "n"]], "text", [[True, 0, "n"]]])
