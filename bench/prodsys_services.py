@@ -36,7 +36,7 @@ from prodsys_core.services.following import jobs_follow
 from prodsys_core.services.sending import steps_send, steps_stage
 from prodsys_core.taskfile import TaskFile
 from prodsys_core.tick import tick
-from prodsys_core.wire import render_jobs
+from prodsys_core.wire import positional
 from prodsys_core.yamlfile import load_yaml
 from simulators.panda.http import PandaHttpServer
 from simulators.panda.jobspec import parse_jobs
@@ -64,7 +64,7 @@ class Server:
     def submit(self, jobs: Sequence[PandaJob]) -> dict[str, int | None]:
         """Stores them all."""
         if self.model is not None:
-            stored = self.model.submit(parse_jobs(json.loads(render_jobs(jobs))))
+            stored = self.model.submit(parse_jobs([positional(job) for job in jobs]))
             return {name: panda_id for panda_id, _, name in stored}
         ids = [next(_IDS) for _ in jobs]
         self.jobs.update(zip(ids, jobs, strict=True))

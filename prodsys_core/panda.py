@@ -1,5 +1,6 @@
 """PanDA over HTTP (v1), as a submitter sees it: one session, every answer checked, failures as values."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -34,32 +35,31 @@ class HttpJobSink(JobSink):
 
     def submit(self, jobs: Sequence[PandaJob]) -> Mapping[str, int | None] | Failure:
         """One call; the caller has cut the jobs to `submit_chunk`."""
+        records = [wire.positional(job) for job in jobs]
         if self._panda.legacy_package is None:
-            answer = self._call("POST", "job/submit", json={"jobs": wire.render_jobs(jobs)})
+            answer = self._call("POST", "job/submit", json={"jobs": json.dumps(records)})
             return _then(answer, wire.parse_submitted)
-        text = pickles.render_pickle([wire.positional(job) for job in jobs], self._panda.legacy_package)
+        text = pickles.render_pickle(records, self._panda.legacy_package)
         return self._pickled("submitJobs", {"jobs": text}, pickles.parse_pickled_answer)
 
     def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
         return _then(self._call("GET", "task/get_job_ids", params={"task_id": batch_number}), wire.parse_ids)
 
     def statuses(self, ids: Sequence[int]) -> Mapping[int, str] | Failure:
-        def ask(part: Sequence[int]) -> Any | Failure:
-            return self._call("GET", "job/get_status", params={"job_ids": list(part)})
-
+        ask = partial(self._of_ids, "GET", "job/get_status", "params")
         return _collect(ids, self._panda.status_chunk, ask, wire.parse_statuses)
 
     def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description] | Failure:
         """Ids that were not asked for are dropped."""
-        ask = partial(self._post_ids, "job/get_description_incl_archive")
+        ask = partial(self._of_ids, "POST", "job/get_description_incl_archive", "json")
         return _collect(ids, self._panda.record_chunk, ask, lambda _, data: wire.parse_descriptions(data))
 
     def cancel(self, ids: Sequence[int]) -> Mapping[int, bool] | Failure:
-        ask = partial(self._post_ids, "job/kill")
+        ask = partial(self._of_ids, "POST", "job/kill", "json")
         return _collect(ids, self._panda.status_chunk, ask, wire.parse_cancelled)
 
-    def _post_ids(self, call: str, ids: Sequence[int]) -> Any | Failure:
-        return self._call("POST", call, json={"job_ids": list(ids)})
+    def _of_ids(self, method: str, call: str, place: str, ids: Sequence[int]) -> Any | Failure:
+        return self._call(method, call, **{place: {"job_ids": list(ids)}})
 
     def _pickled(
         self, call: str, form: Mapping[str, str], parse: Callable[[int, bytes], Value | Failure]
@@ -114,18 +114,20 @@ class LegacyJobSink(HttpJobSink):
             statuses = [{"status": (item or {}).get("jobStatus", "unknown")} for item in records]
             return wire.parse_statuses(part, statuses)
 
-        ask = partial(self._of_ids, "getJobStatus", pickles.parse_pickled_records)
+        ask = partial(self._pickled_ids, "getJobStatus", pickles.parse_pickled_records)
         return _collect(ids, self._panda.record_chunk, ask, parse)
 
     def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description] | Failure:
-        ask = partial(self._of_ids, "getFullJobStatus", pickles.parse_pickled_records)
+        ask = partial(self._pickled_ids, "getFullJobStatus", pickles.parse_pickled_records)
         return _collect(ids, self._panda.record_chunk, ask, lambda _, answer: wire.parse_descriptions(answer))
 
     def cancel(self, ids: Sequence[int]) -> Mapping[int, bool] | Failure:
-        ask = partial(self._of_ids, "killJobs", pickles.load_answer)
+        ask = partial(self._pickled_ids, "killJobs", pickles.load_answer)
         return _collect(ids, self._panda.record_chunk, ask, wire.parse_cancelled)
 
-    def _of_ids(self, call: str, parse: Callable[[int, bytes], Any], ids: Sequence[int]) -> Any | Failure:
+    def _pickled_ids(
+        self, call: str, parse: Callable[[int, bytes], Any], ids: Sequence[int]
+    ) -> Any | Failure:
         return self._pickled(call, {"ids": pickles.render_ids(ids)}, parse)
 
 

@@ -13,6 +13,7 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections
 
 from prodsys_core.config import Config
+from prodsys_core.models import MESSAGE_LENGTH
 from prodsys_core.ports import JobSink
 from prodsys_core.services import answers, following, lease, local, runs, sending, tasks
 from prodsys_core.services.moves import Mover
@@ -56,7 +57,7 @@ def tick(
             log.exception("%s failed", name)
             failed.append(name)
     did = [f"{name} failed" for name in failed] + [f"{name}: {n}" for name, n in counts.items() if n]
-    lease.note_tick(owner, now, ", ".join(did))
+    lease.change_lease(owner, ticked_at=now, last_tick=", ".join(did)[:MESSAGE_LENGTH])
     return TickReport(counts, tuple(failed))
 
 
@@ -99,4 +100,4 @@ def run_loop(
         except DatabaseError as error:
             log.error("database: %s", error)
         stop.wait(every_s)
-    lease.release_lease(lease.own_name(), clock())
+    lease.change_lease(lease.own_name(), until=clock())

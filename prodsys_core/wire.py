@@ -40,11 +40,6 @@ _WRITTEN = re.compile(r"(?<!\S)eventsWritten=(\d{1,18})(?!\S)", re.ASCII)
 """In a record's jobMetrics; nEvents is what was read, of a merge what was written."""
 
 
-def render_jobs(jobs: Sequence[ports.PandaJob]) -> str:
-    """The JSON text of `job/submit`'s argument."""
-    return json.dumps([positional(job) for job in jobs])
-
-
 def positional(job: ports.PandaJob) -> list[Any]:
     """A job as every server reads it, its files at the end."""
     block = f"panda.destDB.{uuid.uuid5(_BLOCKS, job.job_name)}"

@@ -13,7 +13,7 @@ from prodsys_core.wire import (
     parse_ids,
     parse_statuses,
     parse_submitted,
-    render_jobs,
+    positional,
 )
 
 DATA = Path(__file__).parents[2] / "data/panda"
@@ -30,7 +30,7 @@ JOB = PandaJob(
 
 
 def test_positions_are_those_of_the_server():
-    (job,) = json.loads(render_jobs([JOB]))
+    job = positional(JOB)
     assert len(JOB_SPEC.job) == 126
     assert (job[16], job[19], job[47], job[49], job[62], job[89]) == (2, "n-1", "Q", "A=b x", 7, 900)
     assert (job[9], job[12], job[15], job[55]) == ("mass production", "prod_test", 2000, "NULL")
@@ -40,7 +40,7 @@ def test_positions_are_those_of_the_server():
 
 def test_same_shape_as_a_captured_submission():
     sample = json.loads(json.loads((DATA / "v1_job_submit.json").read_text())["request"]["body"]["jobs"])[0]
-    (job,) = json.loads(render_jobs([JOB]))
+    job = positional(JOB)
     assert len(job) == len(sample)
     assert len(job[-1][0]) == len(sample[-1][0])
 
