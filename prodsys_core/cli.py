@@ -77,7 +77,7 @@ def _add_verb(parser: argparse.ArgumentParser, verb: Mapping[str, Any]) -> None:
             kind = {"type": TYPES[options["type"]]} if "type" in options else {}
             place.add_argument(*names.split(), **options | kind)
     if "run" in verb:
-        parser.set_defaults(run=verb["run"])
+        parser.set_defaults(run=verb["run"], **verb.get("sets", {}))
     if "verbs" in verb:
         verbs = parser.add_subparsers(metavar=verb["metavar"], required=True)
         for name, below in verb["verbs"].items():

@@ -12,7 +12,6 @@ from datetime import datetime
 
 # --- sending ------------------------------------------------------------------------------------------------
 
-
 SHORT_EVERY = 8
 """Of so many jobs one is the shortest that is left: bundles get short ones to fill their ends with."""
 STRAGGLERS_SHARE = 0.1

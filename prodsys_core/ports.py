@@ -46,23 +46,16 @@ def describe(failure: Failure) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class OutputFile:
-    """A declared output. `kind` is PanDA's file type: output or log."""
-
-    lfn: str
-    kind: str = "output"
-
-
-@dataclass(frozen=True, slots=True)
 class PandaJob:
-    """One PanDA job as submitted. `batch_number` travels as jediTaskID, the only key a lost job can be found by."""
+    """One PanDA job as submitted. `batch_number` travels as jediTaskID, the only key a lost job can be found by.
+    `outputs`: PanDA's file type (output or log) by LFN."""
 
     job_name: str
     batch_number: int
     panda_queue: str
     transformation: str
     job_parameters: str
-    outputs: tuple[OutputFile, ...]
+    outputs: Mapping[str, str]
     attempt_nr: int
     max_attempt: int
     priority: int

@@ -23,8 +23,6 @@ Seen = TypeVar("Seen")
 BLOCK = 1 << 20
 RECEIPT_MAX = 4096
 """Bytes of a receipt that are read; a tape system's receipt is one short line."""
-
-
 _PART = re.compile(r"\.(\d{1,18})\.\d{1,9}\.[A-Za-z0-9_-]{1,64}\.\d{1,9}\.part")
 
 

@@ -11,7 +11,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
@@ -30,14 +30,9 @@ from prodsys_core.tick import run_loop
 from prodsys_core.tick import tick as tick_once
 from prodsys_core.yamlfile import load_yaml
 
-JOB_COLUMNS = "file events read written status attempt panda_id reason message"
-RUN_COLUMNS = "run site status reason message"
+_now = partial(datetime.now, UTC)
 THREADS = 4
 """Pages are for a few managers; each thread has its own database connection."""
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _manager() -> Mover:
@@ -78,22 +73,14 @@ def task_list(options: Namespace) -> int:
     return 0
 
 
-def job_list(options: Namespace) -> int:
-    """Jobs of a task."""
-    return _print_rows(selectors.job_rows(_task(options.name)), JOB_COLUMNS, options.json)
-
-
-def run_list(options: Namespace) -> int:
-    """Runs of a task."""
-    return _print_rows(selectors.run_rows(_task(options.name)), RUN_COLUMNS, options.json)
-
-
-def _print_rows(rows: list[dict[str, Any]], columns: str, as_json: bool) -> int:
-    if as_json:
+def task_rows(options: Namespace) -> int:
+    """Jobs or runs of a task: the columns of a selector's rows that the table of verbs names."""
+    rows = getattr(selectors, options.selector)(_task(options.name))
+    if options.json:
         print(json.dumps(rows, indent=1))
     else:
         for row in rows:
-            words = ("" if row[name] is None else str(row[name]) for name in columns.split())
+            words = ("" if row[name] is None else str(row[name]) for name in options.columns.split())
             print("\t".join(words).rstrip("\t"))
     return 0
 

@@ -46,11 +46,11 @@ def positional(job: ports.PandaJob) -> list[Any]:
     fields = {name: getattr(job, ours) for name, ours in JOB_SPEC.submitted.items()} | JOB_SPEC.constants
     fields["destinationDBlock"] = block
     values = [UNSET if fields.get(name) is None else fields[name] for name in JOB_SPEC.job]
-    return [*values, [_positional_file(file, block) for file in job.outputs]]
+    return [*values, [_positional_file(lfn, kind, block) for lfn, kind in job.outputs.items()]]
 
 
-def _positional_file(file: ports.OutputFile, block: str) -> list[Any]:
-    fields = {"lfn": file.lfn, "type": file.kind, "dataset": block, "destinationDBlock": block}
+def _positional_file(lfn: str, kind: str, block: str) -> list[Any]:
+    fields = {"lfn": lfn, "type": kind, "dataset": block, "destinationDBlock": block}
     fields |= JOB_SPEC.file_constants
     return [*(fields.get(name, UNSET) for name in JOB_SPEC.file), None]
 

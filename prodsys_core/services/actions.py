@@ -19,6 +19,7 @@ from prodsys_core.verdicts import UNCHECKED
 from prodsys_core.yamlfile import load_table
 
 WHY_LENGTH = 40
+FINISHED_CHUNK = {"kind": StepKind.RECONSTRUCT, "status": StepStatus.FINISHED}
 FINISHED_TASKS = (TaskStatus.CANCELLED, TaskStatus.ARCHIVED)
 
 
@@ -158,11 +159,6 @@ def _with_chunks(status: StepStatus, word: str) -> Perform:
     return perform
 
 
-def _unchecked(task: Task) -> QuerySet[Step]:
-    finished = {"kind": StepKind.RECONSTRUCT, "status": StepStatus.FINISHED}
-    return Step.objects.filter(task=task, reason=UNCHECKED, **finished)
-
-
 def accept_events(rows: Rows, pick: Pick, mover: Mover) -> int:
     """Steps stay finished; the transition says who took their event counts as they are."""
     return move_each(mover, "step", rows, lambda _: StepStatus.FINISHED, reason=pick.reason("accepted"))
@@ -222,7 +218,10 @@ FOUND_AND_DONE: dict[str, tuple[Find, Perform]] = {
         lambda task: _chunks(task).filter(status=StepStatus.DEFINED, task__status=TaskStatus.JOBS_READY),
         correct,
     ),
-    "accept-events": (_unchecked, accept_events),
+    "accept-events": (
+        lambda task: Step.objects.filter(task=task, **FINISHED_CHUNK, reason=UNCHECKED),
+        accept_events,
+    ),
     "accept-run": (
         _runs(RunStatus.SUSPICIOUS),
         _with_crosscheck(RunStatus.CHECKED, StepStatus.FINISHED, "accepted"),

@@ -9,7 +9,7 @@ from prodsys_core.config import Config, Site
 from prodsys_core.lifecycle import StepKind
 from prodsys_core.models import MergeInput, Run, Step, Task
 from prodsys_core.naming import ChunkNames, PieceNames, TaskNames
-from prodsys_core.ports import OutputFile, PandaJob
+from prodsys_core.ports import PandaJob
 
 _NAMED = attrgetter(*"production type year files_home_prefix path soft prodslt phastver template".split())
 """In the order of TaskNames."""
@@ -72,7 +72,7 @@ def prepare(config: Config, site: Site, step: Step, number: int, inputs: Sequenc
         panda_queue=site.queue_for(step.kind),
         transformation=transformation,
         job_parameters=names.parameters(subject, lfns, command, step.work, n_events, path),
-        outputs=tuple(OutputFile(lfn, "log" if name == "log" else "output") for name, lfn in lfns.items()),
+        outputs={lfn: "log" if product == "log" else "output" for product, lfn in lfns.items()},
         attempt_nr=attempt,
         max_attempt=step.task.max_attempts,
         priority=priority(step.kind, step.task.type),

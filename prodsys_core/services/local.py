@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 TRIES_MAX = 6
 """A file that is still not there or not readable after so many looks will not come by itself."""
 TRY_FIRST_S, TRY_LONGEST_S = 2.0, 600.0
-
-
 Perform = Callable[[Site, Step, Mover], bool]
 """Does one step; True if it is finished."""
 

@@ -193,8 +193,3 @@ def store_jobs(config: Config, task: Task, plan: catalogue.JobPlan, now: datetim
 def as_manager(who: str, now: datetime) -> Mover:
     """A person at the command line or a page."""
     return Mover(who, Role.MANAGER, now)
-
-
-def as_service(name: str, now: datetime) -> Mover:
-    """A service of the tick."""
-    return Mover(name, Role.SERVICE, now)

@@ -28,7 +28,7 @@ from prodsys_core.plan import (
     plan_groups,
     settle,
 )
-from prodsys_core.ports import Broken, Description, OutputFile, PandaJob, Refused, Unavailable
+from prodsys_core.ports import Broken, Description, PandaJob, Refused, Unavailable
 from prodsys_core.verdicts import Ended, Expected, Held, Seen, judge_description, judge_status
 from simulators.world.panda import ProdsysSession, Wire
 
@@ -372,7 +372,7 @@ def _job(attempt: Attempt, steps: Mapping[int, Step]) -> PandaJob:
     else:
         lfn, transformation = f"mDST-{step.run}-3-8.a{number}.root.{step.chunk:03d}", "merging mdst"
     words = f"PRODSYS_WORK={step.work} PRODSYS_NEVENTS={step.n_events} {_inputs(step, steps)}{SOFTWARE} reco --raw x"
-    outputs = (OutputFile(lfn), OutputFile(f"l-{step.work}.a{number}.job.log.tgz", "log"))
+    outputs = {lfn: "output", f"l-{step.work}.a{number}.job.log.tgz": "log"}
     return PandaJob(
         attempt.job_name,
         attempt.batch,

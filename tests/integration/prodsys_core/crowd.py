@@ -3,6 +3,7 @@
 import json
 import zlib
 
+from prodsys_core.lifecycle import Role
 from prodsys_core.models import (
     AttemptEnd,
     Job,
@@ -17,8 +18,8 @@ from prodsys_core.models import (
     Transfer,
 )
 from prodsys_core.services.jobs import step_outputs, task_names
+from prodsys_core.services.moves import Mover
 from prodsys_core.services.runs import current_groups
-from prodsys_core.services.tasks import as_service
 
 FIRST = 274000
 N = 1000
@@ -62,7 +63,7 @@ class Crowd:
 
     @staticmethod
     def service_at(rig):
-        return as_service("test", rig.now)
+        return Mover("test", Role.SERVICE, rig.now)
 
     def chunks(self, status="staged", run_status="open"):
         """Runs, jobs and reconstruct steps."""

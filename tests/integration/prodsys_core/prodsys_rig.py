@@ -197,12 +197,12 @@ class Rig:
         if "PRODSYS_INPUT_LIST" in environment:
             inputs = Path(environment["PRODSYS_INPUT_LIST"]).read_text().split()
         seen = []
-        for file in job.outputs:
-            path = Path(base, place_of(file.lfn, environment["prodSlt"]), file.lfn)
+        for lfn, kind in job.outputs.items():
+            path = Path(base, place_of(lfn, environment["prodSlt"]), lfn)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_product(path, int(environment["PRODSYS_NEVENTS"]), inputs)
             content = path.read_bytes()
-            seen.append(FileSeen(file.lfn, file.kind, len(content), f"{zlib.adler32(content):08x}"))
+            seen.append(FileSeen(lfn, kind, len(content), f"{zlib.adler32(content):08x}"))
         return tuple(seen)
 
 

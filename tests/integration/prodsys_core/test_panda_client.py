@@ -9,9 +9,9 @@ import pytest
 
 from prodsys_core.config import Panda
 from prodsys_core.panda import HttpJobSink
-from prodsys_core.ports import Broken, OutputFile, PandaJob, Unavailable
+from prodsys_core.ports import Broken, PandaJob, Unavailable
 
-JOB = PandaJob("n-1", 900, "Q", "mass production", "A=b x", (OutputFile("m"),), 1, 5, 2000, 7)
+JOB = PandaJob("n-1", 900, "Q", "mass production", "A=b x", {"m": "output"}, 1, 5, 2000, 7)
 
 
 class Server(ThreadingHTTPServer):

@@ -71,7 +71,7 @@ def test_job_parameters_hold_names_and_work_key(rig):
     assert f"PRODSYS_WORK={step.work}" in job.job_parameters
     assert "PRODSYS_NEVENTS=200" in job.job_parameters
     assert f"PRODSYS_INPUTS={rig.root}/raw/cdr11001-274495.raw" in job.job_parameters
-    assert [file.lfn for file in job.outputs][:3] == [
+    assert [*job.outputs][:3] == [
         "mDST-274495-11001-3-8.a1.root",
         "274495-11001-3.a1.root",
         "evtdump3-11001-274495.a1.raw",

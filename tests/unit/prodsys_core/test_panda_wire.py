@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prodsys_core.ports import Broken, OutputFile, PandaJob, Refused, Unavailable
+from prodsys_core.ports import Broken, PandaJob, Refused, Unavailable
 from prodsys_core.wire import (
     JOB_SPEC,
     parse_descriptions,
@@ -24,9 +24,7 @@ def captured(name):
     return (DATA / f"{name}.txt").read_text().split("<<< RESPONSE")[1].split("\n\n", 1)[1]
 
 
-JOB = PandaJob(
-    "n-1", 900, "Q", "mass production", "A=b x", (OutputFile("m"), OutputFile("l", "log")), 2, 5, 2000, 7
-)
+JOB = PandaJob("n-1", 900, "Q", "mass production", "A=b x", {"m": "output", "l": "log"}, 2, 5, 2000, 7)
 
 
 def test_positions_are_those_of_the_server():

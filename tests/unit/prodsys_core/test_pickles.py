@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from prodsys_core.pickles import parse_pickled_answer, parse_pickled_records, render_ids, render_pickle
-from prodsys_core.ports import Broken, OutputFile, PandaJob, Refused, Unavailable
+from prodsys_core.ports import Broken, PandaJob, Refused, Unavailable
 from prodsys_core.wire import JOB_SPEC, parse_descriptions, positional
 from simulators.panda.pickles import parse_pickle
 
@@ -24,7 +24,7 @@ JOBS = [
         "Q",
         "mass production",
         "A='\\back' x\ny ü 𝄞",
-        (OutputFile("m"), OutputFile("l", "log")),
+        {"m": "output", "l": "log"},
         2,
         5,
         2000,
