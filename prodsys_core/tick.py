@@ -16,7 +16,7 @@ from prodsys_core.config import Config
 from prodsys_core.lifecycle import Role
 from prodsys_core.models import MESSAGE_LENGTH
 from prodsys_core.ports import JobSink
-from prodsys_core.services import answers, following, lease, local, runs, sending, tasks
+from prodsys_core.services import answers, following, lease, local, moves, runs, sending, tasks
 from prodsys_core.services.moves import Mover
 from prodsys_core.yamlfile import BadFile
 
@@ -43,6 +43,7 @@ def tick(
         return TickReport({}, held_by=held_by)
     hold = lease.make_hold(owner, config.lease_s, clock or (lambda: now))
     services: tuple[tuple[str, Callable[[Mover], int]], ...] = (
+        ("of no status", moves.statuses_check),
         ("generated", lambda mover: tasks.tasks_generate(config, mover)),
         ("found again", lambda mover: answers.batches_settle(config, sink, mover)),
         ("ended", lambda mover: following.jobs_follow(config, sink, mover)),

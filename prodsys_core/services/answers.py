@@ -62,7 +62,7 @@ def _store_answer(
     names = {job.job_name for job in jobs}
     ids = {name: panda_id for name, panda_id in answer.items() if name in names}
     found = {name: panda_id for name, panda_id in ids.items() if panda_id is not None}
-    _store_ids(batch, found)
+    _store_ids(batch, found, mover)
     denied = ids.keys() - found.keys()
     if denied:
         attempts = [attempt for attempt in _open([batch]) if attempt.job_name in denied]
@@ -120,7 +120,7 @@ def _settle(
         _close([batch], "unknown", describe(records))
         return 0, False
     adoption = adopt(open_attempts, ((record.panda_id, record.job_name) for record in records.values()))
-    _store_ids(batch, adoption.found)
+    _store_ids(batch, adoption.found, mover)
     if adoption.doubles:
         log.error("batch %d: ending jobs that PanDA stored twice: %s", batch.number, adoption.doubles)
         sink.cancel(adoption.doubles)
@@ -144,13 +144,20 @@ def _open(batches: Sequence[SendBatch]) -> list[PandaAttempt]:
     return list(attempts.select_related("step"))
 
 
-def _store_ids(batch: SendBatch, found: Mapping[str, int]) -> None:
-    """Give open attempts of a batch their PanDA ids, by job name, in one statement."""
-    known = PandaAttempt.objects.filter(panda_id__in=found.values()).values_list("panda_id", flat=True)
-    clashes = set(known) if found else set()
+def _store_ids(batch: SendBatch, found: Mapping[str, int], mover: Mover) -> None:
+    """Give open attempts of a batch their PanDA ids, by job name, in one statement. One that is given the id of another
+    attempt waits for a person."""
+    known = PandaAttempt.objects.filter(panda_id__in=found.values()).values_list("panda_id", "job_name")
+    owners = dict(known) if found else {}
+    chosen = {name: panda_id for name, panda_id in found.items() if owners.setdefault(panda_id, name) == name}
+    clashes = found.keys() - chosen.keys()
     if clashes:
-        log.error("PanDA gave ids that earlier attempts have: %s", sorted(clashes)[:20])
-    chosen = {name: panda_id for name, panda_id in found.items() if panda_id not in clashes}
+        log.error("PanDA gave ids that other attempts have: %s", sorted(found[name] for name in clashes)[:20])
+        for attempt in _open([batch]):
+            if attempt.job_name in clashes:
+                panda_id = found[attempt.job_name]
+                text = f"PanDA gave it id {panda_id}, which {owners[panda_id]} has"
+                take_back([attempt], "id-of-another", text, mover, held=True)
     if chosen:
         ended = AttemptEnd.objects.filter(attempt=OuterRef("pk"))
         attempts = PandaAttempt.objects.filter(~Exists(ended), batch=batch, panda_id=None)
@@ -169,15 +176,23 @@ def _finish(batches: Sequence[SendBatch], status: str) -> None:
 
 
 def take_back(
-    attempts: Sequence[PandaAttempt], reason: str, message: str, mover: Mover, wait_s: float = 0.0
+    attempts: Sequence[PandaAttempt],
+    reason: str,
+    message: str,
+    mover: Mover,
+    wait_s: float = 0.0,
+    held: bool = False,
 ) -> None:
-    """End attempts that PanDA certainly does not have; their steps wait again, nothing is charged."""
+    """End attempts that PanDA certainly does not have; their steps wait again, nothing is charged. `held`: it may have
+    them, a person must look."""
     until = mover.now + timedelta(seconds=wait_s) if wait_s else None
     by_status: dict[str, list[int]] = {}
     for attempt in attempts:
-        by_status.setdefault(waiting_status(attempt.step.kind), []).append(attempt.step_id)
+        status = StepStatus.MANUAL_CHECK if held else waiting_status(attempt.step.kind)
+        by_status.setdefault(status, []).append(attempt.step_id)
     columns, at = "attempt_id status reason message charge node files ended_at", db_time(mover.now)
-    ends = [(a.pk, "not sent", reason, message, "none", "", "{}", at) for a in attempts]
+    end, charge = ("not known", "infrastructure") if held else ("not sent", "none")
+    ends = [(a.pk, end, reason, message, charge, "", "{}", at) for a in attempts]
     with transaction.atomic():
         insert_rows(AttemptEnd, columns, ends)
         for status, ids in by_status.items():

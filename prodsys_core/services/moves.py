@@ -2,19 +2,23 @@
 edges, with one Transition row each. Somebody else's change in between makes the caller's move a no-op, never a loss.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from django.db import models, transaction
 from django.db.models import Case, F, Q, Value, When
 
 from prodsys_core.chunks import in_chunks
-from prodsys_core.lifecycle import NotPossible, Role, check_edge
+from prodsys_core.lifecycle import NotPossible, Role, RunStatus, StepStatus, TaskStatus, check_edge
 from prodsys_core.models import MESSAGE_LENGTH, REASON_LENGTH, Run, Step, Task, Transition
 from prodsys_core.services.rows import insert_from
 from prodsys_core.tables import edges
+
+log = logging.getLogger(__name__)
 
 Message = str | Mapping[int, str]
 """A sentence for all rows, or one for each."""
@@ -113,6 +117,24 @@ def note(
     for part in in_chunks(ids):
         rows = SUBJECTS[subject]._default_manager.filter(pk__in=part, status=status)
         rows.update(reason=reason[:REASON_LENGTH], message=_message(message, part), **columns)
+
+
+NO_STATUS = "no-such-status"
+STATUSES: dict[str, type[StrEnum]] = {"task": TaskStatus, "run": RunStatus, "step": StepStatus}
+
+
+def statuses_check(mover: Mover) -> int:
+    """Rows whose status is a word that none has are moved by nobody: each says so, once. Returns how many."""
+    found = 0
+    for subject, known in STATUSES.items():
+        rows = SUBJECTS[subject]._default_manager.exclude(reason=NO_STATUS)
+        for status in set(rows.order_by().values_list("status", flat=True).distinct()) - set(known):
+            ids = list(rows.filter(status=status).values_list("pk", flat=True))
+            text = f"{status!a} is no status of a {subject}: nothing is done with it until it is set right by hand"
+            log.error("%d rows: %s", len(ids), text)
+            note(subject, ids, status, NO_STATUS, text)
+            found += len(ids)
+    return found
 
 
 def _message(message: Message, ids: Iterable[int]) -> str | Case:
