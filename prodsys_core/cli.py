@@ -13,7 +13,7 @@ import django
 from django.core.management import execute_from_command_line
 from django.db import DatabaseError
 
-from prodsys_core.lifecycle import NotPossible
+from prodsys_core.lifecycle import BadUsage, NotPossible
 from prodsys_core.yamlfile import BadFile, load_table
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from prodsys_core import verbs  # needs Django as it was set up
 
         return int(getattr(verbs, options.run)(options))
-    except BadFile as error:
+    except (BadFile, BadUsage) as error:
         return _complain(error, USAGE)
     except NotPossible as error:
-        return _complain(error, USAGE if error.bad_usage else FAILED)
+        return _complain(error, FAILED)
     except DatabaseError as error:
         hint = " (run `prodsys migrate`)" if "no such table" in str(error) or "1146" in str(error) else ""
         return _complain(f"database: {error}{hint}", FAILED)

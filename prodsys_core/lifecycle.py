@@ -77,11 +77,11 @@ PANDA_KINDS = (StepKind.RECONSTRUCT, *MERGES)
 
 
 class NotPossible(Exception):
-    """What a person asked for cannot be done; the text says why. `bad_usage`: it was asked for in wrong words."""
+    """What a person asked for cannot be done; the text says why."""
 
-    def __init__(self, text: str, bad_usage: bool = False) -> None:
-        super().__init__(text)
-        self.bad_usage = bad_usage
+
+class BadUsage(NotPossible):
+    """It was asked for in words that mean nothing."""
 
 
 _T, _P = TaskStatus, StepStatus

@@ -115,20 +115,20 @@ class TaskNames:
         """Directory of the production on the site: prefix + path + soft."""
         return f"{self.prefix}{self.path}{self.soft}"
 
-    def chunk_path(self, product: str, lfn: str) -> str:
-        """Absolute path on the site of a chunk's product or (product "log") of a job log."""
-        place = self.table.log_place if product == "log" else self.table.products[product].chunk_place
-        return f"{self.base}/{place.format_map(self._words())}/{lfn}"
+    def file_path(self, product: str, lfn: str, merged: bool = False) -> str:
+        """Absolute path on the site of a chunk's product, of a merged file or (product "log") of a job log."""
+        return f"{self.base}/{self._place(product, merged).format_map(self._words())}/{lfn}"
 
-    def merged_path(self, product: str, lfn: str) -> str:
-        """Absolute path on the site of a merged file."""
-        return f"{self.base}/{self.table.products[product].merged_place.format_map(self._words())}/{lfn}"
+    def _place(self, product: str, merged: bool) -> str:
+        if product == "log":
+            return self.table.log_place
+        names = self.table.products[product]
+        return names.merged_place if merged else names.chunk_place
 
     def tape_path(self, product: str, name: str) -> str:
         """Path on tape, relative to its root, of a merged file or (product "log") of a packed log."""
         root = self.table.tape.get(self.type, self.table.tape["other"])
-        place = self.table.log_place if product == "log" else self.table.products[product].merged_place
-        return f"{(root + place).format_map(self._words())}/{name}"
+        return f"{(root + self._place(product, True)).format_map(self._words())}/{name}"
 
     def parameters(
         self,

@@ -19,7 +19,7 @@ from waitress.server import create_server
 
 from prodsys_core import selectors
 from prodsys_core.config import load_config
-from prodsys_core.lifecycle import NotPossible
+from prodsys_core.lifecycle import BadUsage, NotPossible
 from prodsys_core.models import Task
 from prodsys_core.panda import open_sink
 from prodsys_core.services import looks, tasks
@@ -114,7 +114,7 @@ def act(options: Namespace) -> int:
         print("\n".join(f"{name}\t{item.text}" for name, item in ACTIONS.items()))
         return 0
     if options.action not in ACTIONS or options.name is None:
-        raise NotPossible(f"act: expected ACTION NAME; actions: {', '.join(ACTIONS)}", bad_usage=True)
+        raise BadUsage(f"act: expected ACTION NAME; actions: {', '.join(ACTIONS)}")
     pick = Pick(tuple(options.runs), tuple(options.file), options.why, options.events, options.home)
     return _look(options, lambda task: looks.look_act(options.action, task, pick))
 

@@ -97,7 +97,7 @@ def merge_inputs(steps: Iterable[Step]) -> dict[int, list[MergeInput]]:
 def input_list(site: Site, step: Step, inputs: Iterable[MergeInput]) -> tuple[str, str]:
     """Path and text of a merge step's list of inputs, one path a line; it must stand before the job is sent."""
     names, product = task_names(step.task), step.group.product
-    lines = (f"{names.chunk_path(product, item.lfn)}\n" for item in inputs)
+    lines = (f"{names.file_path(product, item.lfn)}\n" for item in inputs)
     return input_list_path(site, step), "".join(lines)
 
 

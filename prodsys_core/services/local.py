@@ -123,7 +123,7 @@ def _count_group(site: Site, group: MergeGroup) -> GroupCount:
         expected = sum(row.n_events for row in rows)
     lfn, path = _merged_file(merge)
     in_merged = _count(site, path, unit)
-    in_chunks = sum(_count(site, names.chunk_path(group.product, row.lfn), unit) for row in rows)
+    in_chunks = sum(_count(site, names.file_path(group.product, row.lfn), unit) for row in rows)
     return GroupCount(lfn, unit, expected, in_chunks, in_merged)
 
 
@@ -140,7 +140,7 @@ def _merged_file(merge: Step) -> tuple[str, str]:
     """LFN and path of the merged file that counts."""
     product = merge.group.product
     lfn = jobs.step_outputs(merge, merge.attempt)[product]
-    return lfn, jobs.task_names(merge.task).merged_path(product, lfn)
+    return lfn, jobs.task_names(merge.task).file_path(product, lfn, merged=True)
 
 
 # --- transfer and archive -------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def archive_logs(site: Site, step: Step, mover: Mover) -> bool:
     if missing:
         raise NotYet(f"{len(missing)} logs of finished jobs are not there, first {missing[0]}")
     name = names.packed_log_name(step.run.number)
-    source = names.chunk_path("log", name)
+    source = names.file_path("log", name)
     packed = needed(files.pack(source, sorted({made.path for made in logs})))
     if site.tape is None:
         return bool(move(mover, "step", [step.pk], StepStatus.READY, StepStatus.FINISHED))
@@ -195,8 +195,7 @@ def _made(site: Site, step: Step) -> Iterator[Made]:
             counts = attempt == other.attempt and other.status != StepStatus.CANCELLED
             for product, lfn in jobs.step_outputs(other, attempt).items():
                 merged = other.kind != StepKind.RECONSTRUCT and product != "log"
-                path = (names.merged_path if merged else names.chunk_path)(product, lfn)
-                yield Made(path, product, merged, counts)
+                yield Made(names.file_path(product, lfn, merged), product, merged, counts)
 
 
 def panda_steps(step: Step) -> Iterable[Step]:
@@ -226,8 +225,7 @@ def _send_to_tape(
 def _confirm(site: Site, step: Step, mover: Mover) -> bool:
     """Ask the tape what it has. Only its own size and checksum finish the step."""
     row = Transfer.objects.get(step=step)
-    tape = open_tape(site.tape)
-    match tape.confirm(row.target):
+    match open_tape(site.tape).confirm(row.target):
         case Stored(size, adler32):
             if (size, adler32) != (row.size, row.adler32):
                 text = f"{row.target}: tape has {size} bytes, {adler32}; source {row.size}, {row.adler32}"

@@ -117,7 +117,7 @@ def _chunk_products(site: Site, run: Run) -> dict[str, list[PlannedInput]]:
         likely = next((n for n in (end.n_written, step.job.n_events, end.n_read) if n is not None), None)
         for product, found in inputs.items():
             lfn = lfns[product]
-            path = names.chunk_path(product, lfn)
+            path = names.file_path(product, lfn)
             size = sizes.get(lfn, [0])[0] or needed(files.size(path), path)  # PanDA's record may have none
             found.append(PlannedInput(step.job_id, step.job.chunk, lfn, size, likely, end.n_written))
     return inputs

@@ -32,7 +32,7 @@ def place_of(lfn):
 
 def test_pilot_puts_chunk_outputs_where_prodsys_looks_for_them():
     for product, lfn in SAMPLES.outputs(CHUNK, 2).items():
-        expected = SAMPLES.chunk_path(product, lfn)
+        expected = SAMPLES.file_path(product, lfn)
         assert expected == f"{SAMPLES.base}/{place_of(lfn)}/{lfn}"
 
 
@@ -40,9 +40,9 @@ def test_pilot_puts_chunk_outputs_where_prodsys_looks_for_them():
 def test_pilot_puts_merged_files_where_prodsys_looks_for_them(piece):
     for product in tables.products().products:
         lfns = SAMPLES.outputs(naming.PieceNames(product, 274495, piece), 2)
-        path = SAMPLES.merged_path(product, lfns[product])
+        path = SAMPLES.file_path(product, lfns[product], merged=True)
         assert path == f"{SAMPLES.base}/{place_of(lfns[product])}/{lfns[product]}"
-        log = SAMPLES.chunk_path("log", lfns["log"])
+        log = SAMPLES.file_path("log", lfns["log"])
         assert log == f"{SAMPLES.base}/{place_of(lfns['log'])}/{lfns['log']}"
 
 

@@ -134,9 +134,9 @@ class Crowd:
         return self
 
     def path(self, step, product, lfn):
-        names = task_names(step.task)
-        place = names.chunk_path if step.kind == "reconstruct" or product == "log" else names.merged_path
-        return self.rig.root / place(product, lfn)
+        return self.rig.root / task_names(step.task).file_path(
+            product, lfn, merged=step.kind != "reconstruct"
+        )
 
     def write(self, path, content):
         path.parent.mkdir(parents=True, exist_ok=True)
