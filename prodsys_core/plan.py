@@ -133,16 +133,9 @@ def settle(
     return None if old and n_records == len(ids) else before
 
 
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """Jobs of a batch found in PanDA: id by job name; `doubles` were stored a second time and must be ended."""
-
-    found: Mapping[str, int]
-    doubles: tuple[int, ...]
-
-
-def adopt(names: Iterable[str], seen: Iterable[tuple[int, str]]) -> Adoption:
-    """Match PanDA jobs (id, name) with the names of a batch; of two with one name the lower id is kept."""
+def adopt(names: Iterable[str], seen: Iterable[tuple[int, str]]) -> tuple[dict[str, int], tuple[int, ...]]:
+    """Match PanDA jobs (id, name) with the names of a batch. Returns ids by name, and those that were stored a second
+    time and must be ended: of two with one name the lower id is kept."""
     wanted = set(names)
     found: dict[str, int] = {}
     doubles: list[int] = []
@@ -153,7 +146,7 @@ def adopt(names: Iterable[str], seen: Iterable[tuple[int, str]]) -> Adoption:
             doubles.append(panda_id)
         else:
             found[name] = panda_id
-    return Adoption(found, tuple(doubles))
+    return found, tuple(doubles)
 
 
 # --- merging ------------------------------------------------------------------------------------------------

@@ -9,37 +9,36 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Unavailable:
+class _Failure:
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__.lower()}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable(_Failure):
     """We know nothing: time-out, 5xx, a database error of the server.
 
     `reached` False: the request certainly never left this machine (no connection was made).
     """
 
-    reason: str
     reached: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(_Failure):
     """A definite no: the other side has done nothing."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(_Failure):
     """An answer that makes no sense; treated as `Unavailable`, and shown."""
 
-    reason: str
     excerpt: str = ""
 
 
 Failure = Unavailable | Refused | Broken
-
-
-def describe(failure: Failure) -> str:
-    """One line for logs and messages."""
-    return f"{type(failure).__name__.lower()}: {failure.reason}"
 
 
 # --- the workload server ------------------------------------------------------------------------------------

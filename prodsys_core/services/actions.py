@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from prodsys_core.catalogue import EVENTS_MAX
 from prodsys_core.chunks import in_chunks
@@ -20,6 +20,7 @@ from prodsys_core.yamlfile import load_table
 
 WHY_LENGTH = 40
 FINISHED_CHUNK = {"kind": StepKind.RECONSTRUCT, "status": StepStatus.FINISHED}
+IN_PANDA_YET = Q(attempts__end=None, attempts__isnull=False)
 FINISHED_TASKS = (TaskStatus.CANCELLED, TaskStatus.ARCHIVED)
 
 
@@ -136,12 +137,6 @@ def correct(rows: Rows, pick: Pick, mover: Mover) -> int:
     return len(moved)
 
 
-def _left_out(task: Task) -> QuerySet[Step]:
-    """Left out, and PanDA is done with them."""
-    left_out = _chunks(task).filter(status=StepStatus.CANCELLED)
-    return left_out.exclude(attempts__end=None, attempts__isnull=False)
-
-
 def _with_chunks(status: StepStatus, word: str) -> Perform:
     """Leave chunks out of their runs, or take them in again. While their runs are locked no merge plan is made of them;
     PanDA jobs of what is left out are ended by the next tick."""
@@ -213,7 +208,10 @@ FOUND_AND_DONE: dict[str, tuple[Find, Perform]] = {
         lambda task: _chunks(task).exclude(status=StepStatus.CANCELLED),
         _with_chunks(StepStatus.CANCELLED, "left-out"),
     ),
-    "include": (_left_out, _with_chunks(StepStatus.DEFINED, "taken-in")),
+    "include": (  # once PanDA is done with them
+        lambda task: _chunks(task).filter(status=StepStatus.CANCELLED).exclude(IN_PANDA_YET),
+        _with_chunks(StepStatus.DEFINED, "taken-in"),
+    ),
     "correct": (
         lambda task: _chunks(task).filter(status=StepStatus.DEFINED, task__status=TaskStatus.JOBS_READY),
         correct,

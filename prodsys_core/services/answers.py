@@ -18,7 +18,7 @@ from prodsys_core.config import Config
 from prodsys_core.lifecycle import StepStatus, waiting_status
 from prodsys_core.models import MESSAGE_LENGTH, AttemptEnd, PandaAttempt, SendBatch, Step
 from prodsys_core.plan import Listed, adopt, settle
-from prodsys_core.ports import Failure, JobSink, PandaJob, Refused, Unavailable, describe
+from prodsys_core.ports import Failure, JobSink, PandaJob, Refused, Unavailable
 from prodsys_core.services.isolation import alone
 from prodsys_core.services.moves import Mover, move
 from prodsys_core.services.rows import db_time, insert_rows
@@ -85,8 +85,8 @@ def _store_failure(batch: SendBatch, answer: Failure, mover: Mover) -> None:
             take_back(_open([batch]), "not-reached", reason, mover)
             _close([batch], "void", reason)
         case _:
-            log.warning("batch %d: answer lost (%s); looking for its jobs", batch.number, describe(answer))
-            _close([batch], "unknown", describe(answer))
+            log.warning("batch %d: answer lost (%s); looking for its jobs", batch.number, answer)
+            _close([batch], "unknown", str(answer))
 
 
 def batches_settle(config: Config, sink: JobSink, mover: Mover) -> int:
@@ -117,16 +117,16 @@ def _settle(
     ids = sink.job_ids(batch.number)
     records = sink.descriptions(ids) if isinstance(ids, tuple) else ids
     if isinstance(records, Failure):
-        _close([batch], "unknown", describe(records))
+        _close([batch], "unknown", str(records))
         return 0, False
-    adoption = adopt(open_attempts, ((record.panda_id, record.job_name) for record in records.values()))
-    _store_ids(batch, adoption.found, mover)
-    if adoption.doubles:
-        log.error("batch %d: ending jobs that PanDA stored twice: %s", batch.number, adoption.doubles)
-        sink.cancel(adoption.doubles)
-    missing = [attempt for name, attempt in open_attempts.items() if name not in adoption.found]
+    found, doubles = adopt(open_attempts, ((record.panda_id, record.job_name) for record in records.values()))
+    _store_ids(batch, found, mover)
+    if doubles:
+        log.error("batch %d: ending jobs that PanDA stored twice: %s", batch.number, doubles)
+        sink.cancel(doubles)
+    missing = [attempt for name, attempt in open_attempts.items() if name not in found]
     if not missing:
-        return len(adoption.found), True
+        return len(found), True
     before = Listed(batch.listed_digest, batch.listed_since) if batch.listed_since else None
     listed = settle(before, ids, len(records), mover.now, config.panda.settle_s)
     if listed is None:
@@ -135,7 +135,7 @@ def _settle(
     else:
         batch.listed_digest, batch.listed_since = listed.digest, listed.since
         batch.save(update_fields=["listed_digest", "listed_since"])
-    return len(adoption.found), listed is None
+    return len(found), listed is None
 
 
 def _open(batches: Sequence[SendBatch]) -> list[PandaAttempt]:

@@ -14,13 +14,21 @@ from django.db.models.constants import OnConflict
 from prodsys_core import tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config
-from prodsys_core.lifecycle import IN_PANDA, NOT_IN_PANDA, WATCHED, StepStatus, TaskStatus, waiting_status
+from prodsys_core.lifecycle import (
+    IN_PANDA,
+    NOT_IN_PANDA,
+    WATCHED,
+    StepKind,
+    StepStatus,
+    TaskStatus,
+    waiting_status,
+)
 from prodsys_core.models import AttemptEnd, LastLook, PandaAttempt, Step
-from prodsys_core.ports import Description, Failure, JobSink, describe
+from prodsys_core.ports import Description, Failure, JobSink
 from prodsys_core.services.isolation import apart
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.services.rows import db_time, insert_rows
-from prodsys_core.verdicts import Ended, Expected, Held, Seen, counts_events, judge_description, judge_status
+from prodsys_core.verdicts import Ended, Expected, Held, Seen, judge_description, judge_status
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +58,7 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
         return 0
     statuses = sink.statuses(sorted(followed))
     if isinstance(statuses, Failure):
-        log.warning("no status of %d jobs: PanDA is %s", len(followed), describe(statuses))
+        log.warning("no status of %d jobs: PanDA is %s", len(followed), statuses)
         return 0
     words = tables.panda_words()
     judged = {panda_id: judge_status(status, words) for panda_id, status in statuses.items()}
@@ -66,7 +74,7 @@ def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
     for part in in_chunks(asked, config.panda.record_chunk):
         records = sink.descriptions([item.panda_id for item in part])
         if isinstance(records, Failure):
-            log.warning("no records of %d jobs: PanDA is %s", len(part), describe(records))
+            log.warning("no records of %d jobs: PanDA is %s", len(part), records)
             break
         ended += sum(apart(part, partial(_store_records, config, mover, records, waiting), cannot_store))
     if not LastLook.objects.filter(name="status").update(at=mover.now):
@@ -173,7 +181,7 @@ def _end_row(item: Followed, record: Description, verdict: Ended, mover: Mover) 
         verdict.reason,
         f"{verdict.text} {verdict.diag}".strip(),
         verdict.charge,
-        record.n_events if counts_events(item.step__kind) else None,
+        record.n_events if item.step__kind == StepKind.RECONSTRUCT else None,
         record.n_written,
         record.node,
         json.dumps(files) if finished else "{}",
@@ -204,7 +212,7 @@ def _ask_to_end(sink: JobSink, which: Q, reason: str) -> int:
         return 0
     answer = sink.cancel(sorted(asked))
     if isinstance(answer, Failure):
-        log.warning("%d jobs that are not wanted not ended yet: PanDA is %s", len(asked), describe(answer))
+        log.warning("%d jobs that are not wanted not ended yet: PanDA is %s", len(asked), answer)
         return 0
     for status in (*IN_PANDA, StepStatus.CANCELLED):
         note("step", [asked[panda_id] for panda_id in answer], status, reason)

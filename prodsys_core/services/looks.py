@@ -10,7 +10,7 @@ from pathlib import Path
 from django.db import transaction
 from django.db.models import Count
 
-from prodsys_core.catalogue import BadSource, JobSeen, plan_differences
+from prodsys_core.catalogue import BadSource, plan_differences
 from prodsys_core.delivery import delivery_problem, parse_delivery
 from prodsys_core.lifecycle import CHUNK_DONE, IN_PANDA, PANDA_KINDS, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import MESSAGE_LENGTH, Job, Step, Task
@@ -73,7 +73,7 @@ def _differences(task: Task) -> tuple[str, ...]:
     jobs = []
     for step in steps.order_by("run__number", "job__chunk"):
         why_not = step.reason if step.status == StepStatus.CANCELLED else step.job.undelivered
-        jobs.append(JobSeen(step.job.file, step.job.n_events, step.job.home, why_not))
+        jobs.append((step.job.file, step.job.n_events, step.job.home, why_not))
     return plan_differences(plan, jobs)
 
 

@@ -20,7 +20,7 @@ from prodsys_core.config import Config, Site
 from prodsys_core.lifecycle import IN_PANDA, PANDA_KINDS, SENDING, RunStatus, StepKind, StepStatus
 from prodsys_core.models import AttemptEnd, MergeInput, PandaAttempt, Run, SendBatch, Step
 from prodsys_core.plan import BatchPlan, Homeless, QueueUse, Sendable, place_runs, plan_batches
-from prodsys_core.ports import JobSink, PandaJob, Unavailable, describe
+from prodsys_core.ports import JobSink, PandaJob, Unavailable
 from prodsys_core.selectors import runs_with_stragglers
 from prodsys_core.services.answers import batches_submit
 from prodsys_core.services.isolation import EndsService, alone, apart, put_off
@@ -49,7 +49,7 @@ def steps_send(config: Config, sink: JobSink, mover: Mover) -> int:
         return 0
     alive = sink.alive()
     if alive is not True:
-        log.warning("nothing sent: PanDA is %s", describe(alive) if alive is not False else "not alive")
+        log.warning("nothing sent: PanDA is %s", alive if alive is not False else "not alive")
         return 0
     sent, numbers = 0, _numbers(config)
     for site, together, merges in plans:

@@ -247,11 +247,11 @@ class Production:
             batch.status = "unknown"
             return
         names = {attempt.job_name: attempt for attempt in _open(batch)}
-        adoption = adopt(names, ((record.panda_id, record.job_name) for record in records.values()))
-        for name, panda_id in adoption.found.items():
+        found, doubles = adopt(names, ((record.panda_id, record.job_name) for record in records.values()))
+        for name, panda_id in found.items():
             names[name].panda_id = panda_id
-        if adoption.doubles:
-            sink.cancel(adoption.doubles)
+        if doubles:
+            sink.cancel(doubles)
         if not _open(batch):
             batch.status = "settled"
             return
