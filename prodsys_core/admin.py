@@ -51,8 +51,6 @@ def perform(window: Window, request: HttpRequest, rows: QuerySet[Any]) -> Templa
     """Show what the chosen action would touch; do it once exactly that was shown and confirmed."""
     given, name = request.POST, request.POST["action"]
     mover = as_manager(request.user.get_username(), datetime.now(UTC))
-    looks: dict[str, Look] = {}
-    error = ""
     try:
         looks = _looks(name, rows, given, mover)
         lines = [line for head, look in looks.items() for line in (head, *look.lines)]

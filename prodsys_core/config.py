@@ -187,10 +187,8 @@ class Site(Section):
 
 
 class Retry(Section):
-    """When an attempt that ended badly is followed by another one; charged attempts: the task's max_attempts.
-
-    `backoff_s`: waits before the next attempt after the 1st, 2nd, ... uncharged end; the last one repeats.
-    """
+    """When an attempt that ended badly is followed by another one; charged attempts: the task's max_attempts. Waits
+    (`backoff_s`): after the 1st, 2nd, ... uncharged end; the last one repeats."""
 
     uncharged_max: int = Field(default=20, ge=1, le=1000)  # a site that fails for days must come to a person
     backoff_s: tuple[float, ...] = Field(

@@ -30,8 +30,7 @@ class HttpJobSink(JobSink):
         self._session.headers["Accept"] = "application/json"
 
     def alive(self) -> bool | Failure:
-        answer = self._call("GET", "system/is_alive")
-        return answer if isinstance(answer, Failure) else True
+        return _then(self._call("GET", "system/is_alive"), lambda _: True)
 
     def submit(self, jobs: Sequence[PandaJob]) -> Mapping[str, int | None] | Failure:
         """One call; the caller has cut the jobs to `submit_chunk`."""

@@ -25,6 +25,7 @@ from prodsys_core.services.rows import db_time, insert_rows
 
 log = logging.getLogger(__name__)
 
+Attempts = Sequence[PandaAttempt]
 REFUSED_WAIT_S = 300.0
 """A refused batch (no role, wrong argument) needs a person; asking more often only makes names."""
 
@@ -176,12 +177,7 @@ def _finish(batches: Sequence[SendBatch], status: str) -> None:
 
 
 def take_back(
-    attempts: Sequence[PandaAttempt],
-    reason: str,
-    message: str,
-    mover: Mover,
-    wait_s: float = 0.0,
-    held: bool = False,
+    attempts: Attempts, reason: str, message: str, mover: Mover, wait_s: float = 0.0, held: bool = False
 ) -> None:
     """End attempts that PanDA certainly does not have; their steps wait again, nothing is charged. `held`: it may have
     them, a person must look."""

@@ -259,9 +259,14 @@ def clean(site: Site, step: Step, mover: Mover) -> bool:
     unconfirmed = Transfer.objects.filter(step__run=step.run, confirmed_at=None)
     if unconfirmed.exists():
         raise NeedsPerson("not-confirmed", "a file of this run is not confirmed on tape; nothing removed")
-    if site.tape is None:
-        _check_merged(site, step)
     files = SiteFilesystem(site.files.root)
+    merges = Step.objects.filter(run=step.run, kind__in=MERGES, status=StepStatus.FINISHED)
+    # Without tape the merged files on the site are the only ones.
+    for merge in merges.select_related("task", "run", "group") if site.tape is None else ():
+        lfn, path = _merged_file(merge)
+        seen, reported = files.checksum(path), _reported(merge, lfn)
+        if not isinstance(seen, Stored) or (reported is not None and seen != reported):
+            raise NeedsPerson("merged-missing", f"{path} is not as its job reported it; nothing removed")
     intermediates = {made.path for made in _made(site, step) if not (made.merged and made.counts)}
     own = PandaAttempt.objects.filter(step__in=panda_steps(step), panda_id__isnull=False)
     directories = sorted({path.rpartition("/")[0] for path in intermediates})
@@ -270,16 +275,6 @@ def clean(site: Site, step: Step, mover: Mover) -> bool:
     removed = needed(files.remove(sorted(intermediates)))
     log.info("run %d of task %s: %d intermediate files removed", step.run.number, step.task.name, removed)
     return bool(move(mover, "step", [step.pk], StepStatus.READY, StepStatus.FINISHED))
-
-
-def _check_merged(site: Site, step: Step) -> None:
-    """Without tape the merged files on the site are the only ones: each must be there as its job reported it."""
-    merges = Step.objects.filter(run=step.run, kind__in=MERGES, status=StepStatus.FINISHED)
-    for merge in merges.select_related("task", "run", "group"):
-        lfn, path = _merged_file(merge)
-        seen, reported = SiteFilesystem(site.files.root).checksum(path), _reported(merge, lfn)
-        if not isinstance(seen, Stored) or (reported is not None and seen != reported):
-            raise NeedsPerson("merged-missing", f"{path} is not as its job reported it; nothing removed")
 
 
 PERFORMED: dict[StepKind, Perform] = {

@@ -185,21 +185,16 @@ def load_progress(config: Config, runs: Iterable[Run]) -> Mapping[int, lifecycle
     groups = current_groups(plan__run__in=by_pk).values_list("plan__run_id")
     n_groups = dict(groups.annotate(n=Count("pk")).order_by())
     for pk, run in by_pk.items():
-        _set_transfers(config, run, counts[pk], n_groups.get(pk, 0))
+        site, kinds, n_files = run_site(config, run, run.task), counts[pk], n_groups.get(pk, 0)
+        # Transfers count as opened when there is one for each merged file, or none is wanted: no tape, no file.
+        if (site is not None and site.tape is None) or n_files == 0:
+            if lifecycle.RunProgress(kinds).complete(StepKind.CROSS_CHECK):
+                kinds[StepKind.TRANSFER] = (0, 0)
+        elif kinds.get(StepKind.TRANSFER, (0, 0))[0] < n_files:
+            kinds.pop(StepKind.TRANSFER, None)
     unchecked = wanted.filter(kind=StepKind.RECONSTRUCT, status=StepStatus.FINISHED, reason=UNCHECKED)
     n_unchecked = dict(unchecked.values_list("run_id").annotate(n=Count("pk")).order_by())
     return {pk: lifecycle.RunProgress(kinds, n_unchecked.get(pk, 0)) for pk, kinds in counts.items()}
-
-
-def _set_transfers(config: Config, run: Run, kinds: dict[StepKind, tuple[int, int]], n_groups: int) -> None:
-    """Transfers count as opened when there is one for each merged file, or none is wanted: no tape, no file."""
-    site = run_site(config, run, run.task)
-    if (site is not None and site.tape is None) or n_groups == 0:
-        if lifecycle.RunProgress(kinds).complete(StepKind.CROSS_CHECK):
-            kinds[StepKind.TRANSFER] = (0, 0)
-        return
-    if kinds.get(StepKind.TRANSFER, (0, 0))[0] < n_groups:
-        kinds.pop(StepKind.TRANSFER, None)
 
 
 def tasks_close(config: Config, mover: Mover) -> None:

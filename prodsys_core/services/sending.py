@@ -69,10 +69,7 @@ def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan],
     steps = list(due.values_list(*columns.split(), named=True))
     if not steps:
         return []
-    room = {
-        queue: use.room(config.panda.active_max, config.panda.waiting_min)
-        for queue, use in _queue_uses(config, mover).items()
-    }
+    room = _queue_rooms(config, mover)
     homes = _homes(config, steps, room, mover)
     merges = {step.pk for step in steps if step.kind != StepKind.RECONSTRUCT}
     plans = []
@@ -141,7 +138,7 @@ def _due(mover: Mover) -> Q:
     return DELIVERED & (waiting | (Q(status=StepStatus.FAILED) & over))
 
 
-def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:
+def _queue_rooms(config: Config, mover: Mover) -> dict[str, int]:
     queues = {queue for site in config.sites for queue in (site.panda_queue, site.merge_queue)}
     counts = {queue: Counter[str]() for queue in queues}
     steps = Step.objects.filter(status__in=IN_PANDA, kind__in=PANDA_KINDS)
@@ -152,10 +149,11 @@ def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:
     ends = AttemptEnd.objects.filter(ended_at__gte=since, status="finished")
     for queue, n in ends.values_list("attempt__batch__panda_queue").annotate(n=Count("pk")).order_by():
         counts.setdefault(queue, Counter())["ended"] += n
-    return {
-        queue: QueueUse(found[StepStatus.SENT], found[StepStatus.RUNNING], found["ended"])
-        for queue, found in counts.items()
-    }
+    rooms = {}
+    for queue, found in counts.items():
+        use = QueueUse(found[StepStatus.SENT], found[StepStatus.RUNNING], found["ended"])
+        rooms[queue] = use.room(config.panda.active_max, config.panda.waiting_min)
+    return rooms
 
 
 def _write_lists(site: Site, step_ids: Sequence[int], mover: Mover) -> dict[int, list[MergeInput]]:
