@@ -28,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words and not words[0].startswith("-") and words[0] not in table["verbs"]:
             execute_from_command_line(["prodsys", *words])
             return OK
-        raw = argparse.RawDescriptionHelpFormatter
-        parser = argparse.ArgumentParser("prodsys", None, table["help"], table["epilog"], formatter_class=raw)
+        as_written = argparse.RawDescriptionHelpFormatter
+        texts = {"description": table["help"], "epilog": table["epilog"]}
+        parser = argparse.ArgumentParser("prodsys", **texts, formatter_class=as_written)
         _add_verb(parser, table)
         options = parser.parse_args(words)
         _set_up(options.verbose)

@@ -80,6 +80,7 @@ class TaskNames:
     template: str
 
     def _words(self, subject: ChunkNames | PieceNames | None = None, **more: object) -> dict[str, object]:
+        """What patterns may hold."""
         names = ("production", "prefix", "path", "soft", "slot", "phast", "template")
         words = {name: getattr(self, name) for name in names} | {"year": self.year or ""}
         if isinstance(subject, PieceNames):

@@ -43,7 +43,7 @@ def tick(
         return TickReport({}, held_by=held_by)
     hold = lease.make_hold(owner, config.lease_s, clock or (lambda: now))
     services: tuple[tuple[str, Callable[[Mover], int]], ...] = (
-        ("of no status", moves.statuses_check),
+        ("of no status", lambda _: moves.statuses_check()),
         ("generated", lambda mover: tasks.tasks_generate(config, mover)),
         ("found again", lambda mover: answers.batches_settle(config, sink, mover)),
         ("ended", lambda mover: following.jobs_follow(config, sink, mover)),

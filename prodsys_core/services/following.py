@@ -11,18 +11,10 @@ from typing import Any
 from django.db.models import F, Q
 from django.db.models.constants import OnConflict
 
-from prodsys_core import tables
+from prodsys_core import lifecycle, tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config
-from prodsys_core.lifecycle import (
-    IN_PANDA,
-    NOT_IN_PANDA,
-    WATCHED,
-    StepKind,
-    StepStatus,
-    TaskStatus,
-    waiting_status,
-)
+from prodsys_core.lifecycle import IN_PANDA, NOT_IN_PANDA, WATCHED, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import AttemptEnd, LastLook, PandaAttempt, Step
 from prodsys_core.ports import Description, Failure, JobSink
 from prodsys_core.services.isolation import apart
@@ -34,8 +26,6 @@ log = logging.getLogger(__name__)
 
 CANCEL_ASKED = "cancel-asked"
 TAKE_BACK_ASKED = "take-back-asked"
-
-
 Followed = Any
 """An open attempt: a row of these columns."""
 COLUMNS = "pk panda_id step_id step__task_id step__task__status step__status step__reason"
@@ -135,7 +125,7 @@ def _of_unwanted(item: Followed, record: Description, verdict: Ended) -> Ended:
     """The task was cancelled meanwhile: nothing is tried again, only success keeps its status. Taken back from a
     closed site: it waits again, and costs nothing."""
     if item.step__reason == TAKE_BACK_ASKED and record.status in ("cancelled", "closed"):
-        status = waiting_status(item.step__kind)
+        status = lifecycle.waiting_status(item.step__kind)
         return Ended(status, "none", "taken-back", "its site was closed before it ran")
     if item.step__task__status != TaskStatus.CANCELLED or verdict.status == StepStatus.FINISHED:
         return verdict

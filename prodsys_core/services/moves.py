@@ -123,7 +123,7 @@ NO_STATUS = "no-such-status"
 STATUSES: dict[str, type[StrEnum]] = {"task": TaskStatus, "run": RunStatus, "step": StepStatus}
 
 
-def statuses_check(mover: Mover) -> int:
+def statuses_check() -> int:
     """Rows whose status is a word that none has are moved by nobody: each says so, once. Returns how many."""
     found = 0
     for subject, known in STATUSES.items():

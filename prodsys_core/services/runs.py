@@ -201,10 +201,8 @@ def tasks_close(config: Config, mover: Mover) -> None:
     """running -> done when all runs are checked and their merged files safe; archiving -> archived."""
     for task in Task.objects.filter(status=TaskStatus.RUNNING):
         with alone(partial(note, "task", [task.pk], task.status, "cannot-close")):
-            chain, runs = (
-                tables.chains()[task.type],
-                list(Run.objects.filter(task=task).select_related("task")),
-            )
+            chain = tables.chains()[task.type]
+            runs = list(Run.objects.filter(task=task).select_related("task"))
             if not runs or any(run.status != RunStatus.CHECKED for run in runs):
                 continue
             found = (load_progress(config, part).values() for part in in_chunks(runs))
