@@ -26,17 +26,18 @@ from django.conf import settings
 from django.db import connection
 
 from bench.prodsys import JOBS, write_task
-from prodsys_core.lifecycle import StepStatus, TaskStatus
+from prodsys_core.lifecycle import Role, StepStatus, TaskStatus
 from prodsys_core.models import AttemptEnd, LastLook, Run, Step, Task, Transition
 from prodsys_core.panda import HttpJobSink
-from prodsys_core.ports import Description, FileSeen, PandaJob, Submitted
+from prodsys_core.ports import Description, FileSeen, PandaJob
 from prodsys_core.services import runs, tasks
 from prodsys_core.services.answers import batches_settle
 from prodsys_core.services.following import jobs_follow
+from prodsys_core.services.moves import Mover
 from prodsys_core.services.sending import steps_send, steps_stage
 from prodsys_core.taskfile import TaskFile
 from prodsys_core.tick import tick
-from prodsys_core.wire import render_jobs
+from prodsys_core.wire import positional
 from prodsys_core.yamlfile import load_yaml
 from simulators.panda.http import PandaHttpServer
 from simulators.panda.jobspec import parse_jobs
@@ -61,14 +62,14 @@ class Server:
         """Always."""
         return True
 
-    def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...]:
+    def submit(self, jobs: Sequence[PandaJob]) -> dict[str, int | None]:
         """Stores them all."""
         if self.model is not None:
-            stored = self.model.submit(parse_jobs(json.loads(render_jobs(jobs))))
-            return tuple(Submitted(name, panda_id) for panda_id, _, name in stored)
+            stored = self.model.submit(parse_jobs([positional(job) for job in jobs]))
+            return {name: panda_id for panda_id, _, name in stored}
         ids = [next(_IDS) for _ in jobs]
         self.jobs.update(zip(ids, jobs, strict=True))
-        return tuple(Submitted(job.job_name, panda_id) for panda_id, job in zip(ids, jobs, strict=True))
+        return {job.job_name: panda_id for panda_id, job in zip(ids, jobs, strict=True)}
 
     def job_ids(self, batch_number: int) -> tuple[int, ...]:
         """Jobs of a batch."""
@@ -83,7 +84,7 @@ class Server:
         return {
             pk: Description(
                 pk, job.job_name, job.attempt_nr, self.statuses([pk])[pk], job.n_events,
-                files=tuple(FileSeen(file.lfn, file.kind, 1000, "00000001") for file in job.outputs),
+                files=tuple(FileSeen(lfn, kind, 1000, "00000001") for lfn, kind in job.outputs.items()),
                 n_written=job.n_events,
             )
             for pk, job in ((pk, self.jobs[pk]) for pk in ids)
@@ -99,7 +100,7 @@ def make_task(work: Path, name: str, jobs: int, chunks: int = 1000) -> Task:
     config, ann = settings.PRODSYS, tasks.as_manager("ann", START)
     tasks.task_create(config, load_yaml(write_task(work, name, jobs, chunks), TaskFile), ann)
     tasks.task_set(name, TaskStatus.READY, ann)
-    tasks.tasks_generate(config, tasks.as_service("bench", START))
+    tasks.tasks_generate(config, Mover("bench", Role.SERVICE, START))
     task = tasks.task_set(name, TaskStatus.SEND, ann)
     assert task is not None
     return task
@@ -110,7 +111,7 @@ def make_task(work: Path, name: str, jobs: int, chunks: int = 1000) -> Task:
 
 def prepare_status(work: Path, engine: str) -> Callable[[int], Mapping[str, float]]:
     """150,000 jobs that are sent; the server, a process of its own, has them all finished."""
-    config, mover, model = settings.PRODSYS, tasks.as_service("bench", START), PandaModel()
+    config, mover, model = settings.PRODSYS, Mover("bench", Role.SERVICE, START), PandaModel()
     made = [make_task(work, f"s{number}", JOBS) for number in range(TASKS)]
     steps_stage(mover)
     sent = steps_send(config, Server(model), mover)
@@ -185,7 +186,7 @@ def prepare_run(work: Path, engine: str) -> Callable[[int], Mapping[str, float]]
     config = settings.PRODSYS
 
     def live(name: str, n_runs: int) -> tuple[Task, float]:
-        server, mover = Server(), tasks.as_service("bench", START)
+        server, mover = Server(), Mover("bench", Role.SERVICE, START)
         Task.objects.all().update(status=TaskStatus.CANCELLED)
         task = make_task(work, name, 1100 * n_runs, chunks=1100)
         LastLook.objects.all().delete()
@@ -204,7 +205,7 @@ def prepare_run(work: Path, engine: str) -> Callable[[int], Mapping[str, float]]
         many = live(f"many{run}", 4)[1]
         task, few = live(f"few{run}", 1)
         begun_s = time.monotonic()
-        planned = runs.runs_merge(config, tasks.as_service("bench", START))
+        planned = runs.runs_merge(config, Mover("bench", Role.SERVICE, START))
         plan_s = time.monotonic() - begun_s
         assert planned == Run.objects.filter(task=task, status="merging").count() == 1
         queries = max(many, few)

@@ -21,6 +21,7 @@ from prodsys_core.services.looks import Look, look_act, look_resend, look_set
 from prodsys_core.services.moves import Mover, NotAllowed
 from prodsys_core.services.tasks import as_manager
 from prodsys_core.tables import edges
+from prodsys_core.yamlfile import load_table
 
 LINES_SHOWN = 1000
 """Lines of a look on its page; the command line shows all."""
@@ -36,14 +37,10 @@ OFFERED: Mapping[type, Mapping[str, str]] = {
 class Window(admin.ModelAdmin):
     """A table to look at, with the actions that are offered on its rows."""
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_change_permission = has_delete_permission = has_add_permission
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         offered = OFFERED.get(self.model, {}) if request.user.has_perm("prodsys.change_task") else {}
@@ -54,8 +51,6 @@ def perform(window: Window, request: HttpRequest, rows: QuerySet[Any]) -> Templa
     """Show what the chosen action would touch; do it once exactly that was shown and confirmed."""
     given, name = request.POST, request.POST["action"]
     mover = as_manager(request.user.get_username(), datetime.now(UTC))
-    looks: dict[str, Look] = {}
-    error = ""
     try:
         looks = _looks(name, rows, given, mover)
         lines = [line for head, look in looks.items() for line in (head, *look.lines)]
@@ -101,26 +96,7 @@ def _looks(name: str, rows: QuerySet[Any], given: Mapping[str, str], mover: Move
     }
 
 
-STEP = "work kind status attempt charged uncharged panda_id next_try_at message"
-END = "attempt_id status charge reason message n_read n_written node ended_at"
-TABLES: tuple[tuple[type, str, str, str], ...] = (  # columns, filters, what is searched
-    (models.Task, "name type sites production status files_skipped message", "status type", "name soft"),
-    (models.Run, "number task site status message", "status site task", "number"),
-    (models.Job, "file task run chunk n_events undelivered", "task", "file"),
-    (models.Step, STEP, "kind status task", "work panda_id"),
-    (models.PandaAttempt, "job_name number panda_id batch_id made_at", "", "job_name panda_id"),
-    (models.AttemptEnd, END, "status charge reason", ""),
-    (models.Lease, "name owner until ticked_at last_tick", "", ""),
-    (models.SendBatch, "number panda_queue status n_jobs made_at message", "status panda_queue", ""),
-    (models.MergeGroup, "plan_id product piece", "product", ""),
-    (models.GroupCheck, "group_id unit expected in_chunks in_merged agrees checked_at", "agrees unit", ""),
-    (models.Transfer, "target size adler32 asked_at confirmed_at", "", "target"),
-    (models.Transition, "at subject subject_id old new role who reason", "subject new role", "subject_id"),
-)
-for model, columns, filters, searched in TABLES:
-    options = {
-        "list_display": columns.split(),
-        "list_filter": filters.split(),
-        "search_fields": searched.split(),
-    }
+for name, table in load_table("pages.yaml", dict[str, dict[str, str]]).items():
+    model = getattr(models, name)
+    options = {option: words.split() for option, words in table.items()}
     admin.site.register(model, Window, list_select_related=model in (models.Run, models.Job), **options)

@@ -45,30 +45,21 @@ class BadSource:
         return f"{shown}; and {more} more" if more > 0 else shown
 
 
-@dataclass(frozen=True, slots=True)
-class JobSeen:
-    """A job as it would be sent: from `home` if that is not the task's. `note`: why it would not be."""
-
-    file: str
-    n_events: int | None
-    home: str = ""
-    note: str = ""
-
-
-def plan_differences(plan: JobPlan, jobs: Iterable[JobSeen]) -> tuple[str, ...]:
-    """What jobs are not as the source makes them, one sentence each."""
+def plan_differences(plan: JobPlan, jobs: Iterable[tuple[str, int | None, str, str]]) -> tuple[str, ...]:
+    """What jobs are not as the source makes them, one sentence each. Of a job: its file, number of events, the place of
+    the file if that is not the task's, and why it would not be sent."""
     without_job = {entry.file: entry for entry in plan.jobs}
     lines: list[str] = []
-    for job in jobs:
-        entry = without_job.pop(job.file, None)
-        if job.note:
-            lines.append(f"{job.file}: {job.note}")
-        if job.home:
-            lines.append(f"{job.file}: read from {job.home}")
+    for file, n_events, home, why_not in jobs:
+        entry = without_job.pop(file, None)
+        if why_not:
+            lines.append(f"{file}: {why_not}")
+        if home:
+            lines.append(f"{file}: read from {home}")
         if entry is None:
-            lines.append(f"{job.file}: has a job, but the source has no such file with events")
-        elif entry.n_events != job.n_events:
-            lines.append(f"{job.file}: {job.n_events} events, in the source {entry.n_events}")
+            lines.append(f"{file}: has a job, but the source has no such file with events")
+        elif entry.n_events != n_events:
+            lines.append(f"{file}: {n_events} events, in the source {entry.n_events}")
     return (*lines, *(f"{file}: in the source, but has no job; generate again" for file in without_job))
 
 

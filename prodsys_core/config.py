@@ -12,15 +12,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from prodsys_core.lifecycle import MERGES, StepKind
 from prodsys_core.naming import command_problem
 from prodsys_core.yamlfile import BadFile, load_yaml
 
 ENVIRONMENT_NAME = "PRODSYS_CONFIG"
-COMMAND_NAMES = {
-    "reconstruct": frozenset({"raw", "template", "run", "chunk", "mdst", "hist", "dump", "log"}),
-    "merge mdst": frozenset({"inputs", "out"}),
-    "merge hist": frozenset({"inputs", "out"}),
-    "merge dump": frozenset({"inputs", "out"}),
+COMMAND_NAMES: dict[str, frozenset[str]] = {
+    StepKind.RECONSTRUCT: frozenset({"raw", "template", "run", "chunk", "mdst", "hist", "dump", "log"}),
+    **dict.fromkeys(MERGES, frozenset({"inputs", "out"})),
 }
 
 
@@ -35,17 +34,15 @@ def text_like(pattern: str | re.Pattern[str], expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _web_address(url: str) -> str:
-    if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9./_-]*)?", url):
-        raise ValueError("expected http(s)://host[:port]")
-    return url.rstrip("/")
-
-
 AbsolutePath = Annotated[
     str, text_like(r"(?!(.*/)?\.\.(/|$))/[^\x00-\x1f]*", "an absolute path without '..'")
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
-Url = Annotated[str, AfterValidator(_web_address)]
+Url = Annotated[
+    str,
+    text_like(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9./_-]*)?", "http(s)://host[:port]"),
+    AfterValidator(lambda url: url.rstrip("/")),
+]
 
 
 class Section(BaseModel):
@@ -174,6 +171,10 @@ class Site(Section):
     commands: Annotated[dict[str, str], AfterValidator(_commands)]
     max_walltime_s: int | None = Field(default=None, ge=1)
 
+    def queue_for(self, kind: str) -> str:
+        """The PanDA queue of a kind of step: merges go to the short one."""
+        return self.panda_queue if kind == StepKind.RECONSTRUCT else self.merge_queue
+
     def status_at(self, now: datetime) -> str:
         """`status`, or offline during a downtime."""
         down = any(downtime.begins <= now < downtime.ends for downtime in self.downtimes)
@@ -186,7 +187,8 @@ class Site(Section):
 
 
 class Retry(Section):
-    """When an attempt that ended badly is followed by another one; charged attempts: the task's max_attempts."""
+    """When an attempt that ended badly is followed by another one; charged attempts: the task's max_attempts. Waits
+    (`backoff_s`): after the 1st, 2nd, ... uncharged end; the last one repeats."""
 
     uncharged_max: int = Field(default=20, ge=1, le=1000)  # a site that fails for days must come to a person
     backoff_s: tuple[float, ...] = Field(

@@ -5,24 +5,16 @@ A line of the list is `PATH SIZE [ADLER32]`; a path without `/` is a name in the
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from prodsys_core.catalogue import BadSource
+from prodsys_core.ports import Stored
 
 _LINE = re.compile(r"(\S+)\s+(\d{1,18})(?:\s+([0-9a-fA-F]{8}))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """Size in bytes and checksum (8 hex digits, None: not known) of a file."""
-
-    size: int
-    adler32: str | None = None
-
-
-def parse_delivery(text: str, label: str, home: str) -> dict[str, Delivered] | BadSource:
+def parse_delivery(text: str, label: str, home: str) -> dict[str, Stored] | BadSource:
     """Files of a list by absolute path; blank lines and lines that begin with # are ignored."""
-    listed: dict[str, Delivered] = {}
+    listed: dict[str, Stored] = {}
     problems = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -32,13 +24,13 @@ def parse_delivery(text: str, label: str, home: str) -> dict[str, Delivered] | B
             problems.append(f"{label}:{number}: found {line[:60]!a}, expected PATH SIZE [ADLER32]")
             continue
         path = match[1] if "/" in match[1] else home + match[1]
-        file = Delivered(int(match[2]), match[3] and match[3].lower())
+        file = Stored(int(match[2]), match[3] and match[3].lower())
         if listed.setdefault(path, file) != file:
             problems.append(f"{label}:{number}: {match[1]!a} again with another size or checksum")
     return BadSource(tuple(problems)) if problems else listed
 
 
-def delivery_problem(path: str, listed: Mapping[str, Delivered], seen: Delivered | str) -> str:
+def delivery_problem(path: str, listed: Mapping[str, Stored], seen: Stored | str) -> str:
     """What is wrong with a task's file, "" if nothing. `seen`: the file at the site, or why there is none to see."""
     wanted = listed.get(path)
     if wanted is None:

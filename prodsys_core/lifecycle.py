@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic.dataclasses import dataclass as table
+
 
 class Role(StrEnum):
     """Who asks for a change of status."""
@@ -73,6 +75,15 @@ class StepKind(StrEnum):
 MERGES = (StepKind.MERGE_MDST, StepKind.MERGE_HIST, StepKind.MERGE_DUMP)
 PANDA_KINDS = (StepKind.RECONSTRUCT, *MERGES)
 
+
+class NotPossible(Exception):
+    """What a person asked for cannot be done; the text says why."""
+
+
+class BadUsage(NotPossible):
+    """It was asked for in words that mean nothing."""
+
+
 _T, _P = TaskStatus, StepStatus
 Edges = Mapping[tuple[str, str], frozenset[Role]]
 
@@ -84,13 +95,11 @@ WATCHED = (_T.SEND, _T.RUNNING, _T.PAUSED, _T.CANCELLED)
 
 IN_PANDA = (_P.SENT, _P.RUNNING)
 NOT_IN_PANDA = (_P.DEFINED, _P.STAGED, _P.READY, _P.FAILED, _P.MANUAL_CHECK)
-WAITING: Mapping[str, StepStatus] = {StepKind.RECONSTRUCT: _P.STAGED}
-"""Status of a step that may be sent; `ready` where not named."""
 
 
 def waiting_status(kind: str) -> StepStatus:
     """The status in which a step of this kind waits to be sent."""
-    return WAITING.get(kind, StepStatus.READY)
+    return StepStatus.STAGED if kind == StepKind.RECONSTRUCT else StepStatus.READY
 
 
 def check_edge(edges: Edges, subject: str, old: str, new: str, role: Role) -> str | None:
@@ -107,7 +116,7 @@ def check_edge(edges: Edges, subject: str, old: str, new: str, role: Role) -> st
 CHUNK_DONE = frozenset({StepStatus.FINISHED, StepStatus.CANCELLED})
 
 
-@dataclass(frozen=True, slots=True)
+@table(frozen=True, slots=True, config={"extra": "forbid"})
 class ChainLink:
     """One kind of work of a task type. `of`: job, group or run. `asked`: waits for the task's status archive."""
 

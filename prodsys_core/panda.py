@@ -1,5 +1,6 @@
 """PanDA over HTTP (v1), as a submitter sees it: one session, every answer checked, failures as values."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 from prodsys_core import pickles, wire
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import X509, Oidc, Panda
-from prodsys_core.ports import Broken, Description, Failure, PandaJob, Submitted, Unavailable
+from prodsys_core.ports import Broken, Description, Failure, JobSink, PandaJob, Unavailable
 from prodsys_core.settings.build import read_secret
 
 Value = TypeVar("Value")
@@ -18,9 +19,9 @@ CONNECT_S = 10.0
 """A server that does not take a connection within this time is down."""
 
 
-class HttpJobSink:
+class HttpJobSink(JobSink):
     """JobSink over v1, where configured with submission by pickles. Not for several threads at once. `session`: what
-    carries the requests."""
+    carries the requests. Long lists of ids are asked for in calls of `status_chunk` or `record_chunk`."""
 
     def __init__(self, panda: Panda, session: requests.Session | None = None) -> None:
         self._panda = panda
@@ -29,40 +30,35 @@ class HttpJobSink:
         self._session.headers["Accept"] = "application/json"
 
     def alive(self) -> bool | Failure:
-        """True if the server answers at all."""
-        answer = self._get("system/is_alive", [])
-        return answer if isinstance(answer, Failure) else True
+        return _then(self._call("GET", "system/is_alive"), lambda _: True)
 
-    def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
+    def submit(self, jobs: Sequence[PandaJob]) -> Mapping[str, int | None] | Failure:
         """One call; the caller has cut the jobs to `submit_chunk`."""
+        records = [wire.positional(job) for job in jobs]
         if self._panda.legacy_package is None:
-            return _then(self._post("job/submit", {"jobs": wire.render_jobs(jobs)}), wire.parse_submitted)
-        text = pickles.render_pickle([wire.positional(job) for job in jobs], self._panda.legacy_package)
+            answer = self._call("POST", "job/submit", json={"jobs": json.dumps(records)})
+            return _then(answer, wire.parse_submitted)
+        text = pickles.render_pickle(records, self._panda.legacy_package)
         return self._pickled("submitJobs", {"jobs": text}, pickles.parse_pickled_answer)
 
     def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
-        """Ids of the jobs that carry this jediTaskID."""
-        return _then(self._get("task/get_job_ids", [("task_id", str(batch_number))]), wire.parse_ids)
+        return _then(self._call("GET", "task/get_job_ids", params={"task_id": batch_number}), wire.parse_ids)
 
     def statuses(self, ids: Sequence[int]) -> Mapping[int, str] | Failure:
-        """Statuses of active jobs, in calls of `status_chunk` ids."""
-
-        def get(part: Sequence[int]) -> Any | Failure:
-            return self._get("job/get_status", [("job_ids", str(panda_id)) for panda_id in part])
-
-        return _collect(ids, self._panda.status_chunk, get, wire.parse_statuses)
+        ask = partial(self._of_ids, "GET", "job/get_status", "params")
+        return _collect(ids, self._panda.status_chunk, ask, wire.parse_statuses)
 
     def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description] | Failure:
-        """Full records with the archive, in calls of `record_chunk` ids; ids that were not asked for are dropped."""
-        post = self._post_ids("job/get_description_incl_archive")
-        return _collect(ids, self._panda.record_chunk, post, lambda _, data: wire.parse_descriptions(data))
+        """Ids that were not asked for are dropped."""
+        ask = partial(self._of_ids, "POST", "job/get_description_incl_archive", "json")
+        return _collect(ids, self._panda.record_chunk, ask, lambda _, data: wire.parse_descriptions(data))
 
     def cancel(self, ids: Sequence[int]) -> Mapping[int, bool] | Failure:
-        """Ask PanDA to end jobs, in calls of `status_chunk` ids."""
-        return _collect(ids, self._panda.status_chunk, self._post_ids("job/kill"), wire.parse_cancelled)
+        ask = partial(self._of_ids, "POST", "job/kill", "json")
+        return _collect(ids, self._panda.status_chunk, ask, wire.parse_cancelled)
 
-    def _post_ids(self, call: str) -> Callable[[Sequence[int]], Any | Failure]:
-        return lambda part: self._post(call, {"job_ids": list(part)})
+    def _of_ids(self, method: str, call: str, place: str, ids: Sequence[int]) -> Any | Failure:
+        return self._call(method, call, **{place: {"job_ids": list(ids)}})
 
     def _pickled(
         self, call: str, form: Mapping[str, str], parse: Callable[[int, bytes], Value | Failure]
@@ -71,12 +67,6 @@ class HttpJobSink:
         answer = self._request("POST", f"server/panda/{call}", data=form, headers={"Accept": "*/*"})
         return answer if isinstance(answer, Unavailable) else parse(answer.status_code, answer.content)
 
-    def _get(self, call: str, query: list[tuple[str, str]]) -> Any | Failure:
-        return self._call("GET", call, params=query)
-
-    def _post(self, call: str, body: Mapping[str, Any]) -> Any | Failure:
-        return self._call("POST", call, json=body)
-
     def _call(self, method: str, call: str, **arguments: Any) -> Any | Failure:
         answer = self._request(method, f"api/v1/{call}", **arguments)
         return _then(answer, lambda reply: wire.parse_envelope(reply.status_code, reply.text))
@@ -84,18 +74,10 @@ class HttpJobSink:
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response | Unavailable:
         """One request, never repeated by itself: a repeated submission would be a second one."""
         more = self._credentials()
-        headers = {**more.pop("headers", {}), **arguments.pop("headers", {})}
-        wait = (CONNECT_S, self._panda.timeout_s)
+        more["headers"] = more.get("headers", {}) | arguments.pop("headers", {})
+        more |= {"timeout": (CONNECT_S, self._panda.timeout_s), "allow_redirects": False}
         try:  # the whole body is read in here, too
-            return self._session.request(
-                method,
-                f"{self._panda.url}/{path}",
-                timeout=wait,
-                allow_redirects=False,
-                headers=headers,
-                **arguments,
-                **more,
-            )
+            return self._session.request(method, f"{self._panda.url}/{path}", **arguments, **more)
         except requests.RequestException as error:
             if _never_connected(error):
                 return Unavailable(f"no connection to {self._panda.url}", reached=False)
@@ -113,45 +95,39 @@ class HttpJobSink:
 
 
 class LegacyJobSink(HttpJobSink):
-    """JobSink over the calls that servers had before v1; what they tell means the same."""
+    """JobSink over the calls that servers had before v1; what they tell means the same. Statuses: only of jobs that are
+    not in the archive, "unknown" of all others."""
 
     def alive(self) -> bool | Failure:
-        """True if the server answers at all."""
         answer = self._request("GET", "server/panda/isAlive")
         if isinstance(answer, Unavailable):
             return answer
         return "alive=yes" in answer.text or Unavailable(f"isAlive: HTTP {answer.status_code}")
 
     def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
-        """Ids of the jobs that carry this jediTaskID."""
         form = {"jediTaskID": str(batch_number)}
         return _then(self._pickled("getPandaIDsWithTaskID", form, pickles.load_answer), wire.parse_ids)
 
     def statuses(self, ids: Sequence[int]) -> Mapping[int, str] | Failure:
-        """Statuses of jobs that are not in the archive; "unknown" of all others."""
-
         def parse(part: Sequence[int], records: Any) -> dict[int, str] | Broken:
             statuses = [{"status": (item or {}).get("jobStatus", "unknown")} for item in records]
             return wire.parse_statuses(part, statuses)
 
-        ask = self._of_ids("getJobStatus", pickles.parse_pickled_records)
+        ask = partial(self._pickled_ids, "getJobStatus", pickles.parse_pickled_records)
         return _collect(ids, self._panda.record_chunk, ask, parse)
 
     def descriptions(self, ids: Sequence[int]) -> Mapping[int, Description] | Failure:
-        """Full records with the archive."""
-        ask = self._of_ids("getFullJobStatus", pickles.parse_pickled_records)
+        ask = partial(self._pickled_ids, "getFullJobStatus", pickles.parse_pickled_records)
         return _collect(ids, self._panda.record_chunk, ask, lambda _, answer: wire.parse_descriptions(answer))
 
     def cancel(self, ids: Sequence[int]) -> Mapping[int, bool] | Failure:
-        """Ask PanDA to end jobs."""
-        return _collect(
-            ids, self._panda.record_chunk, self._of_ids("killJobs", pickles.load_answer), wire.parse_cancelled
-        )
+        ask = partial(self._pickled_ids, "killJobs", pickles.load_answer)
+        return _collect(ids, self._panda.record_chunk, ask, wire.parse_cancelled)
 
-    def _of_ids(
-        self, call: str, parse: Callable[[int, bytes], Any | Failure]
-    ) -> Callable[[Sequence[int]], Any | Failure]:
-        return lambda part: self._pickled(call, {"ids": pickles.render_ids(part)}, parse)
+    def _pickled_ids(
+        self, call: str, parse: Callable[[int, bytes], Any], ids: Sequence[int]
+    ) -> Any | Failure:
+        return self._pickled(call, {"ids": pickles.render_ids(ids)}, parse)
 
 
 def open_sink(panda: Panda) -> HttpJobSink:

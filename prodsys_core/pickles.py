@@ -11,8 +11,8 @@ import pickle  # read only by `_Reader`, which knows no class
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prodsys_core.ports import Broken, Failure, Refused, Submitted, Unavailable
-from prodsys_core.wire import ATTRIBUTES, FILE_ATTRIBUTES, UNSET, excerpt, http_failure, parse_submitted
+from prodsys_core.ports import Broken, Failure, Refused, Unavailable
+from prodsys_core.wire import JOB_SPEC, UNSET, excerpt, http_failure, parse_submitted
 
 SPEC = "ccopy_reg\n_reconstructor\n(c{package}.{name}\n{name}\nc__builtin__\nobject\nNtR"
 
@@ -75,7 +75,7 @@ class _RecordReader(_Reader):
         return _drop if of_spec else STAND_INS.get((module, name)) or super().find_class(module, name)
 
 
-def parse_pickled_answer(status: int, content: bytes) -> tuple[Submitted, ...] | Failure:
+def parse_pickled_answer(status: int, content: bytes) -> dict[str, int | None] | Failure:
     """Answer of `submitJobs`. False: no TLS or role. A text: it failed somewhere, some jobs may be stored."""
     value = load_answer(status, content)
     if isinstance(value, Failure):
@@ -99,8 +99,8 @@ def parse_pickled_records(status: int, content: bytes) -> list[dict[str, Any] | 
 
 def _record(state: Sequence[Any]) -> dict[str, Any]:
     *values, files = state
-    named = [dict(zip(FILE_ATTRIBUTES, file.state, strict=False)) for file in files]
-    known = {name: value for name, value in zip(ATTRIBUTES, values, strict=False) if value != UNSET}
+    named = [dict(zip(JOB_SPEC.file, file.state, strict=False)) for file in files]
+    known = {name: value for name, value in zip(JOB_SPEC.job, values, strict=False) if value != UNSET}
     return known | {"Files": named}
 
 

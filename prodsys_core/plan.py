@@ -12,7 +12,6 @@ from datetime import datetime
 
 # --- sending ------------------------------------------------------------------------------------------------
 
-
 SHORT_EVERY = 8
 """Of so many jobs one is the shortest that is left: bundles get short ones to fill their ends with."""
 STRAGGLERS_SHARE = 0.1
@@ -120,37 +119,23 @@ class Listed:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Settling:
-    """`settled`: the list is final, what is not in it was not stored. `listed` is to be kept for the next look."""
-
-    settled: bool
-    listed: Listed
-
-
 def settle(
     before: Listed | None, ids: Sequence[int], n_records: int, now: datetime, settle_s: float
-) -> Settling:
-    """Judge a listing of a batch whose answer was lost. Servers go on inserting after the client has gone: final is
-    only a list that is the same at least `settle_s` later, and of which every id has shown its record (`n_records`):
-    one without may be any of the batch's jobs."""
+) -> Listed | None:
+    """Judge a listing of a batch whose answer was lost: what is to be kept for the next look, None if the list is final
+    and what is not in it was not stored. Servers go on inserting after the client has gone: final is only a list that
+    is the same at least `settle_s` later, and of which every id has shown its record (`n_records`): one without may be
+    any of the batch's jobs."""
     digest = hashlib.sha256(",".join(map(str, sorted(set(ids)))).encode()).hexdigest()
     if before is None or before.digest != digest:
-        return Settling(False, Listed(digest, now))
+        return Listed(digest, now)
     old = (now - before.since).total_seconds() >= settle_s
-    return Settling(old and n_records == len(ids), before)
+    return None if old and n_records == len(ids) else before
 
 
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """Jobs of a batch found in PanDA: id by job name; `doubles` were stored a second time and must be ended."""
-
-    found: Mapping[str, int]
-    doubles: tuple[int, ...]
-
-
-def adopt(names: Iterable[str], seen: Iterable[tuple[int, str]]) -> Adoption:
-    """Match PanDA jobs (id, name) with the names of a batch; of two with one name the lower id is kept."""
+def adopt(names: Iterable[str], seen: Iterable[tuple[int, str]]) -> tuple[dict[str, int], tuple[int, ...]]:
+    """Match PanDA jobs (id, name) with the names of a batch. Returns ids by name, and those that were stored a second
+    time and must be ended: of two with one name the lower id is kept."""
     wanted = set(names)
     found: dict[str, int] = {}
     doubles: list[int] = []
@@ -161,7 +146,7 @@ def adopt(names: Iterable[str], seen: Iterable[tuple[int, str]]) -> Adoption:
             doubles.append(panda_id)
         else:
             found[name] = panda_id
-    return Adoption(found, tuple(doubles))
+    return found, tuple(doubles)
 
 
 # --- merging ------------------------------------------------------------------------------------------------

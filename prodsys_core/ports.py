@@ -9,60 +9,52 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Unavailable:
+class _Failure:
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__.lower()}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable(_Failure):
     """We know nothing: time-out, 5xx, a database error of the server.
 
     `reached` False: the request certainly never left this machine (no connection was made).
     """
 
-    reason: str
     reached: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(_Failure):
     """A definite no: the other side has done nothing."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(_Failure):
     """An answer that makes no sense; treated as `Unavailable`, and shown."""
 
-    reason: str
     excerpt: str = ""
 
 
 Failure = Unavailable | Refused | Broken
 
 
-def describe(failure: Failure) -> str:
-    """One line for logs and messages."""
-    return f"{type(failure).__name__.lower()}: {failure.reason}"
-
-
 # --- the workload server ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class OutputFile:
-    """A declared output. `kind` is PanDA's file type: output or log."""
-
-    lfn: str
-    kind: str = "output"
-
-
-@dataclass(frozen=True, slots=True)
 class PandaJob:
-    """One PanDA job as submitted. `batch_number` travels as jediTaskID, the only key a lost job can be found by."""
+    """One PanDA job as submitted. `batch_number` travels as jediTaskID, the only key a lost job can be found by.
+    `outputs`: PanDA's file type (output or log) by LFN."""
 
     job_name: str
     batch_number: int
     panda_queue: str
     transformation: str
     job_parameters: str
-    outputs: tuple[OutputFile, ...]
+    outputs: Mapping[str, str]
     attempt_nr: int
     max_attempt: int
     priority: int
@@ -72,14 +64,6 @@ class PandaJob:
     prod_source_label: str = "prod_test"
     vo: str = "vo.compass.cern.ch"
     max_walltime_s: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """The server's answer for one job. `panda_id` None: it says that it has not stored this one."""
-
-    job_name: str
-    panda_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +99,9 @@ class JobSink(Protocol):
     def alive(self) -> bool | Failure:
         """True if the server answers at all."""
 
-    def submit(self, jobs: Sequence[PandaJob]) -> tuple[Submitted, ...] | Failure:
-        """Store jobs. Anything but an answer or `Refused` means that some, all or none are stored."""
+    def submit(self, jobs: Sequence[PandaJob]) -> Mapping[str, int | None] | Failure:
+        """Store jobs; their PanDA ids by name, None: the server says that it has not stored this one. Anything but an
+        answer or `Refused` means that some, all or none are stored."""
 
     def job_ids(self, batch_number: int) -> tuple[int, ...] | Failure:
         """PanDA ids that carry this jediTaskID, sorted. May be partial while the server still inserts."""
@@ -136,10 +121,10 @@ class JobSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file as storage sees it. `adler32` is 8 hex digits."""
+    """A file as storage sees it. `adler32` is 8 hex digits, None: not known."""
 
     size: int
-    adler32: str
+    adler32: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +135,6 @@ class NotThere:
 @dataclass(frozen=True, slots=True)
 class UnderWay:
     """Storage has taken the request and is not done."""
-
-    since: str = ""
 
 
 @dataclass(frozen=True, slots=True)

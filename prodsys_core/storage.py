@@ -7,36 +7,40 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
+from prodsys_core import ports
 from prodsys_core.config import Tape
-from prodsys_core.ports import (
-    Accepted,
-    Broken,
-    Failure,
-    LongTermStorage,
-    NotThere,
-    Refused,
-    Stored,
-    Unavailable,
-    UnderWay,
-)
+from prodsys_core.ports import Accepted, Broken, Failure, NotThere, Refused, Stored, Unavailable, UnderWay
 
 Seen = TypeVar("Seen")
 BLOCK = 1 << 20
 RECEIPT_MAX = 4096
 """Bytes of a receipt that are read; a tape system's receipt is one short line."""
-
-
 _PART = re.compile(r"\.(\d{1,18})\.\d{1,9}\.[A-Za-z0-9_-]{1,64}\.\d{1,9}\.part")
 
 
 class OutsideRoot(Exception):
     """A path that would leave its root; a bug or a hand-made row, never a state of the world."""
+
+
+class NotYet(Exception):
+    """What is needed cannot be had now; the text says why."""
+
+
+def needed(seen: Seen | NotThere | Failure, path: str = "") -> Seen:
+    """What was seen of a file; raises NotYet where there was nothing to see."""
+    if isinstance(seen, NotThere):
+        raise NotYet(f"{path} is not there")
+    if isinstance(seen, Failure):
+        raise NotYet(seen.reason)
+    return seen
 
 
 def below(root: str, path: str) -> Path:
@@ -76,14 +80,8 @@ class SiteFilesystem:
     def write_text(self, path: str, text: str) -> Accepted | Unavailable:
         """Write a small file, replacing one of that name."""
         try:
-            target = below(self._root, path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            own = temporary(target)
-            with own.open("x", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            publish(own, target)
+            with appearing(below(self._root, path)) as file:
+                file.write(text.encode())
         except OSError as error:
             return Unavailable(f"{path}: {error.strerror}")
         return Accepted()
@@ -91,15 +89,9 @@ class SiteFilesystem:
     def pack(self, path: str, members: Sequence[str]) -> Stored | Unavailable:
         """Put files into one tar under their names and read it back; members that are not there are left out."""
         try:
-            target = below(self._root, path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            own = temporary(target)
-            sizes = _write_tar(own, [below(self._root, member) for member in members])
-            if _tar_sizes(own) != sizes:
-                own.unlink()
-                return Unavailable(f"{path}: the packed file does not hold what was put in")
-            publish(own, target)
-            return read_checksum(target)
+            with appearing(below(self._root, path)) as file:
+                _write_tar(file, [below(self._root, member) for member in members])
+            return read_checksum(below(self._root, path))
         except (OSError, tarfile.TarError) as error:
             return Unavailable(f"{path}: {error}")
 
@@ -107,13 +99,10 @@ class SiteFilesystem:
         """Remove files by name; returns how many were there. A name that is gone already is no error."""
         removed = 0
         for path in paths:
-            try:
-                below(self._root, path).unlink()
-                removed += 1
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                return Unavailable(f"{path}: {error.strerror}")
+            gone = self._look(path, Path.unlink)
+            if isinstance(gone, Unavailable):
+                return gone
+            removed += gone is None
         return removed
 
     def parts(self, directories: Iterable[str], panda_ids: Collection[int]) -> list[str] | Unavailable:
@@ -121,21 +110,16 @@ class SiteFilesystem:
         jobs: a node that died while it placed an output leaves them."""
         found = []
         for directory in directories:
-            try:
-                names = os.listdir(below(self._root, directory))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                return Unavailable(f"{directory}: {error.strerror}")
-            for name in names:
-                match = _PART.fullmatch(name)
-                if match and int(match.group(1)) in panda_ids:
-                    found.append(f"{directory}/{name}")
+            names = self._look(directory, os.listdir)
+            if isinstance(names, Unavailable):
+                return names
+            matches = map(_PART.fullmatch, [] if isinstance(names, NotThere) else names)
+            found += [f"{directory}/{match[0]}" for match in matches if match and int(match[1]) in panda_ids]
         return found
 
 
-class DirectoryTape:
-    """LongTermStorage on a plain directory: copies, and confirms by reading back."""
+class DirectoryTape(ports.LongTermStorage):
+    """On a plain directory: copies, and confirms by reading back."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -149,12 +133,9 @@ class DirectoryTape:
         return SiteFilesystem(self._root).checksum(target)
 
 
-class DropboxTape:
-    """LongTermStorage behind a drop box: we copy to `<root>/incoming`, the tape system moves the file to
+class DropboxTape(DirectoryTape):
+    """Behind a drop box: we copy to `<root>/incoming`, the tape system moves the file to
     `<root>/tape` and writes `<root>/receipts/<path>.json`: {"size", "adler32"} as it computed them itself."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
 
     def put(self, source: str, target: str) -> Accepted | Failure:
         """Copy into the drop box, unless the tape system has it or is about to."""
@@ -169,16 +150,13 @@ class DropboxTape:
             if receipt.exists():
                 text = receipt.read_text(encoding="utf-8", errors="replace")
                 return _parse_receipt(text[:RECEIPT_MAX], target)
-            waiting = (
-                below(self._root, f"incoming/{target}").exists()
-                or below(self._root, f"tape/{target}").exists()
-            )
+            waiting = any(below(self._root, f"{place}/{target}").exists() for place in ("incoming", "tape"))
             return UnderWay() if waiting else NotThere()
         except OSError as error:
             return Unavailable(f"{target}: {error.strerror}")
 
 
-def open_tape(tape: Tape) -> LongTermStorage:
+def open_tape(tape: Tape) -> ports.LongTermStorage:
     """The long-term storage that a site is configured with."""
     return DirectoryTape(tape.root) if tape.kind == "directory" else DropboxTape(tape.root)
 
@@ -193,14 +171,19 @@ def read_checksum(path: Path) -> Stored:
     return Stored(size, f"{value:08x}")
 
 
-def temporary(target: Path) -> Path:
-    """A name of its own beside the target."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
-
-
-def publish(own: Path, target: Path) -> None:
-    """Give a whole, synced file its name and sync the directory; raises OSError."""
-    os.replace(own, target)
+@contextmanager
+def appearing(target: Path) -> Iterator[BinaryIO]:
+    """A file of its own beside the target, which gets its name once it is whole and on disk; raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    own = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    try:
+        with own.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(own, target)
+    finally:
+        own.unlink(missing_ok=True)
     directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
@@ -209,23 +192,14 @@ def publish(own: Path, target: Path) -> None:
 
 
 def _copy(source: str, root: str, target: str) -> Accepted | Failure:
-    own = None
     try:
         place = below(root, target)
         if place.exists():
             same = read_checksum(place) == read_checksum(Path(source))
             return Accepted() if same else Refused(f"{target}: another file of that name is there")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        own = temporary(place)
-        with Path(source).open("rb") as reader, own.open("xb") as writer:
-            while block := reader.read(BLOCK):
-                writer.write(block)
-            writer.flush()
-            os.fsync(writer.fileno())
-        publish(own, place)
+        with Path(source).open("rb") as reader, appearing(place) as writer:
+            shutil.copyfileobj(reader, writer, BLOCK)
     except OSError as error:
-        if own is not None:
-            own.unlink(missing_ok=True)
         return Unavailable(f"{error.filename or target}: {error.strerror}")
     return Accepted()
 
@@ -240,20 +214,15 @@ def _parse_receipt(text: str, target: str) -> Stored | Broken:
     return Stored(size, adler32) if plain else Broken(f"{target}: bad checksum")
 
 
-def _write_tar(own: Path, members: Sequence[Path]) -> dict[str, int]:
-    """Write and sync a tar; returns size by member name."""
+def _write_tar(file: BinaryIO, members: Iterable[Path]) -> None:
+    """Those of the members that are there, by name; raises TarError if they cannot be read back."""
     sizes: dict[str, int] = {}
-    with own.open("xb") as file:
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            for member in members:
-                if member.is_file():
-                    archive.add(member, arcname=member.name, recursive=False)
-                    sizes[member.name] = archive.getmember(member.name).size
-        file.flush()
-        os.fsync(file.fileno())
-    return sizes
-
-
-def _tar_sizes(path: Path) -> dict[str, int]:
-    with tarfile.open(path) as archive:
-        return {member.name: member.size for member in archive.getmembers()}
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for member in members:
+            if member.is_file():
+                archive.add(member, arcname=member.name, recursive=False)
+                sizes[member.name] = archive.getmember(member.name).size
+    file.seek(0)
+    with tarfile.open(fileobj=file) as archive:
+        if sizes != {member.name: member.size for member in archive.getmembers()}:
+            raise tarfile.TarError("the packed file does not hold what was put in")

@@ -2,68 +2,40 @@
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from typing import Any
 
-import yaml
-
-from prodsys_core.lifecycle import ChainLink, Edges, Role, StepKind
-from prodsys_core.naming import ProductNames, ProductTable
-from prodsys_core.verdicts import CodeRule, CodeTable, PandaWords
-
-
-def _load(name: str) -> Any:
-    return yaml.safe_load(resources.files("prodsys_core").joinpath("data", name).read_text(encoding="utf-8"))
+from prodsys_core.lifecycle import ChainLink, Edges, Role
+from prodsys_core.naming import ProductTable
+from prodsys_core.verdicts import CodeTable, PandaWords
+from prodsys_core.yamlfile import load_table
 
 
 @cache
 def edges(subject: str) -> Edges:
     """Who may move a task, run or step from which status to which."""
-    rows = _load("edges.yaml")[subject]
+    rows = load_table("edges.yaml", dict[str, Any])[subject]
     return {(old, new): frozenset(map(Role, who.split(" or "))) for old, new, who in rows}
-
-
-def _kinds(words: str | list[str]) -> StepKind | tuple[StepKind, ...]:
-    return StepKind(words) if isinstance(words, str) else tuple(map(StepKind, words))
 
 
 @cache
 def chains() -> Mapping[str, tuple[ChainLink, ...]]:
     """Kinds of work by task type."""
-    return {
-        task_type: tuple(
-            ChainLink(**link | {name: _kinds(link[name]) for name in ("kind", "needs") if name in link})
-            for link in links
-        )
-        for task_type, links in _load("chains.yaml").items()
-    }
+    return load_table("chains.yaml", dict[str, tuple[ChainLink, ...]])
 
 
 @cache
 def products() -> ProductTable:
     """Names, places, priorities."""
-    raw = _load("products.yaml")
-    names = {product: ProductNames(product, **item) for product, item in raw.pop("products").items()}
-    return ProductTable(names, **raw)
+    return load_table("products.yaml", ProductTable)
 
 
 @cache
 def codes() -> CodeTable:
     """Error codes and what follows from them."""
-    raw = _load("codes.yaml")
-    rules = {
-        name: {code: _rule(rule) for code, rule in items.items()} for name, items in raw["codes"].items()
-    }
-    others = (_rule(raw[name]) for name in ("unknown", "cancelled", "closed"))
-    return CodeTable(tuple(raw["order"]), rules, *others)
-
-
-def _rule(item: Mapping[str, Any]) -> CodeRule:
-    return CodeRule(item["charge"], item["then"], item["text"], item.get("for", {}))
+    return load_table("codes.yaml", CodeTable)
 
 
 @cache
 def panda_words() -> PandaWords:
     """PanDA's statuses."""
-    raw = _load("panda.yaml")
-    return PandaWords(frozenset(raw["waiting"]), frozenset(raw["running"]), frozenset(raw["ended"]))
+    return load_table("panda.yaml", PandaWords)

@@ -4,7 +4,7 @@ No field may hold a shell metacharacter, a blank, `..` or a control character; s
 """
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -25,10 +25,7 @@ def check_home(path: str) -> str:
     return path
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
+_AS_LIST = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 RelativePath = Annotated[
     str,
     Field(max_length=300),
@@ -53,7 +50,7 @@ class TaskFile(Section):
 
     name: Annotated[str, Field(pattern=rf"^{_SEGMENT}$", max_length=200)]
     type: Literal["test production", "mass production", "technical production", "DDD filtering"]
-    site: Annotated[list[PlainName], BeforeValidator(_as_list), Field(min_length=1, max_length=9)]
+    site: Annotated[list[PlainName], _AS_LIST, Field(min_length=1, max_length=9)]
     production: PlainName
     path: RelativePath
     soft: PlainName

@@ -6,15 +6,17 @@ An error in one service is logged and does not keep the others from their work.
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import Error as DatabaseError
 from django.db import close_old_connections
 
 from prodsys_core.config import Config
+from prodsys_core.lifecycle import Role
+from prodsys_core.models import MESSAGE_LENGTH
 from prodsys_core.ports import JobSink
-from prodsys_core.services import answers, following, lease, local, runs, sending, tasks
+from prodsys_core.services import answers, following, lease, local, moves, runs, sending, tasks
 from prodsys_core.services.moves import Mover
 from prodsys_core.yamlfile import BadFile
 
@@ -40,28 +42,8 @@ def tick(
     if held_by is not None:
         return TickReport({}, held_by=held_by)
     hold = lease.make_hold(owner, config.lease_s, clock or (lambda: now))
-    counts: dict[str, int] = {}
-    failed: list[str] = []
-    for name, perform in _services(config, sink):
-        try:
-            hold()
-            counts[name] = perform(replace(tasks.as_service(name, now), hold=hold))
-        except lease.LeaseLost as error:
-            log.error("%s: the lease was lost to %s; the rest of this tick is left", name, error)
-            return TickReport(counts, tuple(failed), held_by=str(error))
-        except DatabaseError as error:
-            log.error("%s: database: %s", name, error)
-            failed.append(name)
-        except Exception:
-            log.exception("%s failed", name)
-            failed.append(name)
-    did = [f"{name} failed" for name in failed] + [f"{name}: {n}" for name, n in counts.items() if n]
-    lease.note_tick(owner, now, ", ".join(did))
-    return TickReport(counts, tuple(failed))
-
-
-def _services(config: Config, sink: JobSink) -> tuple[tuple[str, Callable[[Mover], int]], ...]:
-    return (
+    services: tuple[tuple[str, Callable[[Mover], int]], ...] = (
+        ("of no status", lambda _: moves.statuses_check()),
         ("generated", lambda mover: tasks.tasks_generate(config, mover)),
         ("found again", lambda mover: answers.batches_settle(config, sink, mover)),
         ("ended", lambda mover: following.jobs_follow(config, sink, mover)),
@@ -74,6 +56,24 @@ def _services(config: Config, sink: JobSink) -> tuple[tuple[str, Callable[[Mover
         ("steps opened after", lambda mover: runs.runs_advance(config, mover)),
         ("sent", lambda mover: sending.steps_send(config, sink, mover)),
     )
+    counts: dict[str, int] = {}
+    failed: list[str] = []
+    for name, perform in services:
+        try:
+            hold()
+            counts[name] = perform(Mover(name, Role.SERVICE, now, hold))
+        except lease.LeaseLost as error:
+            log.error("%s: the lease was lost to %s; the rest of this tick is left", name, error)
+            return TickReport(counts, tuple(failed), held_by=str(error))
+        except DatabaseError as error:
+            log.error("%s: database: %s", name, error)
+            failed.append(name)
+        except Exception:
+            log.exception("%s failed", name)
+            failed.append(name)
+    did = [f"{name} failed" for name in failed] + [f"{name}: {n}" for name, n in counts.items() if n]
+    lease.change_lease(owner, ticked_at=now, last_tick=", ".join(did)[:MESSAGE_LENGTH])
+    return TickReport(counts, tuple(failed))
 
 
 def run_loop(
@@ -99,4 +99,4 @@ def run_loop(
         except DatabaseError as error:
             log.error("database: %s", error)
         stop.wait(every_s)
-    lease.release_lease(lease.own_name(), clock())
+    lease.change_lease(lease.own_name(), until=clock())

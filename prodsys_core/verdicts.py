@@ -6,34 +6,37 @@ What the server does not know is held and asked again, never failed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pydantic.dataclasses import dataclass as table
+
+from prodsys_core.config import Retry
 from prodsys_core.lifecycle import StepKind, StepStatus
 from prodsys_core.ports import Description
 
 
-@dataclass(frozen=True, slots=True)
+@table(frozen=True, slots=True, config={"extra": "forbid"})
 class CodeRule:
     """One line of the table. `charge`: own, site, infrastructure; `then`: retry, manual, stage again."""
 
     charge: str
     then: str
     text: str
-    per_kind: Mapping[str, str]
+    per_kind: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@table(frozen=True, slots=True, config={"extra": "forbid"})
 class CodeTable:
     """All codes: field of the job record -> code -> rule, fields in the order in which they decide."""
 
     order: tuple[str, ...]
-    rules: Mapping[str, Mapping[int, CodeRule]]
+    codes: Mapping[str, Mapping[int, CodeRule]]
     unknown: CodeRule
     cancelled: CodeRule
     closed: CodeRule
 
 
-@dataclass(frozen=True, slots=True)
+@table(frozen=True, slots=True, config={"extra": "forbid"})
 class PandaWords:
     """PanDA's statuses by what they mean for a step."""
 
@@ -44,7 +47,7 @@ class PandaWords:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What we know of the attempt whose end is judged. `n_events` None: not known, or not counted for this kind."""
+    """What we know of the attempt whose end is judged. `n_events` None: not known."""
 
     kind: str
     job_name: str
@@ -53,15 +56,6 @@ class Expected:
     charged: int
     uncharged: int
     max_attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class RetryRules:
-    """`backoff_s`: waits before the next attempt after the 1st, 2nd, ... uncharged end; the last one repeats."""
-
-    uncharged_max: int
-    backoff_s: tuple[float, ...]
-    charged_wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +91,7 @@ class Ended:
 
 
 def judge_description(
-    expected: Expected, seen: Description | None, table: CodeTable, words: PandaWords, rules: RetryRules
+    expected: Expected, seen: Description | None, table: CodeTable, words: PandaWords, rules: Retry
 ) -> Held | Seen | Ended:
     """Verdict on one attempt from PanDA's full record of it (None: the server's answer has no record)."""
     if seen is None:
@@ -129,20 +123,19 @@ UNCHECKED = "events-unchecked"
 
 
 def _judge_finished(expected: Expected, seen: Description) -> Ended:
-    if not counts_events(expected.kind):
+    if expected.kind != StepKind.RECONSTRUCT:  # merges are counted from their files
         return Ended(StepStatus.FINISHED, "own", "finished", "")
     catalogue, read, written = expected.n_events, seen.n_events, seen.n_written
     text = f"events in the catalogue {catalogue}, read {read}, written {written}".replace("None", "unknown")
-    if None not in (catalogue, read) and read != catalogue:
-        return Ended(StepStatus.MANUAL_CHECK, "own", "events-differ", text)
-    if read is not None and written is not None and written > read:
+    others_read = None not in (catalogue, read) and read != catalogue
+    if others_read or (read is not None and written is not None and written > read):
         return Ended(StepStatus.MANUAL_CHECK, "own", "events-differ", text)
     if None in (catalogue, read, written):
         return Ended(StepStatus.FINISHED, "own", UNCHECKED, text)
     return Ended(StepStatus.FINISHED, "own", "finished", "")
 
 
-def _judge_failure(expected: Expected, seen: Description, table: CodeTable, rules: RetryRules) -> Ended:
+def _judge_failure(expected: Expected, seen: Description, table: CodeTable, rules: Retry) -> Ended:
     source, code, rule = pick_rule(seen, table)
     diag = seen.diags.get(source.removesuffix("Code") + "Diag", "")
     reason = f"{source}:{code}" if code else seen.status
@@ -157,7 +150,7 @@ def pick_rule(seen: Description, table: CodeTable) -> tuple[str, int, CodeRule]:
     """(field, code, rule) that decides for a job that did not finish; field "" and code 0 where none is set."""
     for source in table.order:
         code = seen.codes.get(source, 0)
-        rule = table.rules[source].get(code)
+        rule = table.codes[source].get(code)
         if code and rule is not None:
             return source, code, rule
     if seen.status == "cancelled":
@@ -168,15 +161,10 @@ def pick_rule(seen: Description, table: CodeTable) -> tuple[str, int, CodeRule]:
     return source, seen.codes.get(source, 0), table.unknown
 
 
-def _retry_in_s(expected: Expected, charge: str, rules: RetryRules) -> float | None:
+def _retry_in_s(expected: Expected, charge: str, rules: Retry) -> float | None:
     if charge == "own":
         left = expected.charged + 1 < expected.max_attempts
         return rules.charged_wait_s if left else None
     if expected.uncharged + 1 > rules.uncharged_max:
         return None
     return rules.backoff_s[min(expected.uncharged, len(rules.backoff_s) - 1)]
-
-
-def counts_events(kind: str) -> bool:
-    """Kinds whose number of events must be the catalogue's; merges are counted from their files."""
-    return kind == StepKind.RECONSTRUCT

@@ -1,7 +1,4 @@
-"""PanDA's v1 texts <-> values. Pure. Positional job lists as servers read them: attributes are only ever appended.
-
-Source: docs/facts, panda-jobmodel section 4 (order of attributes), panda-protocol section 4.2 (calls).
-"""
+"""PanDA's v1 texts <-> values. Pure. Source: docs/facts, panda-protocol section 4.2 (calls)."""
 
 import json
 import re
@@ -9,48 +6,32 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from pydantic.dataclasses import dataclass as table
+
 from prodsys_core import ports
+from prodsys_core.yamlfile import load_table
 
 Value = TypeVar("Value")
-ATTRIBUTES = tuple(
-    """PandaID jobDefinitionID schedulerID pilotID creationTime creationHost modificationTime modificationHost
-    AtlasRelease transformation homepackage prodSeriesLabel prodSourceLabel prodUserID assignedPriority currentPriority
-    attemptNr maxAttempt jobStatus jobName maxCpuCount maxCpuUnit maxDiskCount maxDiskUnit ipConnectivity minRamCount
-    minRamUnit startTime endTime cpuConsumptionTime cpuConsumptionUnit commandToPilot transExitCode pilotErrorCode
-    pilotErrorDiag exeErrorCode exeErrorDiag supErrorCode supErrorDiag ddmErrorCode ddmErrorDiag brokerageErrorCode
-    brokerageErrorDiag jobDispatcherErrorCode jobDispatcherErrorDiag taskBufferErrorCode taskBufferErrorDiag
-    computingSite computingElement jobParameters metadata prodDBlock dispatchDBlock destinationDBlock destinationSE
-    nEvents grid cloud cpuConversion sourceSite destinationSite transferType taskID cmtConfig stateChangeTime
-    prodDBUpdateTime lockedby relocationFlag jobExecutionID VO pilotTiming workingGroup processingType prodUserName
-    nInputFiles countryGroup batchID parentID specialHandling jobsetID coreCount nInputDataFiles inputFileType
-    inputFileProject inputFileBytes nOutputDataFiles outputFileBytes jobMetrics workQueue_ID jediTaskID jobSubStatus
-    actualCoreCount reqID maxRSS maxVMEM maxSWAP maxPSS avgRSS avgVMEM avgSWAP avgPSS maxWalltime nucleus eventService
-    failedAttempt hs06sec gshare hs06 totRCHAR totWCHAR totRBYTES totWBYTES rateRCHAR rateWCHAR rateRBYTES rateWBYTES
-    resource_type diskIO memory_leak memory_leak_x2 container_name job_label gco2_regional gco2_global
-    cpu_architecture_level outputFileType""".split()
-)
-FILE_ATTRIBUTES = tuple(
-    """row_ID PandaID GUID lfn type dataset status prodDBlock prodDBlockToken dispatchDBlock dispatchDBlockToken
-    destinationDBlock destinationDBlockToken destinationSE fsize md5sum checksum scope""".split()
-)
+
+
+@table(frozen=True, slots=True, config={"extra": "forbid"})
+class JobSpec:
+    """`data/jobspec.yaml`: attributes of a job and of its files in order, where those come from that are submitted,
+    and what a server says that has changed nothing."""
+
+    job: tuple[str, ...]
+    file: tuple[str, ...]
+    submitted: dict[str, str]
+    constants: dict[str, Any]
+    file_constants: dict[str, str]
+    refusals: tuple[str, ...]
+
+
+JOB_SPEC = load_table("jobspec.yaml", JobSpec)
 UNSET = "NULL"
 _BLOCKS = uuid.UUID("8a1c6a0e-6f0b-5c1e-9a57-2a7c0f3f1d11")
-REFUSALS = (
-    "Argument error",
-    "Type error",
-    "No jobs were submitted",
-    "Failed to deserialize jobs",
-    "SSL secure connection is required",
-    "production or pilot role required",
-    "missing production for prodSourceLabel",
-    "is not valid",
-)
-"""Messages of a call that has changed nothing. Every other failure may have stored some of the jobs."""
-CODE_FIELDS = (
-    "pilotErrorCode exeErrorCode supErrorCode ddmErrorCode brokerageErrorCode jobDispatcherErrorCode "
-    "taskBufferErrorCode transExitCode"
-).split()
-DIAG_FIELDS = [name.removesuffix("Code") + "Diag" for name in CODE_FIELDS]
+CODE_FIELDS = [name for name in JOB_SPEC.job if name.endswith(("ErrorCode", "ExitCode"))]
+DIAG_FIELDS = [name for name in JOB_SPEC.job if name.endswith("Diag")]
 DIAG_MAX = 400
 EMPTY = (None, "", UNSET)
 NO_CODE = (None, UNSET, 0, "0")
@@ -59,48 +40,19 @@ _WRITTEN = re.compile(r"(?<!\S)eventsWritten=(\d{1,18})(?!\S)", re.ASCII)
 """In a record's jobMetrics; nEvents is what was read, of a merge what was written."""
 
 
-def render_jobs(jobs: Sequence[ports.PandaJob]) -> str:
-    """The JSON text of `job/submit`'s argument."""
-    return json.dumps([positional(job) for job in jobs])
-
-
 def positional(job: ports.PandaJob) -> list[Any]:
     """A job as every server reads it, its files at the end."""
     block = f"panda.destDB.{uuid.uuid5(_BLOCKS, job.job_name)}"
-    fields: dict[str, Any] = {
-        "jobDefinitionID": 0,
-        "creationHost": "prodsys",
-        "transformation": job.transformation,
-        "prodSourceLabel": job.prod_source_label,
-        "assignedPriority": job.priority,
-        "currentPriority": job.priority,
-        "attemptNr": job.attempt_nr,
-        "maxAttempt": job.max_attempt,
-        "jobName": job.job_name,
-        "computingSite": job.panda_queue,
-        "jobParameters": job.job_parameters,
-        "destinationDBlock": block,
-        "destinationSE": "local",
-        "taskID": job.task_id,
-        "VO": job.vo,
-        "coreCount": 1,
-        "jediTaskID": job.batch_number,
-        "parentID": job.parent_id,
-        "maxWalltime": job.max_walltime_s,
-    }
-    values = [UNSET if fields.get(name) is None else fields[name] for name in ATTRIBUTES]
-    return [*values, [_positional_file(file, block) for file in job.outputs]]
+    fields = {name: getattr(job, ours) for name, ours in JOB_SPEC.submitted.items()} | JOB_SPEC.constants
+    fields["destinationDBlock"] = block
+    values = [UNSET if fields.get(name) is None else fields[name] for name in JOB_SPEC.job]
+    return [*values, [_positional_file(lfn, kind, block) for lfn, kind in job.outputs.items()]]
 
 
-def _positional_file(file: ports.OutputFile, block: str) -> list[Any]:
-    fields = {
-        "lfn": file.lfn,
-        "type": file.kind,
-        "dataset": block,
-        "destinationDBlock": block,
-        "destinationSE": "local",
-    }
-    return [*(fields.get(name, UNSET) for name in FILE_ATTRIBUTES), None]
+def _positional_file(lfn: str, kind: str, block: str) -> list[Any]:
+    fields = {"lfn": lfn, "type": kind, "dataset": block, "destinationDBlock": block}
+    fields |= JOB_SPEC.file_constants
+    return [*(fields.get(name, UNSET) for name in JOB_SPEC.file), None]
 
 
 def parse_envelope(status: int, text: str) -> Any | ports.Failure:
@@ -114,7 +66,7 @@ def parse_envelope(status: int, text: str) -> Any | ports.Failure:
         return ports.Broken("not the JSON of a PanDA answer", excerpt(text, 500))
     if success is True:
         return answer.get("data")
-    if any(words in message for words in REFUSALS):
+    if any(words in message for words in JOB_SPEC.refusals):
         return ports.Refused(excerpt(message, 300))
     return ports.Unavailable(excerpt(message, 300) or "success is false without a message")
 
@@ -125,9 +77,9 @@ def http_failure(status: int, text: str) -> ports.Refused | ports.Unavailable:
     return kind(f"HTTP {status}: {excerpt(text, 200)}")
 
 
-def parse_submitted(answer: Any) -> tuple[ports.Submitted, ...] | ports.Broken:
+def parse_submitted(answer: Any) -> dict[str, int | None] | ports.Broken:
     """Answer of `job/submit`: a list of [PandaID, jobDefinitionID, jobName]."""
-    return _parsed(answer, lambda items: tuple(ports.Submitted(str(i[2]), _panda_id(i[0])) for i in items))
+    return _parsed(answer, lambda items: {str(item[2]): _panda_id(item[0]) for item in items})
 
 
 def parse_ids(answer: Any) -> tuple[int, ...] | ports.Broken:

@@ -1,13 +1,15 @@
-"""YAML files that a person writes: checked against a pydantic model, every problem with file, line and key."""
+"""YAML files: the package's own; those that a person writes, with file, line and key of every problem."""
 
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
+Value = TypeVar("Value")
 Key = tuple[int | str, ...]
 FOUND_MAX = 60
 """Characters of a wrong value that are shown."""
@@ -19,6 +21,12 @@ class BadFile(Exception):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+def load_table(name: str, kind: type[Value]) -> Value:
+    """A file of the package's `data` as `kind`; raises ValueError where it holds something else."""
+    text = resources.files("prodsys_core").joinpath("data", name).read_text(encoding="utf-8")
+    return TypeAdapter(kind).validate_python(yaml.safe_load(text))
 
 
 def load_yaml(path: Path, model: type[Model]) -> Model:
@@ -82,12 +90,9 @@ def _problem(label: str, lines: dict[Key, int], item: Any, model: type[BaseModel
         return f"{place}: {_dotted(missing)}: key is missing"
     text = item["msg"].removeprefix("Value error, ")
     expected = text[0].lower() + text[1:]
-    return f"{place}: {_dotted(written) or _keys(model)}: found {_found(item['input'])}, {expected}"
-
-
-def _found(value: object) -> str:
     kinds = {dict: "a mapping", list: "a list", type(None): "nothing"}
-    return kinds.get(type(value)) or repr(value)[:FOUND_MAX]
+    found = kinds.get(type(item["input"])) or repr(item["input"])[:FOUND_MAX]
+    return f"{place}: {_dotted(written) or _keys(model)}: found {found}, {expected}"
 
 
 def _dotted(key: Key) -> str:

@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from prodsys_core.catalogue import EVENTS_MAX
 from prodsys_core.chunks import in_chunks
-from prodsys_core.lifecycle import RunStatus, StepKind, StepStatus, TaskStatus
+from prodsys_core.lifecycle import NotPossible, RunStatus, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import REASON_LENGTH, Job, Run, Step, Task
 from prodsys_core.services.moves import Mover, move, move_each
 from prodsys_core.taskfile import check_home
 from prodsys_core.verdicts import UNCHECKED
+from prodsys_core.yamlfile import load_table
 
 WHY_LENGTH = 40
-MERGED = (RunStatus.MERGING, RunStatus.SUSPICIOUS)
+FINISHED_CHUNK = {"kind": StepKind.RECONSTRUCT, "status": StepStatus.FINISHED}
+IN_PANDA_YET = Q(attempts__end=None, attempts__isnull=False)
 FINISHED_TASKS = (TaskStatus.CANCELLED, TaskStatus.ARCHIVED)
 
 
-class BadPick(Exception):
+class BadPick(NotPossible):
     """What was named cannot be touched by this action; the text says what."""
 
 
@@ -48,17 +50,18 @@ class Pick:
 
 
 Rows = Sequence[Step] | Sequence[Run]
+Find = Callable[[Task], QuerySet[Step] | QuerySet[Run]]
+Perform = Callable[[Rows, Pick, Mover], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`find` what can be touched, of all that was named or of the whole task; `named`: something must be named.
-    `unfinished`: finished chunks only by their files' names. `corrects`: values of jobs. `of_runs`: takes no files."""
+    """A row of `data/actions.yaml`, with what can be touched (`find`; something of it must be named) and how. Finished
+    chunks only by their files' names: `unfinished`. Values of jobs: `corrects`. Takes no files: `of_runs`."""
 
+    find: Find
+    perform: Perform
     text: str
-    find: Callable[[Task], QuerySet[Step] | QuerySet[Run]]
-    perform: Callable[[Rows, Pick, Mover], int]
-    named: bool = True
     unfinished: bool = False
     corrects: bool = False
     of_runs: bool = False
@@ -66,7 +69,7 @@ class Action:
 
 def pick_rows(action: Action, task: Task, pick: Pick) -> list[Step] | list[Run]:
     """Rows that the action would touch. Raises BadPick if nothing or something impossible is named."""
-    if action.named and not (pick.runs or pick.files):
+    if not (pick.runs or pick.files):
         raise BadPick("name runs (--run) or files (--file)")
     if len(pick.why) > WHY_LENGTH or not pick.why.isprintable():
         raise BadPick(f"--why: expected at most {WHY_LENGTH} printable characters")
@@ -123,10 +126,6 @@ def _chunks(task: Task) -> QuerySet[Step]:
     return Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT, run__status=RunStatus.OPEN)
 
 
-def _inspected(task: Task) -> QuerySet[Step]:
-    return _chunks(task).filter(status=StepStatus.DEFINED, task__status=TaskStatus.JOBS_READY)
-
-
 def correct(rows: Rows, pick: Pick, mover: Mover) -> int:
     """Give jobs another place of their files or number of events; it stays when they are generated again."""
     jobs = {step.pk: step.job_id for step in rows}
@@ -138,40 +137,21 @@ def correct(rows: Rows, pick: Pick, mover: Mover) -> int:
     return len(moved)
 
 
-def _left_out(task: Task) -> QuerySet[Step]:
-    """Left out, and PanDA is done with them."""
-    left_out = _chunks(task).filter(status=StepStatus.CANCELLED)
-    return left_out.exclude(attempts__end=None, attempts__isnull=False)
+def _with_chunks(status: StepStatus, word: str) -> Perform:
+    """Leave chunks out of their runs, or take them in again. While their runs are locked no merge plan is made of them;
+    PanDA jobs of what is left out are ended by the next tick."""
 
+    def perform(rows: Rows, pick: Pick, mover: Mover) -> int:
+        with transaction.atomic():
+            still_open: set[int] = set()
+            for part in in_chunks(sorted({step.run_id for step in rows})):
+                runs = Run.objects.select_for_update().filter(pk__in=part, status=RunStatus.OPEN)
+                still_open.update(runs.values_list("pk", flat=True))
+            steps = [step for step in rows if step.run_id in still_open]
+            columns = {"reason": pick.reason(word), "next_try_at": None}
+            return move_each(mover, "step", steps, lambda _: status, **columns)
 
-def _of_open_runs(steps: Sequence[Step]) -> list[Step]:
-    """Lock the steps' runs: while it is held no merge plan is made of them."""
-    wanted = sorted({step.run_id for step in steps})
-    locked: set[int] = set()
-    for part in in_chunks(wanted):
-        runs = Run.objects.select_for_update().filter(pk__in=part, status=RunStatus.OPEN)
-        locked.update(runs.values_list("pk", flat=True))
-    return [step for step in steps if step.run_id in locked]
-
-
-def exclude(rows: Rows, pick: Pick, mover: Mover) -> int:
-    """Leave chunks out of their runs; PanDA jobs of theirs are ended by the next tick."""
-    with transaction.atomic():
-        steps = _of_open_runs(rows)
-        columns = {"reason": pick.reason("left-out"), "next_try_at": None}
-        return move_each(mover, "step", steps, lambda _: StepStatus.CANCELLED, **columns)
-
-
-def include(rows: Rows, pick: Pick, mover: Mover) -> int:
-    """Take chunks in again."""
-    with transaction.atomic():
-        steps = _of_open_runs(rows)
-        return move_each(mover, "step", steps, lambda _: StepStatus.DEFINED, reason=pick.reason("taken-in"))
-
-
-def _unchecked(task: Task) -> QuerySet[Step]:
-    chunks = Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT)
-    return chunks.filter(status=StepStatus.FINISHED, reason=UNCHECKED)
+    return perform
 
 
 def accept_events(rows: Rows, pick: Pick, mover: Mover) -> int:
@@ -182,7 +162,7 @@ def accept_events(rows: Rows, pick: Pick, mover: Mover) -> int:
 # --- runs -----------------------------------------------------------------------------------------------------
 
 
-def _runs(*statuses: str) -> Callable[[Task], QuerySet[Run]]:
+def _runs(*statuses: str) -> Find:
     def find(task: Task) -> QuerySet[Run]:
         runs = Run.objects.filter(task=task, status__in=statuses).order_by("number")
         return runs.exclude(task__status__in=FINISHED_TASKS)
@@ -190,7 +170,7 @@ def _runs(*statuses: str) -> Callable[[Task], QuerySet[Run]]:
     return find
 
 
-def _with_crosscheck(run_status: str, step_status: str, word: str) -> Callable[[Rows, Pick, Mover], int]:
+def _with_crosscheck(run_status: str, step_status: str, word: str) -> Perform:
     """Move runs, and their cross-checks that wait for a person with them."""
 
     def perform(rows: Rows, pick: Pick, mover: Mover) -> int:
@@ -223,41 +203,34 @@ def merge_again(rows: Rows, pick: Pick, mover: Mover) -> int:
     return moved
 
 
-ACTIONS: dict[str, Action] = {
-    "exclude": Action(
-        "leave chunks out of their runs: the files named, or all of a run that are not finished (closes the run)",
+FOUND_AND_DONE: dict[str, tuple[Find, Perform]] = {
+    "exclude": (
         lambda task: _chunks(task).exclude(status=StepStatus.CANCELLED),
-        exclude,
-        unfinished=True,
+        _with_chunks(StepStatus.CANCELLED, "left-out"),
     ),
-    "include": Action("take chunks in again that were left out", _left_out, include),
-    "correct": Action(
-        "in jobs ready: --events N or --home DIR/ of raw files instead of what the source and the task say",
-        _inspected,
+    "include": (  # once PanDA is done with them
+        lambda task: _chunks(task).filter(status=StepStatus.CANCELLED).exclude(IN_PANDA_YET),
+        _with_chunks(StepStatus.DEFINED, "taken-in"),
+    ),
+    "correct": (
+        lambda task: _chunks(task).filter(status=StepStatus.DEFINED, task__status=TaskStatus.JOBS_READY),
         correct,
-        corrects=True,
     ),
-    "accept-events": Action(
-        "finished chunks whose event counts could not be compared are good: their runs may be archived",
-        _unchecked,
+    "accept-events": (
+        lambda task: Step.objects.filter(task=task, **FINISHED_CHUNK, reason=UNCHECKED),
         accept_events,
     ),
-    "accept-run": Action(
-        "a suspicious run is good: its counts differ for a reason that is known",
+    "accept-run": (
         _runs(RunStatus.SUSPICIOUS),
         _with_crosscheck(RunStatus.CHECKED, StepStatus.FINISHED, "accepted"),
-        of_runs=True,
     ),
-    "check-again": Action(
-        "count the files of a suspicious run again",
+    "check-again": (
         _runs(RunStatus.SUSPICIOUS),
         _with_crosscheck(RunStatus.MERGING, StepStatus.READY, "check-again"),
-        of_runs=True,
     ),
-    "merge-again": Action(
-        "merge a run again, before anything of it is on tape; then chunks can be left out",
-        _runs(*MERGED),
-        merge_again,
-        of_runs=True,
-    ),
+    "merge-again": (_runs(RunStatus.MERGING, RunStatus.SUSPICIOUS), merge_again),
+}
+ACTIONS = {
+    name: Action(*FOUND_AND_DONE[name], **row)
+    for name, row in load_table("actions.yaml", dict[str, dict[str, Any]]).items()
 }

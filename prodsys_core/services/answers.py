@@ -6,7 +6,7 @@ is in it is adopted by name, the rest is taken back and sent in a new batch unde
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -18,13 +18,14 @@ from prodsys_core.config import Config
 from prodsys_core.lifecycle import StepStatus, waiting_status
 from prodsys_core.models import MESSAGE_LENGTH, AttemptEnd, PandaAttempt, SendBatch, Step
 from prodsys_core.plan import Listed, adopt, settle
-from prodsys_core.ports import Failure, JobSink, PandaJob, Refused, Submitted, Unavailable, describe
+from prodsys_core.ports import Failure, JobSink, PandaJob, Refused, Unavailable
 from prodsys_core.services.isolation import alone
 from prodsys_core.services.moves import Mover, move
 from prodsys_core.services.rows import db_time, insert_rows
 
 log = logging.getLogger(__name__)
 
+Attempts = Sequence[PandaAttempt]
 REFUSED_WAIT_S = 300.0
 """A refused batch (no role, wrong argument) needs a person; asking more often only makes names."""
 
@@ -40,7 +41,7 @@ def batches_submit(
         batch, jobs = left.popleft()
         mover.hold()
         answer = sink.submit(jobs)
-        if isinstance(answer, tuple):
+        if not isinstance(answer, Failure):
             n, whole = _store_answer(batch, jobs, answer, mover)
             taken += n
             complete += [batch] if whole else []
@@ -56,13 +57,13 @@ def batches_submit(
 
 
 def _store_answer(
-    batch: SendBatch, jobs: Sequence[PandaJob], answer: Iterable[Submitted], mover: Mover
+    batch: SendBatch, jobs: Sequence[PandaJob], answer: Mapping[str, int | None], mover: Mover
 ) -> tuple[int, bool]:
     """Ids first. Returns how many jobs were taken, and whether the answer says of every job what became of it."""
     names = {job.job_name for job in jobs}
-    ids = {item.job_name: item.panda_id for item in answer if item.job_name in names}
+    ids = {name: panda_id for name, panda_id in answer.items() if name in names}
     found = {name: panda_id for name, panda_id in ids.items() if panda_id is not None}
-    _store_ids(batch, found)
+    _store_ids(batch, found, mover)
     denied = ids.keys() - found.keys()
     if denied:
         attempts = [attempt for attempt in _open([batch]) if attempt.job_name in denied]
@@ -85,8 +86,8 @@ def _store_failure(batch: SendBatch, answer: Failure, mover: Mover) -> None:
             take_back(_open([batch]), "not-reached", reason, mover)
             _close([batch], "void", reason)
         case _:
-            log.warning("batch %d: answer lost (%s); looking for its jobs", batch.number, describe(answer))
-            _close([batch], "unknown", describe(answer))
+            log.warning("batch %d: answer lost (%s); looking for its jobs", batch.number, answer)
+            _close([batch], "unknown", str(answer))
 
 
 def batches_settle(config: Config, sink: JobSink, mover: Mover) -> int:
@@ -117,24 +118,25 @@ def _settle(
     ids = sink.job_ids(batch.number)
     records = sink.descriptions(ids) if isinstance(ids, tuple) else ids
     if isinstance(records, Failure):
-        _close([batch], "unknown", describe(records))
+        _close([batch], "unknown", str(records))
         return 0, False
-    adoption = adopt(open_attempts, ((record.panda_id, record.job_name) for record in records.values()))
-    _store_ids(batch, adoption.found)
-    if adoption.doubles:
-        log.error("batch %d: ending jobs that PanDA stored twice: %s", batch.number, adoption.doubles)
-        sink.cancel(adoption.doubles)
-    missing = [attempt for name, attempt in open_attempts.items() if name not in adoption.found]
+    found, doubles = adopt(open_attempts, ((record.panda_id, record.job_name) for record in records.values()))
+    _store_ids(batch, found, mover)
+    if doubles:
+        log.error("batch %d: ending jobs that PanDA stored twice: %s", batch.number, doubles)
+        sink.cancel(doubles)
+    missing = [attempt for name, attempt in open_attempts.items() if name not in found]
     if not missing:
-        return len(adoption.found), True
+        return len(found), True
     before = Listed(batch.listed_digest, batch.listed_since) if batch.listed_since else None
-    verdict = settle(before, ids, len(records), mover.now, config.panda.settle_s)
-    batch.listed_digest, batch.listed_since = verdict.listed.digest, verdict.listed.since
-    batch.save(update_fields=["listed_digest", "listed_since"])
-    if verdict.settled:
+    listed = settle(before, ids, len(records), mover.now, config.panda.settle_s)
+    if listed is None:
         log.warning("batch %d: %d jobs were never stored; sent again", batch.number, len(missing))
         take_back(missing, "not-stored", "not in PanDA's settled list of the batch", mover)
-    return len(adoption.found), verdict.settled
+    else:
+        batch.listed_digest, batch.listed_since = listed.digest, listed.since
+        batch.save(update_fields=["listed_digest", "listed_since"])
+    return len(found), listed is None
 
 
 def _open(batches: Sequence[SendBatch]) -> list[PandaAttempt]:
@@ -143,13 +145,20 @@ def _open(batches: Sequence[SendBatch]) -> list[PandaAttempt]:
     return list(attempts.select_related("step"))
 
 
-def _store_ids(batch: SendBatch, found: Mapping[str, int]) -> None:
-    """Give open attempts of a batch their PanDA ids, by job name, in one statement."""
-    known = PandaAttempt.objects.filter(panda_id__in=found.values()).values_list("panda_id", flat=True)
-    clashes = set(known) if found else set()
+def _store_ids(batch: SendBatch, found: Mapping[str, int], mover: Mover) -> None:
+    """Give open attempts of a batch their PanDA ids, by job name, in one statement. One that is given the id of another
+    attempt waits for a person."""
+    known = PandaAttempt.objects.filter(panda_id__in=found.values()).values_list("panda_id", "job_name")
+    owners = dict(known) if found else {}
+    chosen = {name: panda_id for name, panda_id in found.items() if owners.setdefault(panda_id, name) == name}
+    clashes = found.keys() - chosen.keys()
     if clashes:
-        log.error("PanDA gave ids that earlier attempts have: %s", sorted(clashes)[:20])
-    chosen = {name: panda_id for name, panda_id in found.items() if panda_id not in clashes}
+        log.error("PanDA gave ids that other attempts have: %s", sorted(found[name] for name in clashes)[:20])
+        for attempt in _open([batch]):
+            if attempt.job_name in clashes:
+                panda_id = found[attempt.job_name]
+                text = f"PanDA gave it id {panda_id}, which {owners[panda_id]} has"
+                take_back([attempt], "id-of-another", text, mover, held=True)
     if chosen:
         ended = AttemptEnd.objects.filter(attempt=OuterRef("pk"))
         attempts = PandaAttempt.objects.filter(~Exists(ended), batch=batch, panda_id=None)
@@ -168,15 +177,18 @@ def _finish(batches: Sequence[SendBatch], status: str) -> None:
 
 
 def take_back(
-    attempts: Sequence[PandaAttempt], reason: str, message: str, mover: Mover, wait_s: float = 0.0
+    attempts: Attempts, reason: str, message: str, mover: Mover, wait_s: float = 0.0, held: bool = False
 ) -> None:
-    """End attempts that PanDA certainly does not have; their steps wait again, nothing is charged."""
+    """End attempts that PanDA certainly does not have; their steps wait again, nothing is charged. `held`: it may have
+    them, a person must look."""
     until = mover.now + timedelta(seconds=wait_s) if wait_s else None
     by_status: dict[str, list[int]] = {}
     for attempt in attempts:
-        by_status.setdefault(waiting_status(attempt.step.kind), []).append(attempt.step_id)
+        status = StepStatus.MANUAL_CHECK if held else waiting_status(attempt.step.kind)
+        by_status.setdefault(status, []).append(attempt.step_id)
     columns, at = "attempt_id status reason message charge node files ended_at", db_time(mover.now)
-    ends = [(a.pk, "not sent", reason, message, "none", "", "{}", at) for a in attempts]
+    end, charge = ("not known", "infrastructure") if held else ("not sent", "none")
+    ends = [(a.pk, end, reason, message, charge, "", "{}", at) for a in attempts]
     with transaction.atomic():
         insert_rows(AttemptEnd, columns, ends)
         for status, ids in by_status.items():

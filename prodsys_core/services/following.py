@@ -3,104 +3,77 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from django.db.models import F, Q
 from django.db.models.constants import OnConflict
 
-from prodsys_core import tables
+from prodsys_core import lifecycle, tables
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config
-from prodsys_core.lifecycle import IN_PANDA, NOT_IN_PANDA, WATCHED, StepStatus, TaskStatus, waiting_status
+from prodsys_core.lifecycle import IN_PANDA, NOT_IN_PANDA, WATCHED, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import AttemptEnd, LastLook, PandaAttempt, Step
-from prodsys_core.ports import Description, Failure, JobSink, describe
+from prodsys_core.ports import Description, Failure, JobSink
 from prodsys_core.services.isolation import apart
 from prodsys_core.services.moves import Mover, move, note
 from prodsys_core.services.rows import db_time, insert_rows
-from prodsys_core.verdicts import (
-    Ended,
-    Expected,
-    Held,
-    RetryRules,
-    Seen,
-    counts_events,
-    judge_description,
-    judge_status,
-)
+from prodsys_core.verdicts import Ended, Expected, Held, Seen, judge_description, judge_status
 
 log = logging.getLogger(__name__)
 
 CANCEL_ASKED = "cancel-asked"
 TAKE_BACK_ASKED = "take-back-asked"
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """One open attempt."""
-
-    attempt_pk: int
-    panda_id: int
-    step_id: int
-    task_id: int
-    task_status: str
-    step_status: str
-    reason: str
-    expected: Expected
+Followed = Any
+"""An open attempt: a row of these columns."""
+COLUMNS = "pk panda_id step_id step__task_id step__task__status step__status step__reason"
+EXPECTED = (
+    "step__kind job_name number step__job__n_events step__charged step__uncharged step__task__max_attempts"
+)
+_expected = attrgetter(*EXPECTED.split())
+"""In the order of Expected."""
 
 
 def jobs_follow(config: Config, sink: JobSink, mover: Mover) -> int:
     """Ask PanDA about every open attempt when the last look is old enough; returns how many attempts ended."""
-    if not _look_due(config, mover):
+    last = LastLook.objects.filter(name="status").first()
+    if last is not None and mover.now - last.at < timedelta(seconds=config.panda.status_every_s):
         return 0
-    followed = _load()
+    rows = PandaAttempt.objects.filter(end=None, step__task__status__in=WATCHED).exclude(panda_id=None)
+    found = rows.values_list(*COLUMNS.split(), *EXPECTED.split(), named=True)
+    followed = {row.panda_id: row for row in found.iterator(chunk_size=2000)}
     if not followed:
         return 0
     statuses = sink.statuses(sorted(followed))
     if isinstance(statuses, Failure):
-        log.warning("no status of %d jobs: PanDA is %s", len(followed), describe(statuses))
+        log.warning("no status of %d jobs: PanDA is %s", len(followed), statuses)
         return 0
     words = tables.panda_words()
     judged = {panda_id: judge_status(status, words) for panda_id, status in statuses.items()}
-    waiting = {item.task_id for item in followed.values() if item.task_status == TaskStatus.SEND}
+    waiting = {item.step__task_id for item in followed.values() if item.step__task__status == TaskStatus.SEND}
     running = [followed[panda_id] for panda_id, verdict in judged.items() if verdict == Seen(running=True)]
     _store_running(running, waiting, mover)
     asked = [followed[panda_id] for panda_id, verdict in judged.items() if isinstance(verdict, Held)]
     ended = 0
+
+    def cannot_store(item: Followed, why: str) -> None:
+        note("step", [item.step_id], item.step__status, "cannot-store", why)
+
     for part in in_chunks(asked, config.panda.record_chunk):
         records = sink.descriptions([item.panda_id for item in part])
         if isinstance(records, Failure):
-            log.warning("no records of %d jobs: PanDA is %s", len(part), describe(records))
+            log.warning("no records of %d jobs: PanDA is %s", len(part), records)
             break
-        ended += sum(apart(part, partial(_store_records, config, mover, records, waiting), _cannot_store))
+        ended += sum(apart(part, partial(_store_records, config, mover, records, waiting), cannot_store))
     if not LastLook.objects.filter(name="status").update(at=mover.now):
         LastLook.objects.create(name="status", at=mover.now)
     return ended
 
 
-def _look_due(config: Config, mover: Mover) -> bool:
-    last = LastLook.objects.filter(name="status").first()
-    return last is None or mover.now - last.at >= timedelta(seconds=config.panda.status_every_s)
-
-
-def _load() -> dict[int, Followed]:
-    rows = PandaAttempt.objects.filter(end=None, step__task__status__in=WATCHED).exclude(panda_id=None)
-    of_item = "pk panda_id step_id step__task_id step__task__status step__status step__reason"
-    of_expected = "step__kind job_name number step__job__n_events step__charged step__uncharged"
-    columns = f"{of_item} {of_expected} step__task__max_attempts"
-    followed = {}
-    for row in rows.values_list(*columns.split()).iterator(chunk_size=2000):
-        item, expected = row[:7], Expected(*row[7:])
-        if not counts_events(expected.kind):
-            expected = replace(expected, n_events=None)
-        followed[row[1]] = Followed(*item, expected)
-    return followed
-
-
 def _store_running(running: Iterable[Followed], waiting: set[int], mover: Mover) -> None:
-    new = [item for item in running if item.step_status == StepStatus.SENT]
+    new = [item for item in running if item.step__status == StepStatus.SENT]
     if new:
         move(mover, "step", [item.step_id for item in new], StepStatus.SENT, StepStatus.RUNNING)
         _tasks_running(new, waiting, mover)
@@ -109,14 +82,10 @@ def _store_running(running: Iterable[Followed], waiting: set[int], mover: Mover)
 def _tasks_running(items: Iterable[Followed], waiting: set[int], mover: Mover) -> None:
     """send -> running: PanDA has reported one of the task's jobs running (or finished, which it did running).
     `waiting`: tasks that have not been moved yet."""
-    tasks = waiting & {item.task_id for item in items}
+    tasks = waiting & {item.step__task_id for item in items}
     if tasks:
         move(mover, "task", sorted(tasks), TaskStatus.SEND, TaskStatus.RUNNING, reason="job-running")
         waiting -= tasks
-
-
-def _cannot_store(item: Followed, why: str) -> None:
-    note("step", [item.step_id], item.step_status, "cannot-store", why)
 
 
 def _store_records(
@@ -128,19 +97,19 @@ def _store_records(
 ) -> int:
     """Judge and store one chunk of full records. All of it is stored, and `all_waiting` changed, or nothing."""
     waiting = set(all_waiting)
-    rules = RetryRules(config.retry.uncharged_max, config.retry.backoff_s, config.retry.charged_wait_s)
     ends: list[tuple[Followed, Description, Ended]] = []
     running: list[Followed] = []
     held: dict[str, dict[int, str]] = {}
     for item in part:
         record = records.get(item.panda_id)
-        verdict = judge_description(item.expected, record, tables.codes(), tables.panda_words(), rules)
+        expected = Expected(*_expected(item))
+        verdict = judge_description(expected, record, tables.codes(), tables.panda_words(), config.retry)
         match verdict:
             case Ended() if record is not None:
                 ends.append((item, record, _of_unwanted(item, record, verdict)))
             case Seen(running=True):
                 running.append(item)
-            case Held(reason, text) if item.reason not in (reason, CANCEL_ASKED, TAKE_BACK_ASKED):
+            case Held(reason, text) if item.step__reason not in (reason, CANCEL_ASKED, TAKE_BACK_ASKED):
                 held.setdefault(reason, {})[item.step_id] = text
     _store_running(running, waiting, mover)
     for reason, texts in held.items():
@@ -155,10 +124,10 @@ def _store_records(
 def _of_unwanted(item: Followed, record: Description, verdict: Ended) -> Ended:
     """The task was cancelled meanwhile: nothing is tried again, only success keeps its status. Taken back from a
     closed site: it waits again, and costs nothing."""
-    if item.reason == TAKE_BACK_ASKED and record.status in ("cancelled", "closed"):
-        status = waiting_status(item.expected.kind)
+    if item.step__reason == TAKE_BACK_ASKED and record.status in ("cancelled", "closed"):
+        status = lifecycle.waiting_status(item.step__kind)
         return Ended(status, "none", "taken-back", "its site was closed before it ran")
-    if item.task_status != TaskStatus.CANCELLED or verdict.status == StepStatus.FINISHED:
+    if item.step__task__status != TaskStatus.CANCELLED or verdict.status == StepStatus.FINISHED:
         return verdict
     return Ended(StepStatus.CANCELLED, verdict.charge, verdict.reason, verdict.text)
 
@@ -181,7 +150,12 @@ def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], waiting: se
         for old in IN_PANDA[:1] if taken_back else IN_PANDA:
             left -= set(move(mover, "step", sorted(left), old, status, **columns))
     _tasks_running([item for item, record, _ in ends if record.status == "finished"], waiting, mover)
-    _log_ends(ends)
+    for item, _, verdict in ends:
+        if verdict.status != StepStatus.FINISHED:
+            wait_s = verdict.retry_in_s
+            again = "no further attempt" if wait_s is None else f"again in {wait_s:g} s"
+            why = f"{verdict.status}, {verdict.charge}, {verdict.reason}: {verdict.text} {verdict.diag}"
+            log.warning("%s (PanDA %d): %s, %s", item.job_name, item.panda_id, why, again)
 
 
 END_COLUMNS = "attempt_id status reason message charge n_read n_written node files ended_at"
@@ -192,26 +166,17 @@ def _end_row(item: Followed, record: Description, verdict: Ended, mover: Mover) 
     finished = verdict.status == StepStatus.FINISHED
     files = {file.lfn: [file.size, file.adler32] for file in record.files if file.kind in ("output", "log")}
     return (
-        item.attempt_pk,
+        item.pk,
         record.status,
         verdict.reason,
         f"{verdict.text} {verdict.diag}".strip(),
         verdict.charge,
-        record.n_events if counts_events(item.expected.kind) else None,
+        record.n_events if item.step__kind == StepKind.RECONSTRUCT else None,
         record.n_written,
         record.node,
         json.dumps(files) if finished else "{}",
         db_time(mover.now),
     )
-
-
-def _log_ends(ends: Sequence[tuple[Followed, Description, Ended]]) -> None:
-    for item, _, verdict in ends:
-        if verdict.status != StepStatus.FINISHED:
-            wait_s = verdict.retry_in_s
-            again = "no further attempt" if wait_s is None else f"again in {wait_s:g} s"
-            why = f"{verdict.status}, {verdict.charge}, {verdict.reason}: {verdict.text} {verdict.diag}"
-            log.warning("%s (PanDA %d): %s, %s", item.expected.job_name, item.panda_id, why, again)
 
 
 def jobs_cancel(config: Config, sink: JobSink, mover: Mover) -> int:
@@ -237,7 +202,7 @@ def _ask_to_end(sink: JobSink, which: Q, reason: str) -> int:
         return 0
     answer = sink.cancel(sorted(asked))
     if isinstance(answer, Failure):
-        log.warning("%d jobs that are not wanted not ended yet: PanDA is %s", len(asked), describe(answer))
+        log.warning("%d jobs that are not wanted not ended yet: PanDA is %s", len(asked), answer)
         return 0
     for status in (*IN_PANDA, StepStatus.CANCELLED):
         note("step", [asked[panda_id] for panda_id in answer], status, reason)

@@ -6,11 +6,13 @@ The database's connection and a lost lease are no row's fault: they end the serv
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 from django.db import InterfaceError, OperationalError, transaction
 
 from prodsys_core.services.lease import LeaseLost
+from prodsys_core.services.moves import Message, Mover, note
 
 log = logging.getLogger(__name__)
 Row = TypeVar("Row")
@@ -50,3 +52,8 @@ def apart(
         return apart(rows[:half], perform, hold) + apart(rows[half:], perform, hold)
     hold(rows[0], told[0])
     return []
+
+
+def put_off(mover: Mover, subject: str, ids: Sequence[int], status: str, reason: str, why: Message) -> None:
+    """Say why rows stay in their status, to be looked at again."""
+    note(subject, ids, status, reason, why, next_try_at=mover.now + timedelta(seconds=AGAIN_S))

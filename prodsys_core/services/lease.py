@@ -5,10 +5,11 @@ import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from prodsys_core.models import MESSAGE_LENGTH, Lease
+from prodsys_core.models import Lease
 
 NAME = "tick"
 
@@ -74,11 +75,6 @@ def make_hold(owner: str, lease_s: float, clock: Callable[[], datetime]) -> Call
     return hold
 
 
-def note_tick(owner: str, now: datetime, text: str) -> None:
-    """What the owner's tick has done."""
-    Lease.objects.filter(name=NAME, owner=owner).update(ticked_at=now, last_tick=text[:MESSAGE_LENGTH])
-
-
-def release_lease(owner: str, now: datetime) -> None:
-    """Give the lease back if it is ours."""
-    Lease.objects.filter(name=NAME, owner=owner).update(until=now)
+def change_lease(owner: str, **columns: Any) -> None:
+    """Say what the owner's tick has done, or give the lease back (`until` now), if it is still the owner's."""
+    Lease.objects.filter(name=NAME, owner=owner).update(**columns)

@@ -6,40 +6,31 @@ in a row it waits for a person.
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import Q
 
-from prodsys_core import tables
 from prodsys_core.config import Config, Site
 from prodsys_core.crosscheck import count_units
-from prodsys_core.lifecycle import MERGES, RunStatus, StepKind, StepStatus, TaskStatus
+from prodsys_core.lifecycle import MERGES, PANDA_KINDS, RunStatus, StepKind, StepStatus
 from prodsys_core.models import AttemptEnd, GroupCheck, MergeGroup, MergeInput, PandaAttempt, Step, Transfer
-from prodsys_core.naming import chunk_path, final_name, merged_path, packed_log_name, tape_path
 from prodsys_core.plan import GroupCount, backoff_s, crosscheck_problems
-from prodsys_core.ports import Accepted, Broken, NotThere, Refused, Stored, Unavailable, UnderWay
+from prodsys_core.ports import Accepted, NotThere, Refused, Stored, UnderWay
 from prodsys_core.services import jobs
-from prodsys_core.services.isolation import AGAIN_S, NO_ROWS_FAULT
+from prodsys_core.services.isolation import NO_ROWS_FAULT, put_off
 from prodsys_core.services.moves import Mover, move, note
-from prodsys_core.services.runs import current_groups
-from prodsys_core.storage import OutsideRoot, SiteFilesystem, below, open_tape
+from prodsys_core.services.runs import ADVANCED, ARCHIVED, current_groups
+from prodsys_core.storage import NotYet, OutsideRoot, SiteFilesystem, below, needed, open_tape
 
 log = logging.getLogger(__name__)
 
 TRIES_MAX = 6
 """A file that is still not there or not readable after so many looks will not come by itself."""
 TRY_FIRST_S, TRY_LONGEST_S = 2.0, 600.0
-FOLLOWED = (TaskStatus.SEND, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.DONE)
-
-
-Perform = Callable[[Config, Site, Step, Mover], bool]
+Perform = Callable[[Site, Step, Mover], bool]
 """Does one step; True if it is finished."""
-
-
-class NotYet(Exception):
-    """This step cannot be done now; the text says why."""
 
 
 class NeedsPerson(Exception):
@@ -51,10 +42,10 @@ def steps_do(config: Config, mover: Mover) -> int:
     done = 0
     for kind, perform in PERFORMED.items():
         due = Step.objects.filter(
-            Q(next_try_at=None) | Q(next_try_at__lte=mover.now),
+            mover.due,
             kind=kind,
             status__in=(StepStatus.READY, StepStatus.SENT),
-            task__status__in=(*FOLLOWED, TaskStatus.ARCHIVE, TaskStatus.ARCHIVING),
+            task__status__in=(*ADVANCED, *ARCHIVED),
         )
         for step in due.select_related("task", "run", "group").order_by("pk"):
             done += _try(config, step, perform, mover)
@@ -65,12 +56,11 @@ def _try(config: Config, step: Step, perform: Perform, mover: Mover) -> bool:
     site = jobs.run_site(config, step.run, step.task)
     mover.hold()
     if site is None:  # it is waited for, however long
-        wait = mover.now + timedelta(seconds=AGAIN_S)
         why = jobs.no_site(step.run.site, step.task.sites)
-        note("step", [step.pk], step.status, jobs.NO_SITE, why, next_try_at=wait)
+        put_off(mover, "step", [step.pk], step.status, jobs.NO_SITE, why)
         return False
     try:
-        return perform(config, site, step, mover)
+        return perform(site, step, mover)
     except NO_ROWS_FAULT:
         raise
     except NeedsPerson as error:
@@ -101,7 +91,7 @@ def _hold(step: Step, reason: str, message: str, mover: Mover) -> None:
 # --- cross-check ----------------------------------------------------------------------------------------------
 
 
-def crosscheck(config: Config, site: Site, step: Step, mover: Mover) -> bool:
+def crosscheck(site: Site, step: Step, mover: Mover) -> bool:
     """Count what is in the chunks and in the merged files of a run. A difference makes the run suspicious."""
     groups = list(current_groups(plan__run=step.run).order_by("product", "piece"))
     counted = [(group, _count_group(site, group)) for group in groups]
@@ -123,29 +113,22 @@ def crosscheck(config: Config, site: Site, step: Step, mover: Mover) -> bool:
 
 def _count_group(site: Site, group: MergeGroup) -> GroupCount:
     merge = merge_step(group)
-    names, table = jobs.task_names(merge.task), tables.products()
-    product = table.products[group.product]
+    names = jobs.task_names(merge.task)
+    unit = names.table.products[group.product].unit
     rows = list(MergeInput.objects.filter(group=group))
-    chunks = [chunk_path(table, names, group.product, row.lfn) for row in rows]
-    lfn = jobs.step_outputs(merge, merge.attempt)[group.product]
-    in_merged = _count(site, merged_path(table, names, group.product, lfn), product.unit)
     expected = None
-    if product.unit == "bytes":
+    if unit == "bytes":
         expected = sum(row.size for row in rows)
-    elif product.unit == "events" and all(row.n_events is not None for row in rows):
+    elif unit == "events" and all(row.n_events is not None for row in rows):
         expected = sum(row.n_events for row in rows)
-    in_chunks = sum(_count(site, path, product.unit) for path in chunks)
-    return GroupCount(lfn, product.unit, expected, in_chunks, in_merged)
+    lfn, path = _merged_file(merge)
+    in_merged = _count(site, path, unit)
+    in_chunks = sum(_count(site, names.file_path(group.product, row.lfn), unit) for row in rows)
+    return GroupCount(lfn, unit, expected, in_chunks, in_merged)
 
 
 def _count(site: Site, path: str, unit: str) -> int:
-    match count_units(below(site.files.root, path), unit):
-        case int() as count:
-            return count
-        case NotThere():
-            raise NotYet(f"{path} is not there")
-        case Unavailable(reason=reason) | Broken(reason=reason):
-            raise NotYet(reason)
+    return needed(count_units(below(site.files.root, path), unit), path)
 
 
 def merge_step(group: MergeGroup) -> Step:
@@ -153,61 +136,71 @@ def merge_step(group: MergeGroup) -> Step:
     return Step.objects.select_related("task", "run", "group").get(group=group, kind__in=MERGES)
 
 
+def _merged_file(merge: Step) -> tuple[str, str]:
+    """LFN and path of the merged file that counts."""
+    product = merge.group.product
+    lfn = jobs.step_outputs(merge, merge.attempt)[product]
+    return lfn, jobs.task_names(merge.task).file_path(product, lfn, merged=True)
+
+
 # --- transfer and archive -------------------------------------------------------------------------------------
 
 
-def transfer(config: Config, site: Site, step: Step, mover: Mover) -> bool:
+def transfer(site: Site, step: Step, mover: Mover) -> bool:
     """Copy a merged file to tape; finished when the tape has its size and checksum."""
     if step.status == StepStatus.SENT:
         return _confirm(site, step, mover)
-    merge, table = merge_step(step.group), tables.products()
-    names, product = jobs.task_names(step.task), step.group.product
-    lfn = jobs.step_outputs(merge, merge.attempt)[product]
-    target = tape_path(table, names, product, final_name(table, names, jobs.piece_names(step)))
-    _send_to_tape(site, step, merged_path(table, names, product, lfn), target, _reported(merge, lfn), mover)
+    merge, names = merge_step(step.group), jobs.task_names(step.task)
+    lfn, path = _merged_file(merge)
+    target = names.tape_path(step.group.product, names.final_name(jobs.step_names(step)))
+    _send_to_tape(site, step, path, target, _reported(merge, lfn), mover)
     return False
 
 
-def archive_logs(config: Config, site: Site, step: Step, mover: Mover) -> bool:
+def archive_logs(site: Site, step: Step, mover: Mover) -> bool:
     """Pack the job logs of a run into one file and copy it to tape, where there is one."""
     if step.status == StepStatus.SENT:
         return _confirm(site, step, mover)
-    table, names = tables.products(), jobs.task_names(step.task)
-    needed, others = _logs(step)
-    files = SiteFilesystem(site.files.root)
-    missing = [path for path in needed if not isinstance(files.size(path), int)]
+    logs = [made for made in _made(site, step) if made.product == "log"]
+    files, names = SiteFilesystem(site.files.root), jobs.task_names(step.task)
+    missing = [made.path for made in logs if made.counts and not isinstance(files.size(made.path), int)]
     if missing:
         raise NotYet(f"{len(missing)} logs of finished jobs are not there, first {missing[0]}")
-    name = packed_log_name(table, names, step.run.number)
-    source = chunk_path(table, names, "log", name)
-    packed = files.pack(source, sorted({*needed, *others}))
-    if isinstance(packed, Unavailable):
-        raise NotYet(packed.reason)
+    name = names.packed_log_name(step.run.number)
+    source = names.file_path("log", name)
+    packed = needed(files.pack(source, sorted({made.path for made in logs})))
     if site.tape is None:
         return bool(move(mover, "step", [step.pk], StepStatus.READY, StepStatus.FINISHED))
-    _send_to_tape(site, step, source, tape_path(table, names, "log", name), packed, mover)
+    _send_to_tape(site, step, source, names.tape_path("log", name), packed, mover)
     return False
 
 
-def _logs(step: Step) -> tuple[list[str], list[str]]:
-    """Paths of the run's job logs: of finished attempts, which must be there, and of all others, which may be."""
-    table, names = tables.products(), jobs.task_names(step.task)
-    needed, others = [], []
+class Made(NamedTuple):
+    """A file that was made for a step, or may have been. `counts`: of the attempt that counts, not left out by a
+    manager and not merged again."""
+
+    path: str
+    product: str
+    merged: bool
+    counts: bool
+
+
+def _made(site: Site, step: Step) -> Iterator[Made]:
+    """All files of the PanDA steps of the step's run, lists of inputs among them."""
+    names = jobs.task_names(step.task)
     for other in panda_steps(step):
+        if other.kind != StepKind.RECONSTRUCT:
+            yield Made(jobs.input_list_path(site, other), "list", False, False)
         for attempt in range(1, other.attempt + 1):
-            path = chunk_path(table, names, "log", jobs.step_outputs(other, attempt)["log"])
-            (needed if attempt == _counted(other) else others).append(path)
-    return needed, others
-
-
-def _counted(step: Step) -> int:
-    """The attempt whose files count; 0 where none does: left out by a manager, or merged again."""
-    return 0 if step.status == StepStatus.CANCELLED else step.attempt
+            counts = attempt == other.attempt and other.status != StepStatus.CANCELLED
+            for product, lfn in jobs.step_outputs(other, attempt).items():
+                merged = other.kind != StepKind.RECONSTRUCT and product != "log"
+                yield Made(names.file_path(product, lfn, merged), product, merged, counts)
 
 
 def panda_steps(step: Step) -> Iterable[Step]:
     """All steps of the step's run that had PanDA jobs."""
-    rows = Step.objects.filter(run=step.run, kind__in=(StepKind.RECONSTRUCT, *MERGES), attempt__gt=0)
+    rows = Step.objects.filter(run=step.run, kind__in=PANDA_KINDS, attempt__gt=0)
     return rows.select_related("task", "run", "job", "group").order_by("pk")
 
 
@@ -215,9 +208,7 @@ def _send_to_tape(
     site: Site, step: Step, source: str, target: str, reported: Stored | None, mover: Mover
 ) -> None:
     """Ask for the transfer and remember size and checksum of the source, which must be what the job reported."""
-    seen = SiteFilesystem(site.files.root).checksum(source)
-    if not isinstance(seen, Stored):
-        raise NotYet(f"{source}: {seen.reason if isinstance(seen, Unavailable) else 'not there'}")
+    seen = needed(SiteFilesystem(site.files.root).checksum(source), source)
     if reported is not None and seen != reported:
         raise NeedsPerson("source-changed", f"{source} has {seen}, its job reported {reported}")
     answer = open_tape(site.tape).put(str(below(site.files.root, source)), target)
@@ -234,8 +225,7 @@ def _send_to_tape(
 def _confirm(site: Site, step: Step, mover: Mover) -> bool:
     """Ask the tape what it has. Only its own size and checksum finish the step."""
     row = Transfer.objects.get(step=step)
-    tape = open_tape(site.tape)
-    match tape.confirm(row.target):
+    match open_tape(site.tape).confirm(row.target):
         case Stored(size, adler32):
             if (size, adler32) != (row.size, row.adler32):
                 text = f"{row.target}: tape has {size} bytes, {adler32}; source {row.size}, {row.adler32}"
@@ -248,8 +238,8 @@ def _confirm(site: Site, step: Step, mover: Mover) -> bool:
             if mover.now - row.asked_at >= timedelta(seconds=site.tape.again_after_s):
                 move(mover, "step", [step.pk], StepStatus.SENT, StepStatus.READY, reason="tape-lost-it")
             return False
-        case Unavailable(reason=reason) | Refused(reason=reason) | Broken(reason=reason):
-            note("step", [step.pk], StepStatus.SENT, "tape-unavailable", reason)
+        case failure:
+            note("step", [step.pk], StepStatus.SENT, "tape-unavailable", failure.reason)
             return False
 
 
@@ -263,53 +253,28 @@ def _reported(merge: Step, lfn: str) -> Stored | None:
 # --- removal --------------------------------------------------------------------------------------------------
 
 
-def clean(config: Config, site: Site, step: Step, mover: Mover) -> bool:
+def clean(site: Site, step: Step, mover: Mover) -> bool:
     """Remove the run's intermediate files by name: chunk products, job logs, merged files of attempts that did not
     count, input lists. The chain lets this happen only after everything of the run was confirmed."""
     unconfirmed = Transfer.objects.filter(step__run=step.run, confirmed_at=None)
     if unconfirmed.exists():
         raise NeedsPerson("not-confirmed", "a file of this run is not confirmed on tape; nothing removed")
-    if site.tape is None:
-        _check_merged(site, step)
     files = SiteFilesystem(site.files.root)
-    intermediates = set(_intermediates(site, step))
-    own = PandaAttempt.objects.filter(step__in=panda_steps(step), panda_id__isnull=False)
-    directories = sorted({path.rpartition("/")[0] for path in intermediates})
-    parts = files.parts(directories, set(own.values_list("panda_id", flat=True)))
-    if isinstance(parts, Unavailable):
-        raise NotYet(parts.reason)
-    removed = files.remove(sorted(intermediates.union(parts)))
-    if isinstance(removed, Unavailable):
-        raise NotYet(removed.reason)
-    log.info("run %d of task %s: %d intermediate files removed", step.run.number, step.task.name, removed)
-    return bool(move(mover, "step", [step.pk], StepStatus.READY, StepStatus.FINISHED))
-
-
-def _check_merged(site: Site, step: Step) -> None:
-    """Without tape the merged files on the site are the only ones: each must be there as its job reported it."""
-    names, files = jobs.task_names(step.task), SiteFilesystem(site.files.root)
     merges = Step.objects.filter(run=step.run, kind__in=MERGES, status=StepStatus.FINISHED)
-    for merge in merges.select_related("task", "run", "group"):
-        product = merge.group.product
-        lfn = jobs.step_outputs(merge, merge.attempt)[product]
-        path = merged_path(tables.products(), names, product, lfn)
+    # Without tape the merged files on the site are the only ones.
+    for merge in merges.select_related("task", "run", "group") if site.tape is None else ():
+        lfn, path = _merged_file(merge)
         seen, reported = files.checksum(path), _reported(merge, lfn)
         if not isinstance(seen, Stored) or (reported is not None and seen != reported):
             raise NeedsPerson("merged-missing", f"{path} is not as its job reported it; nothing removed")
-
-
-def _intermediates(site: Site, step: Step) -> Iterable[str]:
-    table, names = tables.products(), jobs.task_names(step.task)
-    for other in panda_steps(step):
-        merged = other.kind != StepKind.RECONSTRUCT
-        if merged:
-            yield jobs.input_list_path(site, other)
-        for attempt in range(1, other.attempt + 1):
-            for product, lfn in jobs.step_outputs(other, attempt).items():
-                if not merged or product == "log":
-                    yield chunk_path(table, names, product, lfn)
-                elif attempt != _counted(other):
-                    yield merged_path(table, names, product, lfn)
+    intermediates = {made.path for made in _made(site, step) if not (made.merged and made.counts)}
+    own = PandaAttempt.objects.filter(step__in=panda_steps(step), panda_id__isnull=False)
+    directories = sorted({path.rpartition("/")[0] for path in intermediates})
+    parts = files.parts(directories, set(own.values_list("panda_id", flat=True)))
+    intermediates.update(needed(parts))
+    removed = needed(files.remove(sorted(intermediates)))
+    log.info("run %d of task %s: %d intermediate files removed", step.run.number, step.task.name, removed)
+    return bool(move(mover, "step", [step.pk], StepStatus.READY, StepStatus.FINISHED))
 
 
 PERFORMED: dict[StepKind, Perform] = {

@@ -10,24 +10,15 @@ from pathlib import Path
 from django.db import transaction
 from django.db.models import Count
 
-from prodsys_core.catalogue import BadSource, JobSeen, plan_differences
-from prodsys_core.delivery import Delivered, delivery_problem, parse_delivery
-from prodsys_core.lifecycle import (
-    CHUNK_DONE,
-    IN_PANDA,
-    PANDA_KINDS,
-    StepKind,
-    StepStatus,
-    TaskStatus,
-    check_edge,
-)
+from prodsys_core.catalogue import BadSource, plan_differences
+from prodsys_core.delivery import delivery_problem, parse_delivery
+from prodsys_core.lifecycle import CHUNK_DONE, IN_PANDA, PANDA_KINDS, StepKind, StepStatus, TaskStatus
 from prodsys_core.models import MESSAGE_LENGTH, Job, Step, Task
 from prodsys_core.ports import Stored, Unavailable
 from prodsys_core.services import tasks
 from prodsys_core.services.actions import ACTIONS, BadPick, Pick, pick_rows, row_line
-from prodsys_core.services.moves import Mover, record
+from prodsys_core.services.moves import Mover, edge_problem, record
 from prodsys_core.storage import OutsideRoot, SiteFilesystem
-from prodsys_core.tables import edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ def look_resend(task: Task, status: str) -> Look:
 def look_set(task: Task, status: str, mover: Mover) -> Look:
     """A task's next status. Before it is sent: how its jobs differ from what its source makes now. Before it is
     cancelled: what ends. Raises BadPick."""
-    problem = check_edge(edges("task"), "task", task.status, status, mover.role)
+    problem = edge_problem(mover, "task", task.status, status)
     if problem:
         raise BadPick(problem)
     lines: tuple[str, ...] = ()
@@ -79,15 +70,11 @@ def _differences(task: Task) -> tuple[str, ...]:
     if isinstance(plan, BadSource):
         return (f"the source cannot be read now: {plan.text}",)
     steps = Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT).select_related("job")
-    jobs = (
-        JobSeen(step.job.file, step.job.n_events, step.job.home, _why_not(step))
-        for step in steps.order_by("run__number", "job__chunk")
-    )
+    jobs = []
+    for step in steps.order_by("run__number", "job__chunk"):
+        why_not = step.reason if step.status == StepStatus.CANCELLED else step.job.undelivered
+        jobs.append((step.job.file, step.job.n_events, step.job.home, why_not))
     return plan_differences(plan, jobs)
-
-
-def _why_not(step: Step) -> str:
-    return step.reason if step.status == StepStatus.CANCELLED else step.job.undelivered
 
 
 def look_delivery(task: Task, name: str, sizes_only: bool) -> Look:
@@ -114,7 +101,7 @@ def look_delivery(task: Task, name: str, sizes_only: bool) -> Look:
     return Look(tuple(lines), lambda mover: _hold_back(changed, mover))
 
 
-def _seen(job: Job, listed: Mapping[str, Delivered], sizes_only: bool) -> Delivered | str:
+def _seen(job: Job, listed: Mapping[str, Stored], sizes_only: bool) -> Stored | str:
     """The file at the site; read only where the list has a checksum to compare with."""
     files, file = SiteFilesystem(job.path.removesuffix(job.file)), listed.get(job.path)
     try:
@@ -123,9 +110,9 @@ def _seen(job: Job, listed: Mapping[str, Delivered], sizes_only: bool) -> Delive
         return f"cannot be looked at: {error}"
     match seen:
         case int() as size:
-            return Delivered(size)
-        case Stored(size, adler32):
-            return Delivered(size, adler32)
+            return Stored(size)
+        case Stored():
+            return seen
         case Unavailable(reason=reason):
             return f"cannot be looked at: {reason}"
     return "missing: not at the site"

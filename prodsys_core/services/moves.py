@@ -2,26 +2,30 @@
 edges, with one Transition row each. Somebody else's change in between makes the caller's move a no-op, never a loss.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from django.db import models, transaction
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, F, Q, Value, When
 
 from prodsys_core.chunks import in_chunks
-from prodsys_core.lifecycle import Role, check_edge
+from prodsys_core.lifecycle import NotPossible, Role, RunStatus, StepStatus, TaskStatus, check_edge
 from prodsys_core.models import MESSAGE_LENGTH, REASON_LENGTH, Run, Step, Task, Transition
 from prodsys_core.services.rows import insert_from
 from prodsys_core.tables import edges
+
+log = logging.getLogger(__name__)
 
 Message = str | Mapping[int, str]
 """A sentence for all rows, or one for each."""
 SUBJECTS: dict[str, type[models.Model]] = {"task": Task, "run": Run, "step": Step}
 
 
-class NotAllowed(Exception):
+class NotAllowed(NotPossible):
     """The table of edges does not let this role make this change."""
 
 
@@ -34,6 +38,16 @@ class Mover:
     role: Role
     now: datetime
     hold: Callable[[], None] = lambda: None
+
+    @property
+    def due(self) -> Q:
+        """Rows that are not waiting for a later try."""
+        return Q(next_try_at=None) | Q(next_try_at__lte=self.now)
+
+
+def edge_problem(mover: Mover, subject: str, old: str, new: str) -> str | None:
+    """None if the table of edges lets the mover make this change, else why not."""
+    return check_edge(edges(subject), subject, old, new, mover.role)
 
 
 def move(
@@ -51,7 +65,7 @@ def move(
 
     Raises NotAllowed if the edge is not in the table.
     """
-    problem = check_edge(edges(subject), subject, old, new, mover.role)
+    problem = edge_problem(mover, subject, old, new)
     if problem:
         raise NotAllowed(problem)
     mover.hold()
@@ -103,6 +117,24 @@ def note(
     for part in in_chunks(ids):
         rows = SUBJECTS[subject]._default_manager.filter(pk__in=part, status=status)
         rows.update(reason=reason[:REASON_LENGTH], message=_message(message, part), **columns)
+
+
+NO_STATUS = "no-such-status"
+STATUSES: dict[str, type[StrEnum]] = {"task": TaskStatus, "run": RunStatus, "step": StepStatus}
+
+
+def statuses_check() -> int:
+    """Rows whose status is a word that none has are moved by nobody: each says so, once. Returns how many."""
+    found = 0
+    for subject, known in STATUSES.items():
+        rows = SUBJECTS[subject]._default_manager.exclude(reason=NO_STATUS)
+        for status in set(rows.order_by().values_list("status", flat=True).distinct()) - set(known):
+            ids = list(rows.filter(status=status).values_list("pk", flat=True))
+            text = f"{status!a} is no status of a {subject}: nothing is done with it until it is set right by hand"
+            log.error("%d rows: %s", len(ids), text)
+            note(subject, ids, status, NO_STATUS, text)
+            found += len(ids)
+    return found
 
 
 def _message(message: Message, ids: Iterable[int]) -> str | Case:

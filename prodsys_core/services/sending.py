@@ -4,42 +4,27 @@ Several batches are committed in one transaction, so that the number of statemen
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Value, When
 
 from prodsys_core.chunks import in_chunks
 from prodsys_core.config import Config, Site
-from prodsys_core.lifecycle import CHUNK_DONE, IN_PANDA, PANDA_KINDS, SENDING, RunStatus, StepKind, StepStatus
-from prodsys_core.models import AttemptEnd, PandaAttempt, Run, SendBatch, Step
-from prodsys_core.plan import (
-    BatchPlan,
-    Homeless,
-    QueueUse,
-    Sendable,
-    has_stragglers,
-    place_runs,
-    plan_batches,
-)
-from prodsys_core.ports import JobSink, PandaJob, Unavailable, describe
+from prodsys_core.lifecycle import IN_PANDA, PANDA_KINDS, SENDING, RunStatus, StepKind, StepStatus
+from prodsys_core.models import AttemptEnd, MergeInput, PandaAttempt, Run, SendBatch, Step
+from prodsys_core.plan import BatchPlan, Homeless, QueueUse, Sendable, place_runs, plan_batches
+from prodsys_core.ports import JobSink, PandaJob, Unavailable
+from prodsys_core.selectors import runs_with_stragglers
 from prodsys_core.services.answers import batches_submit
-from prodsys_core.services.isolation import AGAIN_S, EndsService, apart
-from prodsys_core.services.jobs import (
-    NO_SITE,
-    Input,
-    input_list,
-    merge_inputs,
-    no_site,
-    panda_queue,
-    prepare,
-    priority,
-)
+from prodsys_core.services.isolation import EndsService, alone, apart, put_off
+from prodsys_core.services.jobs import NO_SITE, input_list, merge_inputs, no_site, prepare, priority
 from prodsys_core.services.moves import Mover, move, move_each, note
 from prodsys_core.services.rows import db_time, insert_rows
 from prodsys_core.storage import SiteFilesystem
@@ -48,10 +33,6 @@ log = logging.getLogger(__name__)
 
 DELIVERED = ~Q(job__undelivered__gt="")
 """Steps whose raw file no delivery list holds back."""
-
-
-class NumbersUsedUp(EndsService):
-    """The reserved range of batch numbers has no free number left."""
 
 
 def steps_stage(mover: Mover) -> int:
@@ -68,7 +49,7 @@ def steps_send(config: Config, sink: JobSink, mover: Mover) -> int:
         return 0
     alive = sink.alive()
     if alive is not True:
-        log.warning("nothing sent: PanDA is %s", describe(alive) if alive is not False else "not alive")
+        log.warning("nothing sent: PanDA is %s", alive if alive is not False else "not alive")
         return 0
     sent, numbers = 0, _numbers(config)
     for site, together, merges in plans:
@@ -83,13 +64,12 @@ def steps_send(config: Config, sink: JobSink, mover: Mover) -> int:
 
 def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan], list[int]]]:
     """Batches that are committed together, and the merge steps among them."""
-    steps = _load_due(mover)
+    due = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING)
+    columns = "pk kind run_id run__site task__type task__sites job__n_events status reason"
+    steps = list(due.values_list(*columns.split(), named=True))
     if not steps:
         return []
-    room = {
-        queue: use.room(config.panda.active_max, config.panda.waiting_min)
-        for queue, use in _queue_uses(config, mover).items()
-    }
+    room = _queue_rooms(config, mover)
     homes = _homes(config, steps, room, mover)
     merges = {step.pk for step in steps if step.kind != StepKind.RECONSTRUCT}
     plans = []
@@ -97,13 +77,13 @@ def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan],
         rows = [
             step
             for step in steps
-            if homes.get(step.run_id) == site.name and site.takes(step.task_type, mover.now)
+            if homes.get(step.run_id) == site.name and site.takes(step.task__type, mover.now)
         ]
-        last = _runs_with_stragglers({step.run_id for step in rows})
-        sendable = (
-            Sendable(step.pk, panda_queue(site, step.kind), step.priority, step.n_events, step.run_id in last)
-            for step in rows
-        )
+        last = runs_with_stragglers({step.run_id for step in rows})
+        sendable = []
+        for step in rows:
+            queue, urgency = site.queue_for(step.kind), priority(step.kind, step.task__type)
+            sendable.append(Sendable(step.pk, queue, urgency, step.job__n_events, step.run_id in last))
         batches = plan_batches(sendable, room, config.panda.submit_chunk)
         for together in in_chunks(batches, config.panda.commit_batches):
             ids = [pk for batch in together for pk in batch.step_ids if pk in merges]
@@ -111,60 +91,36 @@ def _plan(config: Config, mover: Mover) -> list[tuple[Site, Sequence[BatchPlan],
     return plans
 
 
-Problems = dict[str, dict[int, str]]
-"""By status and step."""
+Problems = defaultdict[str, dict[int, str]]
+"""Why steps cannot be sent, by status and step."""
 
 
-class Due(NamedTuple):
-    """What is planned with of a step that may be sent now."""
-
-    pk: int
-    kind: str
-    run_id: int
-    run_site: str
-    task_type: str
-    task_sites: str
-    n_events: int | None
-    status: str
-    reason: str
-
-    @property
-    def priority(self) -> int:
-        """PanDA priority."""
-        return priority(self.kind, self.task_type)
-
-
-def _load_due(mover: Mover) -> list[Due]:
-    due = Step.objects.filter(_due(mover), kind__in=PANDA_KINDS, task__status__in=SENDING)
-    columns = "pk kind run_id run__site task__type task__sites job__n_events status reason"
-    return [Due(*row) for row in due.values_list(*columns.split())]
-
-
-def _homes(config: Config, steps: Iterable[Due], room: Mapping[str, int], mover: Mover) -> dict[int, str]:
+def _homes(config: Config, steps: Iterable[Any], room: Mapping[str, int], mover: Mover) -> dict[int, str]:
     """Sites of the steps' runs. A run is bound to its site with its first attempt; until then it is placed anew."""
     homes, left = {}, Counter(room)
-    homeless: dict[int, list[Due]] = {}
-    lost, back = Problems(), Problems()
+    homeless: dict[int, list[Any]] = {}
+    lost, back = Problems(dict), Problems(dict)
     for step in steps:
-        site = config.site(step.run_site)
-        if not any(map(config.site, [step.run_site] if step.run_site else step.task_sites.split())):
-            lost.setdefault(step.status, {})[step.pk] = no_site(step.run_site, step.task_sites)
+        site = config.site(step.run__site)
+        if not any(map(config.site, [step.run__site] if step.run__site else step.task__sites.split())):
+            lost[step.status][step.pk] = no_site(step.run__site, step.task__sites)
             continue
         if step.reason == NO_SITE:
-            back.setdefault(step.status, {})[step.pk] = ""
-        if not step.run_site:
+            back[step.status][step.pk] = ""
+        if not step.run__site:
             homeless.setdefault(step.run_id, []).append(step)
         elif site is not None:
             homes[step.run_id] = site.name
-            left[panda_queue(site, step.kind)] -= 1
+            left[site.queue_for(step.kind)] -= 1
     _put_off(lost, NO_SITE, mover)
     for status, texts in back.items():
         note("step", list(texts), status, "")
     runs = []
-    for run_id, (step, *others) in sorted(homeless.items(), key=lambda one: (-one[1][0].priority, one[0])):
-        sites = config.open_sites(step.task_sites.split(), step.task_type, mover.now)
-        choices = tuple((site.name, panda_queue(site, step.kind)) for site in sites)
-        runs.append(Homeless(run_id, 1 + len(others), choices))
+    first = sorted(homeless.values(), key=lambda of: (-priority(of[0].kind, of[0].task__type), of[0].run_id))
+    for step, *others in first:
+        sites = config.open_sites(step.task__sites.split(), step.task__type, mover.now)
+        choices = tuple((site.name, site.queue_for(step.kind)) for site in sites)
+        runs.append(Homeless(step.run_id, 1 + len(others), choices))
     return homes | place_runs(runs, left)
 
 
@@ -175,16 +131,6 @@ def runs_release(config: Config, mover: Mover) -> int:
     return Run.objects.filter(~Exists(bound), site__in=closed, status=RunStatus.OPEN).update(site="")
 
 
-def _runs_with_stragglers(wanted: set[int]) -> set[int]:
-    found: set[int] = set()
-    for part in in_chunks(sorted(wanted)):
-        chunks = Step.objects.filter(run__in=part, kind=StepKind.RECONSTRUCT).values("run_id").order_by()
-        done = Count("pk", filter=Q(status__in=sorted(CHUNK_DONE)))
-        rows = chunks.annotate(n=Count("pk"), done=done)
-        found.update(row["run_id"] for row in rows if has_stragglers(row["n"], row["n"] - row["done"]))
-    return found
-
-
 def _due(mover: Mover) -> Q:
     """Steps that may be sent now; a failed one only when its back-off is over, never without one."""
     over = Q(next_try_at__lte=mover.now)
@@ -192,7 +138,7 @@ def _due(mover: Mover) -> Q:
     return DELIVERED & (waiting | (Q(status=StepStatus.FAILED) & over))
 
 
-def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:
+def _queue_rooms(config: Config, mover: Mover) -> dict[str, int]:
     queues = {queue for site in config.sites for queue in (site.panda_queue, site.merge_queue)}
     counts = {queue: Counter[str]() for queue in queues}
     steps = Step.objects.filter(status__in=IN_PANDA, kind__in=PANDA_KINDS)
@@ -203,33 +149,32 @@ def _queue_uses(config: Config, mover: Mover) -> dict[str, QueueUse]:
     ends = AttemptEnd.objects.filter(ended_at__gte=since, status="finished")
     for queue, n in ends.values_list("attempt__batch__panda_queue").annotate(n=Count("pk")).order_by():
         counts.setdefault(queue, Counter())["ended"] += n
-    return {
-        queue: QueueUse(found[StepStatus.SENT], found[StepStatus.RUNNING], found["ended"])
-        for queue, found in counts.items()
-    }
+    rooms = {}
+    for queue, found in counts.items():
+        use = QueueUse(found[StepStatus.SENT], found[StepStatus.RUNNING], found["ended"])
+        rooms[queue] = use.room(config.panda.active_max, config.panda.waiting_min)
+    return rooms
 
 
-def _write_lists(site: Site, step_ids: Sequence[int], mover: Mover) -> dict[int, list[Input]]:
+def _write_lists(site: Site, step_ids: Sequence[int], mover: Mover) -> dict[int, list[MergeInput]]:
     """Input lists of merge steps; one that cannot be written puts its step off. Returns the inputs by group."""
-    files, failed = SiteFilesystem(site.files.root), Problems()
+    files, failed = SiteFilesystem(site.files.root), Problems(dict)
     steps = Step.objects.filter(pk__in=step_ids).select_related("task", "group")
     inputs = merge_inputs(steps)
     for step in steps:
-        try:
+        hold = partial(failed[step.status].__setitem__, step.pk)
+        with alone(hold, logging.WARNING):
             written = files.write_text(*input_list(site, step, inputs[step.group_id]))
-        except Exception as error:  # whatever a bad row makes of code that expects a good one
-            written = Unavailable(f"{type(error).__name__}: {error}")
-        if isinstance(written, Unavailable):
-            log.warning("input list of %s cannot be written: %s", step.work, written.reason)
-            failed.setdefault(step.status, {})[step.pk] = written.reason
+            if isinstance(written, Unavailable):
+                log.warning("input list of %s cannot be written: %s", step.work, written.reason)
+                hold(written.reason)
     _put_off(failed, "no-input-list", mover)
     return inputs
 
 
 def _put_off(problems: Problems, reason: str, mover: Mover) -> None:
-    wait = mover.now + timedelta(seconds=AGAIN_S)
     for status, texts in problems.items():
-        note("step", list(texts), status, reason, texts, next_try_at=wait)
+        put_off(mover, "step", list(texts), status, reason, texts)
 
 
 def _numbers(config: Config) -> Iterator[int]:
@@ -238,7 +183,7 @@ def _numbers(config: Config) -> Iterator[int]:
     ours = SendBatch.objects.filter(number__range=(numbers.first, numbers.last))
     used = ours.aggregate(n=Max("number"))["n"]
     yield from range(numbers.first if used is None else used + 1, numbers.last + 1)
-    raise NumbersUsedUp(f"panda.batch_numbers: {numbers.first} to {numbers.last} are used up")
+    raise EndsService(f"panda.batch_numbers: {numbers.first} to {numbers.last} are used up")
 
 
 Made = list[tuple[SendBatch, list[PandaJob]]]
@@ -250,7 +195,7 @@ class Commit:
 
     config: Config
     site: Site
-    inputs: Mapping[int, Sequence[Input]]
+    inputs: Mapping[int, Sequence[MergeInput]]
     numbers: Iterator[int]
     mover: Mover
 
@@ -259,7 +204,8 @@ class Commit:
 
         def hold(pk: int, why: str) -> None:
             statuses = (StepStatus.STAGED, StepStatus.READY, StepStatus.FAILED)
-            _put_off({status: {pk: why} for status in statuses}, "cannot-send", self.mover)
+            for status in statuses:
+                put_off(self.mover, "step", [pk], status, "cannot-send", why)
 
         def split(plan: BatchPlan, why: str) -> None:
             parts = apart(plan.step_ids, lambda ids: self.together([replace(plan, step_ids=ids)]), hold)
@@ -270,14 +216,18 @@ class Commit:
 
     def together(self, plans: Sequence[BatchPlan]) -> Made:
         """Batches, attempts and the steps' status `sent`, all or none. Nothing, when somebody has changed a step
-        meanwhile: the next tick plans again."""
+        meanwhile: the next tick plans again. A step whose job cannot be made up holds only itself."""
         here = Q(run__site__in=("", self.site.name))  # no other site has taken the run meanwhile
         due = Step.objects.filter(_due(self.mover), here).select_related("task", "run", "job__task", "group")
         steps = due.in_bulk([pk for plan in plans for pk in plan.step_ids])
-        failed, made = Problems(), []
+        failed, made = Problems(dict), []
         for plan in plans:
             number = next(self.numbers)
-            jobs = self._prepare([steps[pk] for pk in plan.step_ids if pk in steps], number, failed)
+            jobs: dict[int, PandaJob] = {}
+            for step in (steps[pk] for pk in plan.step_ids if pk in steps):
+                with alone(partial(failed[step.status].__setitem__, step.pk), logging.WARNING):
+                    inputs = self.inputs.get(step.group_id, ())
+                    jobs[step.pk] = prepare(self.config, self.site, step, number, inputs)
             if jobs:
                 columns = {"site": self.site.name, "panda_queue": plan.panda_queue, "n_jobs": len(jobs)}
                 batch = SendBatch(number=number, status="made", made_at=self.mover.now, **columns)
@@ -287,19 +237,6 @@ class Commit:
             transaction.set_rollback(True)
             return []
         return [(batch, list(jobs.values())) for batch, jobs in made]
-
-    def _prepare(self, steps: Iterable[Step], number: int, failed: Problems) -> dict[int, PandaJob]:
-        """The next attempts of steps; a step whose job cannot be made up holds only itself."""
-        jobs = {}
-        for step in steps:
-            try:
-                inputs = self.inputs.get(step.group_id, ())
-                jobs[step.pk] = prepare(self.config, self.site, step, number, inputs)
-            except Exception as error:  # as above
-                problem = f"{type(error).__name__}: {error}"
-                log.warning("step %s cannot be sent: %s", step.work, problem)
-                failed.setdefault(step.status, {})[step.pk] = problem
-        return jobs
 
     def _store(
         self, steps: Mapping[int, Step], made: Sequence[tuple[SendBatch, Mapping[int, PandaJob]]]

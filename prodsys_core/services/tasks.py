@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from django.db import IntegrityError, transaction
-from django.db.models import CharField, F, Q, Value
+from django.db.models import CharField, F, Value
 from django.db.models.functions import Cast, Concat
 
 from prodsys_core import catalogue, tables
@@ -62,15 +62,9 @@ def _check_site(config: Config, name: str, file: TaskFile) -> None:
 def _store(file: TaskFile, mover: Mover) -> Task:
     fields = file.model_dump(exclude={"site", "runs", "files", "merge", "catalogue"})
     source = file.runs if file.files_source == "runs list" else file.files
-    task = Task.objects.create(
-        **fields,
-        sites=" ".join(file.site),
-        source="\n".join(map(str, source)),
-        catalogue=file.catalogue or "",
-        status=TaskStatus.DRAFT,
-        created_at=mover.now,
-        status_at=mover.now,
-    )
+    fields |= {"sites": " ".join(file.site), "source": "\n".join(map(str, source))}
+    fields |= {"catalogue": file.catalogue or "", "created_at": mover.now, "status_at": mover.now}
+    task = Task.objects.create(**fields, status=TaskStatus.DRAFT)
     merge = file.merge
     MergeLimit.objects.bulk_create(
         [
@@ -111,7 +105,7 @@ def steps_resend(steps: Iterable[Step], mover: Mover) -> int:
 
 def tasks_generate(config: Config, mover: Mover) -> int:
     """Make the jobs of every task in `ready`; returns how many jobs were added. A bad source holds only its task."""
-    due = Task.objects.filter(Q(next_try_at=None) | Q(next_try_at__lte=mover.now), status=TaskStatus.READY)
+    due = Task.objects.filter(mover.due, status=TaskStatus.READY)
     added = 0
     for task in due.order_by("pk"):
         with alone(partial(_put_off, mover, task)):
@@ -199,8 +193,3 @@ def store_jobs(config: Config, task: Task, plan: catalogue.JobPlan, now: datetim
 def as_manager(who: str, now: datetime) -> Mover:
     """A person at the command line or a page."""
     return Mover(who, Role.MANAGER, now)
-
-
-def as_service(name: str, now: datetime) -> Mover:
-    """A service of the tick."""
-    return Mover(name, Role.SERVICE, now)

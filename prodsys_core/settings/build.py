@@ -3,7 +3,9 @@
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from prodsys_core.config import MariaDb, Sqlite
@@ -12,30 +14,22 @@ from prodsys_core.yamlfile import BadFile
 
 def database_settings(database: Sqlite | MariaDb) -> dict[str, Any]:
     """Django's DATABASES entry."""
-    match database:
-        case Sqlite():
-            # IMMEDIATE: a transaction takes the write lock when it begins, so what it reads cannot change under it.
-            # synchronous FULL: a committed batch must survive a power cut, or its jobs would be sent twice.
-            begin = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-            options: dict[str, Any] = {
-                "transaction_mode": "IMMEDIATE",
-                "timeout": database.busy_s,
-                "init_command": begin,
-            }
-            return {"ENGINE": "django.db.backends.sqlite3", "NAME": database.path, "OPTIONS": options}
-        case MariaDb():
-            options = {"isolation_level": "READ COMMITTED", "charset": "utf8mb4", "use_pure": True}
-            if database.socket:
-                options["unix_socket"] = database.socket
-            return {
-                "ENGINE": "mysql.connector.django",
-                "NAME": database.name,
-                "USER": database.user,
-                "PASSWORD": read_secret(database.password_file) if database.password_file else "",
-                "HOST": database.host,
-                "PORT": "" if database.socket else str(database.port),
-                "OPTIONS": options,
-            }
+    if isinstance(database, Sqlite):
+        # IMMEDIATE: a transaction takes the write lock when it begins, so what it reads cannot change under it.
+        # synchronous FULL: a committed batch must survive a power cut, or its jobs would be sent twice.
+        begin = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+        options = {"transaction_mode": "IMMEDIATE", "timeout": database.busy_s, "init_command": begin}
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": database.path, "OPTIONS": options}
+    options = {"isolation_level": "READ COMMITTED", "charset": "utf8mb4", "use_pure": True}
+    return {
+        "ENGINE": "mysql.connector.django",
+        "NAME": database.name,
+        "USER": database.user,
+        "PASSWORD": read_secret(database.password_file) if database.password_file else "",
+        "HOST": database.host,
+        "PORT": "" if database.socket else str(database.port),
+        "OPTIONS": options | ({"unix_socket": database.socket} if database.socket else {}),
+    }
 
 
 def read_secret(name: str) -> str:
@@ -64,19 +58,13 @@ def read_or_make_key(state_dir: str) -> str:
 
 
 def _make_key(path: Path) -> None:
-    own = path.with_name(f"secret-key.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with NamedTemporaryFile("w", dir=path.parent, prefix="secret-key.") as file:  # of mode 0600
             file.write(secrets.token_urlsafe(48) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(own, path)
-        except FileExistsError:
-            pass
-        finally:
-            own.unlink()
+            with suppress(FileExistsError):
+                os.link(file.name, path)
     except OSError as error:
         raise BadFile([f"{path}: cannot be written: {error.strerror}"]) from error

@@ -1,4 +1,4 @@
-"""Django settings from prodsys' configuration file (PRODSYS_CONFIG)."""
+"""Django settings from prodsys' configuration file (PRODSYS_CONFIG); what is safe by Django's default stays so."""
 
 from prodsys_core.config import load_config
 from prodsys_core.settings.build import database_settings, read_or_make_key
@@ -8,16 +8,10 @@ PRODSYS = load_config()
 DATABASES = {"default": database_settings(PRODSYS.database)}
 SECRET_KEY = read_or_make_key(PRODSYS.state_dir)
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", *PRODSYS.web.names]
-DEBUG = False
 
-INSTALLED_APPS = [
-    "prodsys_core.apps.ProdsysConfig",
-    "django.contrib.admin",
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
-    "django.contrib.sessions",
-    "django.contrib.messages",
-    "django.contrib.staticfiles",
+INSTALLED_APPS = ["prodsys_core.apps.ProdsysConfig"] + [
+    f"django.contrib.{name}"
+    for name in ("admin", "auth", "contenttypes", "sessions", "messages", "staticfiles")
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -49,11 +43,6 @@ AUTH_PASSWORD_VALIDATORS = [
 ROOT_URLCONF = "prodsys_core.urls"
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-USE_TZ = True
 TIME_ZONE = "UTC"
-SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Strict"
-SECURE_CONTENT_TYPE_NOSNIFF = True
-X_FRAME_OPTIONS = "DENY"
 LOGGING_CONFIG = None

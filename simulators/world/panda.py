@@ -104,7 +104,7 @@ class ProdsysSession:
         self,
         method: str,
         url: str,
-        params: list[tuple[str, str]] | None = None,
+        params: Mapping[str, Any] | None = None,
         json: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> requests.Response:
@@ -113,7 +113,7 @@ class ProdsysSession:
         headers = {name.lower(): value for name, value in self.headers.items()}
         if json is not None:
             headers["content-type"] = "application/json"
-        request = HttpRequest(method, urlsplit(url).path, urlencode(params or []), headers, body)
+        request = HttpRequest(method, urlsplit(url).path, urlencode(params or {}, doseq=True), headers, body)
         try:
             reply = self.wire.call(PRODSYS, request)
         except NoAnswer as error:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from prodsys_core import tables
-from prodsys_core.config import Panda
+from prodsys_core.config import Panda, Retry
 from prodsys_core.lifecycle import CHUNK_DONE, Role, StepKind, StepStatus, check_edge, waiting_status
 from prodsys_core.panda import HttpJobSink
 from prodsys_core.plan import (
@@ -28,13 +28,13 @@ from prodsys_core.plan import (
     plan_groups,
     settle,
 )
-from prodsys_core.ports import Broken, Description, OutputFile, PandaJob, Refused, Submitted, Unavailable
-from prodsys_core.verdicts import Ended, Expected, Held, RetryRules, Seen, judge_description, judge_status
+from prodsys_core.ports import Broken, Description, PandaJob, Refused, Unavailable
+from prodsys_core.verdicts import Ended, Expected, Held, Seen, judge_description, judge_status
 from simulators.world.panda import ProdsysSession, Wire
 
 ZERO = datetime(2026, 1, 1, tzinfo=UTC)
 PRIORITY = {StepKind.RECONSTRUCT: 2000, StepKind.MERGE_MDST: 5000, StepKind.MERGE_DUMP: 5000}
-RULES = RetryRules(uncharged_max=50, backoff_s=(300.0, 900.0, 1800.0), charged_wait_s=60.0)
+RULES = Retry(uncharged_max=50, backoff_s=(300.0, 900.0, 1800.0), charged_wait_s=60.0)
 MAX_ATTEMPTS = 3
 # Bytes of one chunk's output as the world's payloads write them: a merged file holds some of them.
 MERGE_LIMITS = MergeLimits(bytes_max=400)
@@ -213,7 +213,9 @@ class Production:
         step.next_try_s = None
         return attempt
 
-    def _answered(self, batch: Batch, answer: tuple[Submitted, ...] | Unavailable | Refused | Broken) -> None:
+    def _answered(
+        self, batch: Batch, answer: Mapping[str, int | None] | Unavailable | Refused | Broken
+    ) -> None:
         match answer:
             case Refused():
                 self._take_back(_open(batch), 300.0)
@@ -224,10 +226,9 @@ class Production:
             case Unavailable() | Broken():
                 batch.status = "unknown"
             case _:
-                ids = {item.job_name: item.panda_id for item in answer}
                 for attempt in _open(batch):
-                    attempt.panda_id = ids.get(attempt.job_name)
-                self._take_back([attempt for attempt in _open(batch) if attempt.job_name in ids])
+                    attempt.panda_id = answer.get(attempt.job_name)
+                self._take_back([attempt for attempt in _open(batch) if attempt.job_name in answer])
                 batch.status = "unknown" if _open(batch) else "answered"
 
     def _take_back(self, attempts: list[Attempt], wait_s: float | None = None) -> None:
@@ -246,17 +247,16 @@ class Production:
             batch.status = "unknown"
             return
         names = {attempt.job_name: attempt for attempt in _open(batch)}
-        adoption = adopt(names, ((record.panda_id, record.job_name) for record in records.values()))
-        for name, panda_id in adoption.found.items():
+        found, doubles = adopt(names, ((record.panda_id, record.job_name) for record in records.values()))
+        for name, panda_id in found.items():
             names[name].panda_id = panda_id
-        if adoption.doubles:
-            sink.cancel(adoption.doubles)
+        if doubles:
+            sink.cancel(doubles)
         if not _open(batch):
             batch.status = "settled"
             return
-        verdict = settle(batch.listed, ids, len(records), self._utc(), self._panda.settle_s)
-        batch.listed = verdict.listed
-        if verdict.settled:
+        batch.listed = settle(batch.listed, ids, len(records), self._utc(), self._panda.settle_s)
+        if batch.listed is None:
             self._take_back(_open(batch))
             batch.status = "settled"
 
@@ -372,7 +372,7 @@ def _job(attempt: Attempt, steps: Mapping[int, Step]) -> PandaJob:
     else:
         lfn, transformation = f"mDST-{step.run}-3-8.a{number}.root.{step.chunk:03d}", "merging mdst"
     words = f"PRODSYS_WORK={step.work} PRODSYS_NEVENTS={step.n_events} {_inputs(step, steps)}{SOFTWARE} reco --raw x"
-    outputs = (OutputFile(lfn), OutputFile(f"l-{step.work}.a{number}.job.log.tgz", "log"))
+    outputs = {lfn: "output", f"l-{step.work}.a{number}.job.log.tgz": "log"}
     return PandaJob(
         attempt.job_name,
         attempt.batch,

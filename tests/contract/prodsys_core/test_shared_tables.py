@@ -10,13 +10,15 @@ import yaml
 from prodsys_core import naming, tables
 
 COMPASS = yaml.safe_load(resources.files("pilot").joinpath("experiments", "compass.yaml").read_text("utf-8"))
-SAMPLES = naming.TaskNames(1, "prod", "mass production", 2016, "/out/", "gp/", "soft", 3, 8, "template.opt")
+SAMPLES = naming.TaskNames(
+    tables.products(), "prod", "mass production", 2016, "/out/", "gp/", "soft", 3, 8, "template.opt"
+)
 CHUNK = naming.ChunkNames(274495, 11001, "cdr11001-274495.raw", "/raw/cdr11001-274495.raw")
 
 
 @pytest.mark.parametrize(("name", "item"), COMPASS["codes"].items(), ids=lambda value: str(value)[:30])
 def test_pilot_codes_cost_the_same_on_both_sides(name, item):
-    rule = tables.codes().rules["pilotErrorCode"].get(item["number"])
+    rule = tables.codes().codes["pilotErrorCode"].get(item["number"])
     assert rule is not None, f"{name} {item['number']} is not in prodsys_core/data/codes.yaml"
     assert rule.charge == item["charge"]
 
@@ -29,18 +31,18 @@ def place_of(lfn):
 
 
 def test_pilot_puts_chunk_outputs_where_prodsys_looks_for_them():
-    for product, lfn in naming.chunk_outputs(tables.products(), SAMPLES, CHUNK, 2).items():
-        expected = naming.chunk_path(tables.products(), SAMPLES, product, lfn)
+    for product, lfn in SAMPLES.outputs(CHUNK, 2).items():
+        expected = SAMPLES.file_path(product, lfn)
         assert expected == f"{SAMPLES.base}/{place_of(lfn)}/{lfn}"
 
 
 @pytest.mark.parametrize("piece", [0, 7])
 def test_pilot_puts_merged_files_where_prodsys_looks_for_them(piece):
     for product in tables.products().products:
-        lfns = naming.merged_outputs(tables.products(), SAMPLES, naming.PieceNames(product, 274495, piece), 2)
-        path = naming.merged_path(tables.products(), SAMPLES, product, lfns[product])
+        lfns = SAMPLES.outputs(naming.PieceNames(product, 274495, piece), 2)
+        path = SAMPLES.file_path(product, lfns[product], merged=True)
         assert path == f"{SAMPLES.base}/{place_of(lfns[product])}/{lfns[product]}"
-        log = naming.chunk_path(tables.products(), SAMPLES, "log", lfns["log"])
+        log = SAMPLES.file_path("log", lfns["log"])
         assert log == f"{SAMPLES.base}/{place_of(lfns['log'])}/{lfns['log']}"
 
 
@@ -56,11 +58,11 @@ def test_pilot_knows_every_transformation_of_the_demo():
 def test_pilot_reads_our_job_parameters():
     from pilot.experiments.jobtext import parse_job_text
 
-    lfns = naming.chunk_outputs(tables.products(), SAMPLES, CHUNK, 1)
-    text = naming.render_chunk_parameters(SAMPLES, CHUNK, lfns, "python3 -m x --raw {raw}", "w.1", 300)
+    lfns = SAMPLES.outputs(CHUNK, 1)
+    text = SAMPLES.parameters(CHUNK, lfns, "python3 -m x --raw {raw}", "w.1", 300)
     parsed = parse_job_text(text)
-    assert (parsed.work, parsed.n_events, parsed.inputs) == ("w.1", 300, (CHUNK.path,))
-    assert parsed.argv == ("python3", "-m", "x", "--raw", CHUNK.path)
+    assert (parsed.work, parsed.n_events, parsed.inputs) == ("w.1", 300, (CHUNK.raw,))
+    assert parsed.argv == ("python3", "-m", "x", "--raw", CHUNK.raw)
 
 
 def test_nothing_of_prodsys_imports_the_pilot_or_the_simulators():
@@ -72,11 +74,9 @@ def test_a_sites_command_of_two_commands_is_two_steps_for_the_pilot():
     from pilot.experiments.jobtext import parse_job_text
     from pilot.experiments.words import parse_experiment, steps_of
 
-    lfns = naming.chunk_outputs(tables.products(), SAMPLES, CHUNK, 1)
-    text = naming.render_chunk_parameters(
-        SAMPLES, CHUNK, lfns, "prepare {raw} && reco {template}", "w.1", 300
-    )
+    lfns = SAMPLES.outputs(CHUNK, 1)
+    text = SAMPLES.parameters(CHUNK, lfns, "prepare {raw} && reco {template}", "w.1", 300)
     words = resources.files("pilot").joinpath("experiments", "compass.yaml").read_text("utf-8")
     job = parse_job_text(text)
     steps = steps_of(parse_experiment(words).kinds["mass production"], job.argv, job.environment)
-    assert [step.argv for step in steps] == [("prepare", CHUNK.path), ("reco", "template.opt")]
+    assert [step.argv for step in steps] == [("prepare", CHUNK.raw), ("reco", "template.opt")]

@@ -3,7 +3,7 @@
 import json
 import zlib
 
-from prodsys_core import tables
+from prodsys_core.lifecycle import Role
 from prodsys_core.models import (
     AttemptEnd,
     Job,
@@ -17,10 +17,9 @@ from prodsys_core.models import (
     Task,
     Transfer,
 )
-from prodsys_core.naming import chunk_path, merged_path
 from prodsys_core.services.jobs import step_outputs, task_names
+from prodsys_core.services.moves import Mover
 from prodsys_core.services.runs import current_groups
-from prodsys_core.services.tasks import as_service
 
 FIRST = 274000
 N = 1000
@@ -64,7 +63,7 @@ class Crowd:
 
     @staticmethod
     def service_at(rig):
-        return as_service("test", rig.now)
+        return Mover("test", Role.SERVICE, rig.now)
 
     def chunks(self, status="staged", run_status="open"):
         """Runs, jobs and reconstruct steps."""
@@ -135,9 +134,9 @@ class Crowd:
         return self
 
     def path(self, step, product, lfn):
-        names, table = task_names(step.task), tables.products()
-        place = chunk_path if step.kind == "reconstruct" or product == "log" else merged_path
-        return self.rig.root / place(table, names, product, lfn)
+        return self.rig.root / task_names(step.task).file_path(
+            product, lfn, merged=step.kind != "reconstruct"
+        )
 
     def write(self, path, content):
         path.parent.mkdir(parents=True, exist_ok=True)

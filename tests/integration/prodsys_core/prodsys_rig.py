@@ -11,7 +11,7 @@ import uproot
 from django.conf import settings
 
 from prodsys_core import models
-from prodsys_core.ports import Description, FileSeen, Submitted, Unavailable
+from prodsys_core.ports import Description, FileSeen, Unavailable
 from prodsys_core.services.tasks import as_manager, task_create, task_set
 from prodsys_core.taskfile import TaskFile
 from prodsys_core.tick import tick
@@ -54,7 +54,7 @@ class FakePanda:
         if self.down:
             return Unavailable("down")
         stored = jobs if self.lose_after is None else jobs[: self.lose_after]
-        answer = tuple(self.store(job) for job in stored)
+        answer = dict(self.store(job) for job in stored)
         if self.lose_after is not None:
             self.lose_after = None
             return LOST
@@ -63,7 +63,7 @@ class FakePanda:
     def store(self, job):
         self.next_id += 1
         self.jobs[self.next_id] = Stored(self.next_id, job, codes={})
-        return Submitted(job.job_name, self.next_id)
+        return job.job_name, self.next_id
 
     def job_ids(self, number):
         if self.down:
@@ -197,12 +197,12 @@ class Rig:
         if "PRODSYS_INPUT_LIST" in environment:
             inputs = Path(environment["PRODSYS_INPUT_LIST"]).read_text().split()
         seen = []
-        for file in job.outputs:
-            path = Path(base, place_of(file.lfn, environment["prodSlt"]), file.lfn)
+        for lfn, kind in job.outputs.items():
+            path = Path(base, place_of(lfn, environment["prodSlt"]), lfn)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_product(path, int(environment["PRODSYS_NEVENTS"]), inputs)
             content = path.read_bytes()
-            seen.append(FileSeen(file.lfn, file.kind, len(content), f"{zlib.adler32(content):08x}"))
+            seen.append(FileSeen(lfn, kind, len(content), f"{zlib.adler32(content):08x}"))
         return tuple(seen)
 
 

@@ -7,7 +7,7 @@ from prodsys_core.lifecycle import Role
 from prodsys_core.models import AttemptEnd, Step, Transition
 from prodsys_core.services.following import jobs_follow
 from prodsys_core.services.moves import Mover, NotAllowed, move
-from prodsys_core.services.tasks import as_manager, as_service, resend_candidates, steps_resend
+from prodsys_core.services.tasks import as_manager, resend_candidates, steps_resend
 
 
 def test_task_runs_when_panda_reports_a_job_running(rig):
@@ -98,7 +98,7 @@ def test_next_attempt_is_a_new_job_with_its_parent(rig):
     rig.tick()
     job = rig.panda.jobs[1002].job
     assert (job.attempt_nr, job.parent_id) == (2, 1001)
-    assert next(file.lfn for file in job.outputs) == "mDST-274495-11001-3-8.a2.root"
+    assert next(iter(job.outputs)) == "mDST-274495-11001-3-8.a2.root"
     assert job.job_name != rig.panda.jobs[1001].job.job_name
     work = [word for word in job.job_parameters.split() if word.startswith("PRODSYS_WORK")]
     assert work == [f"PRODSYS_WORK={rig.step().work}"]
@@ -233,6 +233,6 @@ def test_statements_do_not_grow_faster_than_jobs(rig):
             return execute(sql, params, many, context)
 
         with connection.execute_wrapper(count):
-            assert jobs_follow(rig.config, rig.panda, as_service("test", rig.now)) == jobs
+            assert jobs_follow(rig.config, rig.panda, Mover("test", Role.SERVICE, rig.now)) == jobs
         counts.append(len(statements))
     assert counts[1] - counts[0] <= 60 * 300 / 1000

@@ -48,7 +48,7 @@ class RoughPanda(FakePanda):
             if self.chance(0.3):
                 raise Crash
             return LOST
-        answer = tuple(self.store(job) for job in jobs)
+        answer = dict(self.store(job) for job in jobs)
         if self.chance(0.1):
             raise Crash
         return answer

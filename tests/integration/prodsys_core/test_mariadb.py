@@ -78,18 +78,12 @@ def mariadb(tmp_path):
         process.wait(START_S)
 
 
-def test_services_on_mariadb(mariadb):
+SERVICES = "sending following runs actions lease two_writers statements rows"
+
+
+@pytest.mark.parametrize("names", [SERVICES, "poisoned_rows", "poisoned_runs"])
+def test_services_on_mariadb(mariadb, names):
     folder = Path(__file__).parent
-    names = (
-        "test_sending.py",
-        "test_following.py",
-        "test_runs.py",
-        "test_actions.py",
-        "test_lease.py",
-        "test_two_writers.py",
-        "test_statements.py",
-        "test_rows.py",
-    )
     result = subprocess.run(
         [
             sys.executable,
@@ -99,7 +93,7 @@ def test_services_on_mariadb(mariadb):
             "-x",
             "-p",
             "no:xdist",
-            *(str(folder / name) for name in names),
+            *(str(folder / f"test_{name}.py") for name in names.split()),
         ],
         env=os.environ | {"PRODSYS_TEST_DATABASE": json.dumps(mariadb)},
         capture_output=True,

@@ -13,7 +13,7 @@ import requests
 
 from prodsys_core.models import AttemptEnd, PandaAttempt, Run, SendBatch
 from prodsys_core.panda import HttpJobSink, open_sink
-from prodsys_core.ports import OutputFile, PandaJob, Refused
+from prodsys_core.ports import PandaJob, Refused
 from prodsys_core.selectors import job_rows
 from prodsys_core.services.actions import Pick
 from prodsys_core.services.looks import look_act
@@ -111,14 +111,7 @@ class WireJob:
     def __init__(self, job):
         self.job_parameters = job["jobPars"]
         log = job["logFile"]
-        self.outputs = [
-            WireFile(lfn, "log" if lfn == log else "output") for lfn in job["outFiles"].split(",")
-        ]
-
-
-class WireFile:
-    def __init__(self, lfn, kind):
-        self.lfn, self.kind = lfn, kind
+        self.outputs = {lfn: "log" if lfn == log else "output" for lfn in job["outFiles"].split(",")}
 
 
 def test_whole_chain_over_http(wired):
@@ -278,9 +271,9 @@ def test_a_lost_answer_to_pickled_jobs_is_found_again(wired):
 @pytest.mark.parametrize("server", ["2018"], indirect=True)
 def test_the_server_of_2018_takes_pickled_jobs_and_gives_their_ids(server, rig):
     panda = rig.config.panda.model_copy(update={"url": server, "legacy_package": "taskbuffer"})
-    job = PandaJob("n-1", 900_000_000, "LONG", "mass production", "A=b x", (OutputFile("m"),), 1, 5, 2000, 7)
-    (stored,) = HttpJobSink(panda).submit([job])
-    assert (stored.job_name, stored.panda_id > 0) == ("n-1", True)
+    job = PandaJob("n-1", 900_000_000, "LONG", "mass production", "A=b x", {"m": "output"}, 1, 5, 2000, 7)
+    stored = HttpJobSink(panda).submit([job])
+    assert (list(stored), stored["n-1"] > 0) == (["n-1"], True)
 
 
 @pytest.mark.parametrize("server", ["2018"], indirect=True)
@@ -331,5 +324,5 @@ def test_a_server_without_v1_gets_no_job_that_would_be_followed_over_v1(wired):
 @pytest.mark.parametrize("server", ["1.0.4"], indirect=True)
 def test_a_server_without_legacy_calls_refuses_pickled_jobs(server, rig):
     panda = rig.config.panda.model_copy(update={"url": server, "legacy_package": "taskbuffer"})
-    job = PandaJob("n-1", 900_000_000, "LONG", "mass production", "A=b x", (OutputFile("m"),), 1, 5, 2000, 7)
+    job = PandaJob("n-1", 900_000_000, "LONG", "mass production", "A=b x", {"m": "output"}, 1, 5, 2000, 7)
     assert isinstance(HttpJobSink(panda).submit([job]), Refused)

@@ -9,9 +9,9 @@ import pytest
 
 from prodsys_core.config import Panda
 from prodsys_core.panda import HttpJobSink
-from prodsys_core.ports import Broken, OutputFile, PandaJob, Unavailable
+from prodsys_core.ports import Broken, PandaJob, Unavailable
 
-JOB = PandaJob("n-1", 900, "Q", "mass production", "A=b x", (OutputFile("m"),), 1, 5, 2000, 7)
+JOB = PandaJob("n-1", 900, "Q", "mass production", "A=b x", {"m": "output"}, 1, 5, 2000, 7)
 
 
 class Server(ThreadingHTTPServer):
@@ -69,8 +69,7 @@ def ok(data):
 
 def test_submit_sends_a_text_and_reads_ids(server):
     server.reply = lambda path, arguments: ok([[5, 0, "n-1"]])
-    (answer,) = client(server).submit([JOB])
-    assert (answer.job_name, answer.panda_id) == ("n-1", 5)
+    assert client(server).submit([JOB]) == {"n-1": 5}
     method, path, arguments = server.seen[0]
     assert (method, path) == ("POST", "/api/v1/job/submit")
     assert json.loads(arguments["jobs"])[0][19] == "n-1"

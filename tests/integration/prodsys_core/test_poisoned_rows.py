@@ -3,6 +3,7 @@ thousand are done in the same tick. One kind of row after the other."""
 
 import zlib
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from crowd import FIRST, PLACE, Crowd, N, held, poison, save
 
 from prodsys_core.models import Job, MergeGroup, PandaAttempt, Run, SendBatch, Step, Task
 from prodsys_core.ports import Broken, Description
+from prodsys_core.selectors import job_rows, run_rows, task_rows
 from prodsys_core.services.answers import batches_settle
 from prodsys_core.services.following import jobs_follow
 from prodsys_core.services.sending import steps_send
 from prodsys_core.services.tasks import tasks_generate
+from prodsys_core.tick import tick
 
 # --- making jobs ----------------------------------------------------------------------------------------------
 
@@ -187,3 +190,24 @@ def test_a_job_whose_record_makes_no_sense_waits_alone(rig, reason, changes):
     assert (step.pk, step.status, step.reason) == (steps[bad].step_id, "sent", reason)
     answer[bad] = good[bad]
     assert jobs_follow(rig.config, rig.panda, crowd.service) == 1
+
+
+# --- damaged statuses -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "rows"), [(Step, job_rows), (Run, run_rows), (Task, None)])
+def test_a_row_in_a_status_that_is_none_says_so_once_and_the_others_go_on(rig, model, rows):
+    crowd = Crowd(rig).chunks()
+    other = rig.create({1: [300]}, name="other")
+    place = 0 if model is Task else PLACE
+    bad = list(model.objects.exclude(pk=other.pk if model is Task else 0).order_by("pk"))[place]
+    save(bad, status="\u0161taged")
+    assert tick(rig.config, rig.panda, rig.now).counts["of no status"] == 1
+    bad.refresh_from_db()
+    assert (bad.status, bad.reason) == ("\u0161taged", "no-such-status")
+    assert "'\\u0161taged' is no status of a" in bad.message
+    shown = rows(crowd.task) if rows else task_rows()
+    assert [row["reason"] for row in shown if row["status"] == bad.status] == ["no-such-status"]
+    assert Step.objects.filter(status="sent").count() == (0 if model is Task else N - (model is Step))
+    rig.now += timedelta(seconds=1)
+    assert tick(rig.config, rig.panda, rig.now).counts["of no status"] == 0

@@ -12,11 +12,12 @@ from datetime import timedelta
 import pytest
 
 from prodsys_core.config import Panda, Retry
-from prodsys_core.lifecycle import StepKind, StepStatus
+from prodsys_core.lifecycle import Role, StepKind, StepStatus
 from prodsys_core.models import PandaAttempt, Step, Transition
 from prodsys_core.panda import HttpJobSink
+from prodsys_core.services.moves import Mover
 from prodsys_core.services.sending import steps_stage
-from prodsys_core.services.tasks import as_manager, as_service, resend_candidates, steps_resend
+from prodsys_core.services.tasks import as_manager, resend_candidates, steps_resend
 from prodsys_core.tick import tick
 from simulators.panda.dispatch import HttpReply, HttpRequest
 from simulators.panda.model import PandaModel
@@ -180,7 +181,7 @@ class Services(Side):
         rig.set("ready")
         rig.tick(0)
         rig.set("send")
-        steps_stage(as_service("test", self.now))
+        steps_stage(Mover("test", Role.SERVICE, self.now))
 
     @property
     def now(self):

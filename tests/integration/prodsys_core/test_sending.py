@@ -1,11 +1,14 @@
 """Submission: committed before the call, found again after a lost answer, never doubled, never lost."""
 
+import re
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from prodsys_core.models import AttemptEnd, PandaAttempt, SendBatch, Step
 from prodsys_core.ports import Refused
+from prodsys_core.services.tasks import as_manager, steps_resend
 from prodsys_core.tick import tick
 
 
@@ -71,7 +74,7 @@ def test_job_parameters_hold_names_and_work_key(rig):
     assert f"PRODSYS_WORK={step.work}" in job.job_parameters
     assert "PRODSYS_NEVENTS=200" in job.job_parameters
     assert f"PRODSYS_INPUTS={rig.root}/raw/cdr11001-274495.raw" in job.job_parameters
-    assert [file.lfn for file in job.outputs][:3] == [
+    assert [*job.outputs][:3] == [
         "mDST-274495-11001-3-8.a1.root",
         "274495-11001-3.a1.root",
         "evtdump3-11001-274495.a1.raw",
@@ -222,6 +225,35 @@ def test_ids_of_a_batch_are_stored_before_the_next_call(rig):
     assert known == [0, 2, 4]
     assert PandaAttempt.objects.count() == 5
     assert {batch.status for batch in SendBatch.objects.all()} == {"answered"}
+
+
+def test_a_job_that_is_given_the_id_of_another_waits_alone_for_a_person(rig):
+    rig.at_once(submit_chunk=3)
+    submit, answers = rig.panda.submit, []
+
+    def confused(jobs):
+        answers.append(submit(jobs))
+        first, second, third = (job.job_name for job in jobs)
+        answer = answers[-1] | {third: answers[-1][second]}
+        return answer if len(answers) == 1 else answer | {first: next(iter(answers[0].values()))}
+
+    rig.panda.submit = confused
+    rig.sent_task({274495: [300] * 6})
+    rig.panda.submit = submit
+    held = [step for step in rig.steps() if step.status == "manual check is needed"]
+    assert [(step.reason, step.charged) for step in held] == [("id-of-another", 0)] * 3
+    assert not PandaAttempt.objects.filter(step__in=held).exclude(panda_id=None).exists()
+    owners = {panda_id: name for answer in answers for name, panda_id in answer.items()}
+    for step in held:
+        panda_id, owner = re.fullmatch(r"PanDA gave it id (\d+), which (\S+) has", step.message).groups()
+        assert owners[int(panda_id)] == owner
+    assert {batch.status for batch in SendBatch.objects.all()} == {"answered"}
+    (one, two, _), (_, five, _) = (list(answer.values()) for answer in answers)
+    assert {step.panda_id for step in rig.steps() if step.status == "sent"} == {one, two, five}
+    assert steps_resend(held, as_manager("m", rig.now)) == 3
+    rig.tick()
+    again = [step for step in rig.steps() if step.attempt == 2]
+    assert [(step.status, step.panda_id is None) for step in again] == [("sent", False)] * 3
 
 
 def test_batches_behind_a_lost_answer_are_taken_back_at_once(rig):

@@ -6,11 +6,12 @@ The goal of `prodsys.queries_per_1000`. Each look at PanDA, a transaction's BEGI
 import pytest
 from django.db import connection
 
+from prodsys_core.lifecycle import Role
 from prodsys_core.models import AttemptEnd, PandaAttempt, Step
 from prodsys_core.services.answers import batches_settle
 from prodsys_core.services.following import jobs_follow
+from prodsys_core.services.moves import Mover
 from prodsys_core.services.sending import steps_send, steps_stage
-from prodsys_core.services.tasks import as_service
 
 GOAL = 60
 """Statements for 1,000 jobs."""
@@ -53,13 +54,13 @@ def follow(rig, count, status, **changes):
             item.n_events = item.n_written = item.job.n_events
         for name, value in changes.items():
             setattr(item, name, value(place))
-    return count.of(jobs_follow, rig.config, rig.panda, as_service("test", rig.now))
+    return count.of(jobs_follow, rig.config, rig.panda, Mover("test", Role.SERVICE, rig.now))
 
 
 @pytest.mark.parametrize("jobs", [1000, 1100, 5000])
 def test_statements_for_a_thousand_jobs_are_few_however_many_there_are(rig, jobs):
     generated(rig, jobs)
-    count, mover = Counted(), as_service("test", rig.now)
+    count, mover = Counted(), Mover("test", Role.SERVICE, rig.now)
     assert count.of(steps_stage, mover) == jobs
     assert count.of(steps_send, rig.config, rig.panda, mover) == jobs
     assert count.of(batches_settle, rig.config, rig.panda, mover) == 0
@@ -72,14 +73,14 @@ def test_statements_for_a_thousand_jobs_are_few_however_many_there_are(rig, jobs
 
 def test_jobs_that_a_dead_tick_has_sent_are_found_in_few_statements(rig):
     generated(rig, 1000)
-    count, mover = Counted(), as_service("test", rig.now)
+    count, mover = Counted(), Mover("test", Role.SERVICE, rig.now)
     submit, calls = rig.panda.submit, []
 
     def dies_at_last(jobs):
         calls.append(submit(jobs))
         if len(calls) == 5:
             raise Dies
-        return ()
+        return {}
 
     rig.panda.submit = dies_at_last
     count.of(steps_stage, mover)
@@ -95,7 +96,7 @@ def test_jobs_that_a_dead_tick_has_sent_are_found_in_few_statements(rig):
 
 def test_ends_with_words_of_their_own_take_no_statement_each(rig):
     generated(rig, 1000)
-    count, mover = Counted(), as_service("test", rig.now)
+    count, mover = Counted(), Mover("test", Role.SERVICE, rig.now)
     steps_stage(mover)
     steps_send(rig.config, rig.panda, mover)
     assert follow(rig, count, "finished", n_events=lambda place: 1000 + place) == 1000
@@ -107,7 +108,7 @@ def test_ends_with_words_of_their_own_take_no_statement_each(rig):
 
 def test_jobs_that_cannot_be_made_up_take_no_statement_each(rig):
     generated(rig, 1000)
-    count, mover = Counted(), as_service("test", rig.now)
+    count, mover = Counted(), Mover("test", Role.SERVICE, rig.now)
     steps_stage(mover)
     (site,) = rig.config.sites
     rig.config = rig.config.model_copy(update={"sites": [site.model_copy(update={"commands": {}})]})
@@ -134,7 +135,7 @@ def test_merges_take_no_statement_each(rig):
         rig.tick()
         rig.panda.alive = sending
         count, sent = Counted(), len(rig.panda.jobs)
-        assert count.of(steps_send, rig.config, rig.panda, as_service("test", rig.now)) == runs
+        assert count.of(steps_send, rig.config, rig.panda, Mover("test", Role.SERVICE, rig.now)) == runs
         assert len(rig.panda.jobs) == sent + runs
         counts.append(count.n)
         rig.run_jobs()

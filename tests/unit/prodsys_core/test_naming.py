@@ -9,14 +9,22 @@ from prodsys_core import naming, tables
 from prodsys_core.naming import ChunkNames, PieceNames, TaskNames
 
 TASK = TaskNames(
-    5, "dvcs2016", "mass production", 2016, "/out/", "generalprod/", "soft1", 3, 8, "template.opt"
+    tables.products(),
+    "dvcs2016",
+    "mass production",
+    2016,
+    "/out/",
+    "generalprod/",
+    "soft1",
+    3,
+    8,
+    "template.opt",
 )
 CHUNK = ChunkNames(274495, 11001, "cdr11001-274495.raw", "/raw/cdr11001-274495.raw")
-TABLE = tables.products()
 
 
 def test_chunk_names_carry_the_attempt():
-    assert naming.chunk_outputs(TABLE, TASK, CHUNK, 2) == {
+    assert TASK.outputs(CHUNK, 2) == {
         "mdst": "mDST-274495-11001-3-8.a2.root",
         "hist": "274495-11001-3.a2.root",
         "dump": "evtdump3-11001-274495.a2.raw",
@@ -25,9 +33,9 @@ def test_chunk_names_carry_the_attempt():
 
 
 def test_first_piece_has_no_suffix():
-    names = [naming.final_name(TABLE, TASK, PieceNames("mdst", 274495, piece)) for piece in (0, 1, 12)]
+    names = [TASK.final_name(PieceNames("mdst", 274495, piece)) for piece in (0, 1, 12)]
     assert names == ["mDST-274495-3-8.root", "mDST-274495-3-8.root.001", "mDST-274495-3-8.root.012"]
-    merged = naming.merged_outputs(TABLE, TASK, PieceNames("dump", 274495, 1), 2)
+    merged = TASK.outputs(PieceNames("dump", 274495, 1), 2)
     assert merged == {
         "dump": "evtdump3-274495.a2.raw.001",
         "log": "dvcs2016-merge-dump-274495-ch001.a2.job.log.tgz",
@@ -35,16 +43,16 @@ def test_first_piece_has_no_suffix():
 
 
 def test_mass_production_has_its_own_place_on_tape():
-    assert naming.tape_path(TABLE, TASK, "dump", "x") == "generalprod/oracle_dst/soft1/mergedDump/slot3/x"
-    test = TaskNames(5, "d", "test production", 2016, "/out/", "generalprod/", "soft1", 3, 8, "t")
-    assert naming.tape_path(TABLE, test, "mdst", "x") == "generalprod/soft1/mDST/x"
+    assert TASK.tape_path("dump", "x") == "generalprod/oracle_dst/soft1/mergedDump/slot3/x"
+    test = TaskNames(
+        tables.products(), "d", "test production", 2016, "/out/", "generalprod/", "soft1", 3, 8, "t"
+    )
+    assert test.tape_path("mdst", "x") == "generalprod/soft1/mDST/x"
 
 
 def test_parameters_are_environment_then_argv():
-    lfns = naming.chunk_outputs(TABLE, TASK, CHUNK, 1)
-    text = naming.render_chunk_parameters(
-        TASK, CHUNK, lfns, "python3 -m x --raw {raw} --out {mdst}", "w.1", 300
-    )
+    lfns = TASK.outputs(CHUNK, 1)
+    text = TASK.parameters(CHUNK, lfns, "python3 -m x --raw {raw} --out {mdst}", "w.1", 300)
     words = shlex.split(text)
     environment = dict(word.split("=", 1) for word in words[: words.index("python3")])
     assert words[words.index("python3") :] == [
@@ -66,7 +74,7 @@ def test_parameters_are_environment_then_argv():
 
 def test_values_with_shell_characters_stay_one_word():
     chunk = ChunkNames(1, 1, "a b;c", "/raw/a b;$(c)")
-    text = naming.render_chunk_parameters(TASK, chunk, {"mdst": "m"}, "run {raw}", "w", None)
+    text = TASK.parameters(chunk, {"mdst": "m"}, "run {raw}", "w", None)
     assert shlex.split(text)[-1] == "/raw/a b;$(c)"
 
 
@@ -76,7 +84,7 @@ def test_bad_command_template_is_named(command):
 
 
 def test_job_names_differ_by_step_and_attempt():
-    names = {naming.chunk_job_name(TASK, CHUNK, step, attempt) for step in (1, 11) for attempt in (1, 2)}
+    names = {TASK.job_name(CHUNK, step, attempt) for step in (1, 11) for attempt in (1, 2)}
     assert len(names) == 4
     assert "dvcs2016-2016--274495-11001-3-8-1-2" in names
 

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from prodsys_core.ports import Broken, OutputFile, PandaJob, Refused, Unavailable
+from prodsys_core.ports import Broken, PandaJob, Refused, Unavailable
 from prodsys_core.wire import (
-    ATTRIBUTES,
-    FILE_ATTRIBUTES,
+    JOB_SPEC,
     parse_descriptions,
     parse_envelope,
     parse_ids,
     parse_statuses,
     parse_submitted,
-    render_jobs,
+    positional,
 )
 
 DATA = Path(__file__).parents[2] / "data/panda"
@@ -25,23 +24,21 @@ def captured(name):
     return (DATA / f"{name}.txt").read_text().split("<<< RESPONSE")[1].split("\n\n", 1)[1]
 
 
-JOB = PandaJob(
-    "n-1", 900, "Q", "mass production", "A=b x", (OutputFile("m"), OutputFile("l", "log")), 2, 5, 2000, 7
-)
+JOB = PandaJob("n-1", 900, "Q", "mass production", "A=b x", {"m": "output", "l": "log"}, 2, 5, 2000, 7)
 
 
 def test_positions_are_those_of_the_server():
-    (job,) = json.loads(render_jobs([JOB]))
-    assert len(ATTRIBUTES) == 126
+    job = positional(JOB)
+    assert len(JOB_SPEC.job) == 126
     assert (job[16], job[19], job[47], job[49], job[62], job[89]) == (2, "n-1", "Q", "A=b x", 7, 900)
     assert (job[9], job[12], job[15], job[55]) == ("mass production", "prod_test", 2000, "NULL")
     assert [(file[3], file[4]) for file in job[126]] == [("m", "output"), ("l", "log")]
-    assert {len(file) for file in job[126]} == {len(FILE_ATTRIBUTES) + 1}
+    assert {len(file) for file in job[126]} == {len(JOB_SPEC.file) + 1}
 
 
 def test_same_shape_as_a_captured_submission():
     sample = json.loads(json.loads((DATA / "v1_job_submit.json").read_text())["request"]["body"]["jobs"])[0]
-    (job,) = json.loads(render_jobs([JOB]))
+    job = positional(JOB)
     assert len(job) == len(sample)
     assert len(job[-1][0]) == len(sample[-1][0])
 
@@ -92,7 +89,7 @@ def test_other_answers(status, text, kind):
 
 def test_job_that_was_not_stored_has_no_id():
     answer = parse_submitted([[5, 0, "a"], [None, 0, "b"], ["NULL", 0, "c"]])
-    assert [(item.job_name, item.panda_id) for item in answer] == [("a", 5), ("b", None), ("c", None)]
+    assert answer == {"a": 5, "b": None, "c": None}
 
 
 @pytest.mark.parametrize("data", [None, {}, [[1]], [["x", 0, "n"]], "text", [[True, 0, "n"]]])

@@ -11,8 +11,8 @@ from urllib.parse import quote_plus
 import pytest
 
 from prodsys_core.pickles import parse_pickled_answer, parse_pickled_records, render_ids, render_pickle
-from prodsys_core.ports import Broken, OutputFile, PandaJob, Refused, Submitted, Unavailable
-from prodsys_core.wire import ATTRIBUTES, parse_descriptions, positional
+from prodsys_core.ports import Broken, PandaJob, Refused, Unavailable
+from prodsys_core.wire import JOB_SPEC, parse_descriptions, positional
 from simulators.panda.pickles import parse_pickle
 
 CAPTURED = Path(__file__).parents[2] / "data/panda-samples/real"
@@ -24,7 +24,7 @@ JOBS = [
         "Q",
         "mass production",
         "A='\\back' x\ny ü 𝄞",
-        (OutputFile("m"), OutputFile("l", "log")),
+        {"m": "output", "l": "log"},
         2,
         5,
         2000,
@@ -59,7 +59,7 @@ def test_the_servers_own_classes_are_made_and_each_file_knows_its_job(monkeypatc
         assert [type(file) for file in files] == [kinds["FileSpec"]] * 2
         assert [file.state[:-1] for file in files] == [file[:-1] for file in want[-1]]
         assert {file.state[-1] for file in files} == {job}
-    assert jobs[0].state[ATTRIBUTES.index("nEvents")] == "NULL"
+    assert jobs[0].state[JOB_SPEC.job.index("nEvents")] == "NULL"
 
 
 def answer(value):
@@ -67,11 +67,11 @@ def answer(value):
 
 
 def test_an_answer_names_the_jobs_that_were_stored():
-    assert answer([(5, 7, "n-1"), ("NULL", 7, "n-2"), (None, 7, "n-3")]) == (
-        Submitted("n-1", 5),
-        Submitted("n-2", None),
-        Submitted("n-3", None),
-    )
+    assert answer([(5, 7, "n-1"), ("NULL", 7, "n-2"), (None, 7, "n-3")]) == {
+        "n-1": 5,
+        "n-2": None,
+        "n-3": None,
+    }
 
 
 def test_no_and_trouble_are_told_apart():

@@ -3,10 +3,11 @@
 import pytest
 
 from prodsys_core import tables
+from prodsys_core.config import Retry
 from prodsys_core.ports import Description
-from prodsys_core.verdicts import Ended, Expected, Held, RetryRules, Seen, judge_description, judge_status
+from prodsys_core.verdicts import Ended, Expected, Held, Seen, judge_description, judge_status
 
-RULES = RetryRules(3, (0.0, 60.0))
+RULES = Retry(uncharged_max=3, backoff_s=(0.0, 60.0))
 
 
 def expected(**changes):
@@ -116,7 +117,7 @@ def test_uncharged_attempts_have_their_own_limit_and_waits():
 
 def test_every_line_of_the_table_is_usable():
     table = tables.codes()
-    for rules in table.rules.values():
+    for rules in table.codes.values():
         for rule in rules.values():
             assert rule.charge in ("own", "site", "infrastructure")
             assert {rule.then, *rule.per_kind.values()} <= {"retry", "manual", "stage again"}

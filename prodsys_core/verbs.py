@@ -1,0 +1,162 @@
+"""What the verbs of the command do (`data/verbs.yaml` names them): each prints, and returns the exit code.
+
+What cannot be done raises NotPossible.
+"""
+
+import getpass
+import json
+import signal
+import sys
+import threading
+from argparse import Namespace
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from waitress.server import create_server
+
+from prodsys_core import selectors
+from prodsys_core.config import load_config
+from prodsys_core.lifecycle import BadUsage, NotPossible
+from prodsys_core.models import Task
+from prodsys_core.panda import open_sink
+from prodsys_core.services import looks, tasks
+from prodsys_core.services.actions import ACTIONS, Pick
+from prodsys_core.services.moves import Mover
+from prodsys_core.taskfile import TaskFile
+from prodsys_core.tick import run_loop
+from prodsys_core.tick import tick as tick_once
+from prodsys_core.yamlfile import load_yaml
+
+_now = partial(datetime.now, UTC)
+THREADS = 4
+"""Pages are for a few managers; each thread has its own database connection."""
+
+
+def _manager() -> Mover:
+    return tasks.as_manager(getpass.getuser(), _now())
+
+
+def _task(name: str) -> Task:
+    task = Task.objects.filter(name=name).first()
+    if task is None:
+        raise NotPossible(f"no task named {name}")
+    return task
+
+
+def task_create(options: Namespace) -> int:
+    """Store a draft."""
+    file = load_yaml(options.file, TaskFile)
+    try:
+        task = tasks.task_create(settings.PRODSYS, file, _manager())
+    except tasks.CannotCreate as error:
+        raise NotPossible(f"{options.file}: {error}") from error
+    print(f"task {task.name} created, status {task.status}")
+    return 0
+
+
+def task_list(options: Namespace) -> int:
+    """Tasks with their counts."""
+    rows = selectors.task_rows(options.names)
+    missing = sorted(set(options.names) - {row["name"] for row in rows})
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        for row in rows:
+            jobs = ", ".join(f"{n} {status}" for status, n in sorted(row["jobs"].items())) or "none"
+            why = f"  ({row['message']})" if row["message"] else ""
+            print(f"{row['name']}\t{row['status']}\tjobs: {jobs}{why}")
+    if missing:
+        raise NotPossible("\n".join(f"no task named {name}" for name in missing))
+    return 0
+
+
+def task_rows(options: Namespace) -> int:
+    """Jobs or runs of a task: the columns of a selector's rows that the table of verbs names."""
+    rows = getattr(selectors, options.selector)(_task(options.name))
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        for row in rows:
+            words = ("" if row[name] is None else str(row[name]) for name in options.columns.split())
+            print("\t".join(words).rstrip("\t"))
+    return 0
+
+
+def _look(options: Namespace, look: Callable[[Task], looks.Look], left: int = 0) -> int:
+    """Show what would be touched; with --yes, or where nothing needs a second look, do it. `left`: code if nothing was
+    done."""
+    seen = look(_task(options.name))
+    print("".join(f"{line}\n" for line in seen.lines), end="")
+    if not options.yes and not seen.unasked:
+        print(f"{len(seen.lines)} shown, nothing done; add --yes")
+        return left
+    done = seen.perform(_manager())
+    print(f"{done} done")
+    return int(seen.unasked and not done)
+
+
+def task_set(options: Namespace) -> int:
+    """A task's next status."""
+    return _look(options, lambda task: looks.look_set(task, options.status, _manager()), left=1)
+
+
+def task_resend(options: Namespace) -> int:
+    """One more attempt for what waits for a person."""
+    return _look(options, lambda task: looks.look_resend(task, options.status))
+
+
+def act(options: Namespace) -> int:
+    """An action on jobs or runs."""
+    if options.list:
+        print("\n".join(f"{name}\t{item.text}" for name, item in ACTIONS.items()))
+        return 0
+    if options.action not in ACTIONS or options.name is None:
+        raise BadUsage(f"act: expected ACTION NAME; actions: {', '.join(ACTIONS)}")
+    pick = Pick(tuple(options.runs), tuple(options.file), options.why, options.events, options.home)
+    return _look(options, lambda task: looks.look_act(options.action, task, pick))
+
+
+def delivery(options: Namespace) -> int:
+    """Raw files against a delivery list."""
+    return _look(options, lambda task: looks.look_delivery(task, options.list, options.sizes_only))
+
+
+def tick(options: Namespace) -> int:
+    """One tick, or one after the other until SIGTERM."""
+    config = settings.PRODSYS
+    sink = open_sink(config.panda)
+    if options.loop is not None:
+        stop = threading.Event()
+        _on_stop(stop.set)
+        run_loop(config, sink, options.loop, stop, _now, load_config)
+        return 0
+    report = tick_once(config, sink, _now(), _now)
+    if report.held_by:
+        raise NotPossible(f"another tick runs: {report.held_by}")
+    print("".join(f"{name}: {count}\n" for name, count in report.counts.items() if count), end="")
+    return int(bool(report.failed))
+
+
+def serve(options: Namespace) -> int:
+    """The web pages: Django behind waitress, on loopback, until SIGTERM, SIGINT or SIGHUP."""
+    web, application = settings.PRODSYS.web, get_wsgi_application()
+    port = web.port if options.port is None else options.port
+    try:
+        server = create_server(application, host=web.host, port=port, threads=THREADS, ident="prodsys")
+    except OSError as error:
+        raise NotPossible(f"{web.host}:{port}: {error.strerror}") from error
+    _on_stop(sys.exit)
+    print(f"serving on http://{web.host}:{server.effective_port}/", file=sys.stderr, flush=True)
+    try:
+        server.run()
+    finally:
+        server.close()
+    return 0
+
+
+def _on_stop(call: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: call())
