@@ -81,7 +81,11 @@ def mariadb(tmp_path):
 SERVICES = "sending following runs actions lease two_writers statements rows"
 
 
-@pytest.mark.parametrize("names", [SERVICES, "poisoned_rows", "poisoned_runs"])
+@pytest.mark.parametrize(
+    "names",
+    [SERVICES, "poisoned_rows", pytest.param("poisoned_runs", marks=pytest.mark.long)],
+    ids=["services", "poisoned rows", "poisoned runs"],
+)
 def test_services_on_mariadb(mariadb, names):
     folder = Path(__file__).parent
     result = subprocess.run(
@@ -99,6 +103,6 @@ def test_services_on_mariadb(mariadb, names):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
