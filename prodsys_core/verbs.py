@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from functools import partial
 
 from django.conf import settings
-from django.core.wsgi import get_wsgi_application
-from waitress.server import create_server
 
 from prodsys_core import selectors
 from prodsys_core.config import load_config
@@ -142,6 +140,9 @@ def tick(options: Namespace) -> int:
 
 def serve(options: Namespace) -> int:
     """The web pages: Django behind waitress, on loopback, until SIGTERM, SIGINT or SIGHUP."""
+    from django.core.wsgi import get_wsgi_application  # not for the other verbs: a quarter of a second
+    from waitress.server import create_server
+
     web, application = settings.PRODSYS.web, get_wsgi_application()
     port = web.port if options.port is None else options.port
     try:
