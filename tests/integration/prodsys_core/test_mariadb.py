@@ -83,7 +83,7 @@ SERVICES = "sending following runs actions lease two_writers statements rows"
 
 @pytest.mark.parametrize(
     "names",
-    [SERVICES, "poisoned_rows", pytest.param("poisoned_runs", marks=pytest.mark.long)],
+    [SERVICES, *(pytest.param(name, marks=pytest.mark.long) for name in ("poisoned_rows", "poisoned_runs"))],
     ids=["services", "poisoned rows", "poisoned runs"],
 )
 def test_services_on_mariadb(mariadb, names):
