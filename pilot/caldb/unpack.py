@@ -119,8 +119,11 @@ class Source:
         return found
 
     def rest(self) -> bytes:
-        """Everything up to the end."""
-        return self.read(os.fstat(self._fd).st_size - self.at)
+        """Everything up to the end. Raises KeeperFailed: more than what fills up a tar."""
+        left = os.fstat(self._fd).st_size - self.at
+        if left > PIECE_BYTES:
+            raise KeeperFailed(f"snapshot {self._path} is damaged: {left} bytes follow its end")
+        return self.read(left)
 
     def copy(self, target: int, size: int) -> None:
         """This many bytes into an open file: by the kernel alone, which costs half of reading and writing them."""

@@ -381,8 +381,14 @@ class AgentProcess:
             said = {"kind": "failed", "reason": play.fails, "log": ""}
             self._at(now_s + (play.ready_s or 0.0), orders.KeeperSaid(said), orders.KeeperEnded())
         elif play.ready_s is not None:
-            said = {"kind": "ready", "environment": {}, "ready_s": play.ready_s, "pid": 1}
+            said = {"kind": "ready", "environment": {}, "ready_s": play.ready_s, "pid": 1, "proved": False}
             self._at(now_s + play.ready_s, orders.KeeperSaid(said))
+            known = (
+                {"kind": "failed", "reason": "wrong checksum", "log": ""}
+                if play.wrong
+                else {**said, "proved": True}
+            )
+            self._at(now_s + play.ready_s + play.proved_s, orders.KeeperSaid(known))
         if play.ends_after_s is not None:
             self._at(now_s + play.ends_after_s, orders.KeeperEnded())
 

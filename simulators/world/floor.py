@@ -94,12 +94,15 @@ class Play:
 class KeeperPlay:
     """What the keeper of a calibration server does: ready after so long (None: it says nothing), or it says why not.
 
-    `ends_after_s`: it dies so long after its start.
+    `ends_after_s`: it dies so long after its start. `proved_s`: so long after that it knows whether its snapshot is the
+    right one, which it is unless it is `wrong`.
     """
 
     ready_s: float | None = 5.0
     fails: str = ""
     ends_after_s: float | None = None
+    proved_s: float = 0.0
+    wrong: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,11 @@ def caldb_dies(seed: int) -> World:
     return _with_caldb(seed, KeeperPlay(5.0, ends_after_s=50.0))
 
 
+def caldb_wrong(seed: int) -> World:
+    """A snapshot turns out to be damaged when the first payloads that read it have ended."""
+    return _with_caldb(seed, KeeperPlay(5.0, proved_s=150.0, wrong=True))
+
+
 def _with_setup(seed: int, *scripts: ScriptPlay) -> World:
     """Payloads need a set-up script; these are played one after the other, the later ones are good."""
     limits = _node_limits(setup_s=60.0)
@@ -217,6 +222,7 @@ PLAYS: Mapping[str, tuple[Callable[[int], World], Expected]] = {
         (caldb_fails, Expected(frozenset(), "no space")),
         (caldb_says_nothing, Expected(frozenset(), "no answer in 120 s")),
         (caldb_dies, Expected(frozenset({"caldb"}))),
+        (caldb_wrong, Expected(frozenset({"caldb"}))),
         (setup_fails, Expected(frozenset(), "setup.sh: exit code 1")),
         (setup_hangs, Expected(frozenset(), "did not end in 60 s")),
         (input_is_gone, Expected(frozenset({"input-missing", "stage-in"}))),

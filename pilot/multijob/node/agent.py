@@ -161,13 +161,14 @@ class Agent:
 
     def _payload_ended(self, news: PayloadEnded) -> Steps[None]:
         """What read calibrations is not over before they are known to be the right ones."""
-        if not self._proved and self._reads_calibrations(news.slot):
+        if self._read_unproved(news.slot):
             self._unproved[news.slot] = news
         else:
             yield from self._slots.payload_ended(news.slot, news.end)
 
-    def _reads_calibrations(self, slot: int) -> bool:
-        return any(item.slot == slot and item.job.kind.needs_caldb for item in self.state.running)
+    def _read_unproved(self, slot: int) -> bool:
+        [item] = [item for item in self.state.running if item.slot == slot]
+        return item.job.kind.needs_caldb and (not self._proved or item.over == "caldb-lost")
 
     def _gathered(self, news: Gathered) -> Steps[None]:
         yield from self._slots.gathered(news.slot, news.collected)
@@ -370,11 +371,10 @@ class Agent:
                 self.state = self.state._replace(caldb="ready", caldb_due_s=None)
                 body = {"backend": caldb.backend, "identity": caldb.identity}
                 yield from self._line("caldb_ready", {**body, "ready_s": said["ready_s"], "pid": said["pid"]})
-            if said.get("proved", True):
+            if said.get("proved") is True:
                 yield from self._database_proved()
         elif kind == "restarted":
-            self._proved = False
-            self._database_starts()
+            self._database_starts_anew()
             yield from self._line("caldb_restarted", {"count": said["count"], "reason": said["reason"]})
         elif kind == "failed":
             yield from self._database_failed(str(said.get("reason")), str(said.get("log")))
@@ -382,11 +382,18 @@ class Agent:
     def _keeper_ended(self, news: KeeperEnded) -> Steps[None]:
         yield from self._database_failed("its keeper ended", "")
 
+    def _database_starts_anew(self) -> None:
+        """Perhaps from another keeper's copy: what read one that nobody has proved is lost."""
+        for item in () if self._proved else self.state.running:
+            if item.job.kind.needs_caldb and not item.placing:
+                self._change(item.slot, over="caldb-lost")
+        self._proved = False
+        self._database_starts()
+
     def _database_proved(self) -> Steps[None]:
         self._proved = True
-        held, self._unproved = self._unproved, {}
-        for news in held.values():
-            yield from self._slots.payload_ended(news.slot, news.end)
+        for slot in [slot for slot in self._unproved if not self._read_unproved(slot)]:
+            yield from self._slots.payload_ended(slot, self._unproved.pop(slot).end)
 
     def _database_failed(self, reason: str, log: str) -> Steps[None]:
         if self.state.caldb != "failed":

@@ -52,6 +52,14 @@ def test_the_server_may_start_once_when_the_system_tables_are_there_and_come_fir
     assert all((target / name).read_text() == name for name in names if not name.endswith("/"))
 
 
+def test_what_follows_the_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path = pack(tmp_path / "t.tar", "mysql/", "calib/")
+    with path.open("ab") as file:
+        file.truncate(path.stat().st_size + 5_000_000)
+    with pytest.raises(KeeperFailed, match="bytes follow its end"):
+        unpack_snapshot(str(path), str(tmp_path / "dd"))
+
+
 def no_splice(*_: object) -> int:
     raise OSError(errno.EINVAL, "Invalid argument")
 

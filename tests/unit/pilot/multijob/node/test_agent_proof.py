@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from test_agent_orders import FakeHost, manifest
+from test_agent_orders import END, FakeHost, manifest
 
 from pilot.multijob.node import orders
 from pilot.multijob.node.manifest import Caldb
@@ -19,12 +18,13 @@ class ProvingHost(FakeHost):
 
     def __init__(self, *said: dict[str, Any] | list[dict[str, Any]]) -> None:
         super().__init__()
-        self.said = [item if isinstance(item, list) else [item] for item in said]
+        self.said: list[list[Any]] = [item if isinstance(item, list) else [item] for item in said]
 
     def perform(self, operation: Any) -> Any:
         waits = isinstance(operation, orders.Hear) and operation.until_s is not None
         if waits and not self.news and self.said:
-            self.news += [orders.KeeperSaid(said) for said in self.said.pop(0)]
+            said = self.said.pop(0)
+            self.news += [orders.KeeperSaid(item) if isinstance(item, dict) else item for item in said]
         return super().perform(operation)
 
 
@@ -68,24 +68,56 @@ def test_another_keepers_snapshot_has_to_be_proved_anew() -> None:
     assert dict(host.lines)["job_ended"]["ended_by"] == "caldb-lost"
 
 
-@pytest.mark.parametrize("why", ["closed", "terminated"])
-def test_an_end_that_waits_for_the_proof_does_not_hold_the_agent(why: str) -> None:
+def test_a_start_anew_before_the_proof_loses_what_read_the_first_copy() -> None:
+    again = {"kind": "restarted", "count": 1, "reason": "the keeper of another agent ended"}
+    host = ProvingHost({**READY, "proved": False}, [again, {**READY, "proved": True}])
+    work(host)
+    assert dict(host.lines)["job_ended"]["ended_by"] == "caldb-lost"
+
+
+class SlowHost(ProvingHost):
+    """The payload's end is heard together with what the keeper says second."""
+
+    def perform(self, operation: Any) -> Any:
+        if isinstance(operation, orders.Spawn):
+            self.done.append("Spawn")
+            self.said[0] += [orders.PayloadEnded(operation.slot, END)]
+            return None
+        return super().perform(operation)
+
+
+def test_an_end_that_is_heard_with_another_copys_proof_read_the_first_copy() -> None:
+    again = {"kind": "restarted", "count": 1, "reason": "the keeper of another agent ended"}
+    host = SlowHost({**READY, "proved": False}, [again, {**READY, "proved": True}])
+    work(host)
+    assert dict(host.lines)["job_ended"]["ended_by"] == "caldb-lost"
+
+
+def test_silence_about_the_proof_is_none() -> None:
+    host = ProvingHost(READY, FAILED)
+    work(host)
+    assert dict(host.lines)["job_ended"]["ended_by"] == "caldb-lost"
+
+
+class AskedHost(ProvingHost):
+    """After 50 s the agent is asked to end."""
+
+    def perform(self, operation: Any) -> Any:
+        if isinstance(operation, orders.Hear) and self.now_s > 50 and "asked" not in self.done:
+            self.done.append("asked")
+            self.news.append(orders.AskedToEnd())
+        return super().perform(operation)
+
+
+def test_an_order_to_end_does_not_wait_for_the_proof() -> None:
+    host = AskedHost({**READY, "proved": False})
+    assert work(host)[-2:] == ["job_ended", "agent_ended"]
+    assert [body.get("ended_by", body.get("reason")) for _, body in host.lines[-2:]] == ["terminated"] * 2
+
+
+def test_a_closed_bundle_does_not_wait_for_the_proof() -> None:
     host = ProvingHost({**READY, "proved": False})
-    if why == "closed":
-        host.files.before = lambda operation: host.now_s > 50 and host.files.put("/b/closed", "")
-    else:
-        host.said.append([{"kind": "nothing"}])
-        perform = host.perform
-
-        def ask(operation: Any) -> Any:
-            if isinstance(operation, orders.Hear) and host.now_s > 50 and "AskedToEnd" not in host.done:
-                host.done.append("AskedToEnd")
-                host.news.append(orders.AskedToEnd())
-            return perform(operation)
-
-        host.perform = ask  # type: ignore[method-assign]
-    kinds = work(host)
-    assert kinds[-1] == "agent_ended"
-    assert dict(host.lines)["agent_ended"]["reason"] == why
-    ended = dict(host.lines).get("job_ended", {})
-    assert ended.get("ended_by", why) == why
+    host.files.before = lambda operation: host.now_s > 50 and host.files.put("/b/closed", "")
+    work(host)
+    assert dict(host.lines)["agent_ended"]["reason"] == "closed"
+    assert dict(host.lines)["job_ended"]["ended_by"] == "closed"
