@@ -48,6 +48,7 @@ class Bundle:
         kind: str = "plain",
         node: int = 0,
         log: bool = False,
+        run: int | None = None,
     ) -> int:
         """Add a job to a node's list; returns its PandaID."""
         panda_id = 1_000_000 * (node + 1) + len(self.lists[node])
@@ -55,6 +56,7 @@ class Bundle:
             "panda_id": panda_id,
             "attempt_nr": 1,
             "kind": kind,
+            "run": run,
             "predicted_s": 0.1,
             "argv": list(argv),
             "environment": {},

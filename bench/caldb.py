@@ -68,6 +68,7 @@ def serve(root: Path, snapshot: Snapshot, client: str) -> dict[str, float]:
             bundle.job(
                 [sys.executable, fetch.__file__, *map(str, words), str(root / f"result.{number}")],
                 kind="calib",
+                run=FIRST_RUN + number,
             )
         bundle.job(["sh", "-c", f"cat {stay}; echo End of Job"], kind="calib")
         bundle.write()

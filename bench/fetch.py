@@ -5,11 +5,13 @@ RESULT says how many of the keys were wrong or missing and when it had them all 
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,13 +70,20 @@ def mariadb() -> Callable[[list[str], int], Iterator[bytes]]:
             "mariadb",
             f"--defaults-file={os.environ['CDB_OPTION_FILE']}",
             "--batch",
+            "--raw",
             "--skip-column-names",
         ]
-        text = "".join(JOINED.format(name, run) for name in names)
-        done = subprocess.run(
-            [*argv, os.environ["CDB_DATABASE"]], input=text.encode(), capture_output=True, check=True
-        )
-        return map(bytes.fromhex, done.stdout.decode().split())
+        with tempfile.TemporaryFile() as statements:
+            statements.write("".join(JOINED.format(name, run) for name in names).encode())
+            statements.seek(0)
+            done = subprocess.Popen(
+                [*argv, os.environ["CDB_DATABASE"]], stdin=statements, stdout=subprocess.PIPE
+            )
+            assert done.stdout is not None
+            with done:
+                yield from (binascii.unhexlify(line.rstrip()) for line in done.stdout)
+        if done.returncode != 0:
+            raise subprocess.CalledProcessError(done.returncode, argv)
 
     return get
 

@@ -15,8 +15,10 @@ MEMORY_SHARE_MAX = 0.5
 # Room beside the snapshot in the node-local directory: logs, Aria control files, sockets.
 SPARE_BYTES = 32 * 1024 * 1024
 LOG_CHARACTERS = 2000
-# Jobs of a node ask for a few runs of 5 MB: they fit. 32 different runs fill any cache; the server stays below 128 MiB.
+# Jobs of a node ask for a few runs of 5 MB: they fit, and the server stays below 128 MiB.
 QUERY_CACHE_MIB = 64
+# More different runs than this push each other out: what is kept for nobody costs a fifth of the time.
+QUERY_CACHE_RUNS_MAX = 12
 # A node with less memory gives the cache this share of what is free, and not less than what a few jobs of one run need.
 CACHE_SHARE = 1 / 64
 QUERY_CACHE_LEAST_MIB = 8
@@ -26,6 +28,7 @@ class KeeperPlan(NamedTuple):
     """What a keeper is to do. `directory` (0700) exists and is the keeper's own, with `users.lock` in it.
 
     `restarts`: how often a server that died or never answered is started again; `ready_s`: limit of one start.
+    `runs`: how many different ones the node's jobs are known to ask for.
     `server` None: looked for on PATH and in the usual places; `own_server`: it travels inside the snapshot.
     """
 
@@ -40,6 +43,7 @@ class KeeperPlan(NamedTuple):
     ready_s: float
     restarts: int
     own_server: bool = False
+    runs: int = 0
 
 
 class Address(NamedTuple):
@@ -87,15 +91,20 @@ def server_argv(
         "--key-buffer-size=16M",
         "--aria-pagecache-buffer-size=16M",
         "--aria-log-file-size=8M",
-        "--query-cache-type=1",
+        f"--query-cache-type={int(cache_mib > 0)}",
         f"--query-cache-size={cache_mib}M",
         "--query-cache-limit=1M",
         "--local-infile=0",
     )
 
 
-def query_cache_mib(available_bytes: Optional[int]) -> int:
-    """Size of the query cache on a node with so much free memory; None: not known."""
+def query_cache_mib(available_bytes: Optional[int], runs: int = 0) -> int:
+    """Size of the query cache on a node with so much free memory (None: not known), 0 where it would be of no use.
+
+    `runs`: how many different ones its jobs are known to ask for.
+    """
+    if runs > QUERY_CACHE_RUNS_MAX:
+        return 0
     if available_bytes is None:
         return QUERY_CACHE_MIB
     return max(QUERY_CACHE_LEAST_MIB, min(QUERY_CACHE_MIB, int(available_bytes * CACHE_SHARE) >> 20))

@@ -144,7 +144,7 @@ class Server:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._listener.bind(notify)
         give_to(self._user, plan.directory)
-        cache = plans.query_cache_mib(available_bytes())
+        cache = plans.query_cache_mib(available_bytes(), plan.runs)
         self.process = subprocess.Popen(
             plans.server_argv(self._words, self._share, plan.directory, self.address.port, self._user, cache),
             stdin=subprocess.DEVNULL,

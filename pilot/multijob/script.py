@@ -18,6 +18,7 @@ from pilot.experiments.words import (
     OutputPlace,
     StepCommand,
     place_outputs,
+    run_of,
     setup_of,
     steps_of,
 )
@@ -157,6 +158,7 @@ def _job(record: JobRecord, predicted_s: float, limits: Limits) -> dict[str, Any
         "job_name": job.job_name,
         "turn": record.turns,
         "kind": job.transformation,
+        "run": run_of(limits.experiment, text.environment),
         "predicted_s": round(predicted_s, 3),
         "argv": list(text.argv),
         "steps": [_step(step) for step in steps_of(kind, text.argv, text.environment)],

@@ -91,6 +91,7 @@ def keeper_plan(manifest: Manifest, directory: str, node: int) -> KeeperPlan:
     caldb = manifest.caldb
     if caldb is None:
         raise BadManifest("caldb: the bundle has none")
+    asked = (job.run for job in manifest.jobs.get(node, ()) if job.kind.needs_caldb)
     return KeeperPlan(
         backend=caldb.backend,
         snapshot=copy_path(caldb.snapshot, node % caldb.copies),
@@ -103,6 +104,7 @@ def keeper_plan(manifest: Manifest, directory: str, node: int) -> KeeperPlan:
         ready_s=manifest.limits.caldb_ready_s,
         restarts=manifest.limits.caldb_restarts,
         own_server=caldb.own_server,
+        runs=len({run for run in asked if run is not None}),
     )
 
 

@@ -66,7 +66,7 @@ class PayloadStep(NamedTuple):
 class Job(NamedTuple):
     """One payload of the node's list. `predicted_s` in seconds. `setup`: a script that makes its environment.
 
-    `steps`: what runs instead of `argv`, if there are any.
+    `steps`: what runs instead of `argv`, if there are any. `run`: whose calibrations it asks for, None if not known.
     """
 
     panda_id: int
@@ -80,6 +80,7 @@ class Job(NamedTuple):
     inputs: Tuple[InputFile, ...] = ()
     setup: Optional[str] = None
     steps: Tuple[PayloadStep, ...] = ()
+    run: Optional[int] = None
 
 
 class Malformed(NamedTuple):
@@ -256,6 +257,7 @@ def _job(raw: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Job:
         tuple(_input(item) for item in raw.get("inputs", ())),
         _script(raw["setup"]) if raw.get("setup") is not None else None,
         tuple(_step(item) for item in raw.get("steps", ())),
+        int(raw["run"]) if raw.get("run") is not None else None,
     )
 
 

@@ -135,6 +135,14 @@ def test_the_query_cache_is_sized_to_the_memory_of_the_node(free_gib, cache_mib)
     assert f"--query-cache-size={cache_mib}M" in argv
 
 
+@pytest.mark.parametrize(("runs", "cache_mib"), [(0, 64), (1, 64), (12, 64), (13, 0), (32, 0)])
+def test_answers_are_kept_only_where_jobs_ask_for_the_same_runs(runs, cache_mib):
+    found = plan.query_cache_mib(None, runs)
+    assert found == cache_mib
+    argv = plan.server_argv(["x"], None, "/n", None, None, found)
+    assert f"--query-cache-type={int(cache_mib > 0)}" in argv
+
+
 def room(path, free_mib, *facts):
     return plan.Room(path, "joined" in facts, "closed" not in facts, "noexec" in facts, free_mib * MIB)
 

@@ -65,6 +65,11 @@ def test_inputs_go_with_what_the_job_says_of_them_and_by_the_sites_method() -> N
     ]
 
 
+def test_a_node_is_told_the_run_of_each_job_that_names_one() -> None:
+    manifest, _, _ = told(limits_with(), with_words(1, "TMPRAWFILE=cdr11001-274500.raw"), make_job(2))
+    assert {number: job["run"] for number, job in jobs_of(manifest).items()} == {1: 274500, 2: None}
+
+
 def test_a_queue_may_have_a_method_of_its_own() -> None:
     manifest, _, _ = told(limits_with("link", inputs_method="copy"), make_job(1))
     assert manifest["inputs"]["method"] == "link"

@@ -7,6 +7,7 @@ import zlib
 
 import pytest
 
+from pilot.multijob.node.database import keeper_plan
 from pilot.multijob.node.entry import expand_local_dir, make_parser
 from pilot.multijob.node.journal import JournalWriter, escape, render_line, utc_text
 from pilot.multijob.node.launch import agent_argv, find_batch_id
@@ -49,6 +50,24 @@ def job(**changes):
         "log": None,
     }
     return {**body, **changes}
+
+
+def test_a_keeper_is_told_how_many_runs_its_nodes_jobs_ask_for():
+    kinds = {name: {"needs_caldb": name == "c", "end_marker": None, "patterns": []} for name in "ck"}
+    caldb = {
+        "backend": "mariadb",
+        "snapshot": "/s/c.tar",
+        "sha256": "0" * 64,
+        "identity": "c",
+        "probe": {"sql": "SELECT 1", "expect": "1"},
+        "access": "socket",
+        "server": None,
+    }
+    asked = [("c", 7), ("c", 7), ("c", 8), ("c", None), ("k", 9)]
+    jobs = [job(panda_id=number, kind=kind, run=run) for number, (kind, run) in enumerate(asked, 1)]
+    nodes = [{"index": 0, "jobs": jobs}, {"index": 1, "jobs": [job(panda_id=9, kind="c")]}]
+    found = parse_manifest(manifest(kinds=kinds, caldb=caldb, nodes=nodes, launch=[[], []]))
+    assert [keeper_plan(found, "/n", node).runs for node in (0, 1)] == [2, 0]
 
 
 def test_manifest_with_defaults():
