@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import sys
@@ -175,7 +174,8 @@ def processes_with(word: str) -> list[int]:
     return found
 
 
-WIDTH = os.cpu_count() or 1
+# Slots of a node of the standard bundle, whatever this machine has; a few slots cannot share an fsync: reported beside.
+WIDTH, FEW = JOBS_OF_A_NODE, 2
 _OUTPUT = ("/bin/sh", "-c", "echo End of Job; echo x > ${O:-.}/o0")
 
 MEASUREMENTS: tuple[Measurement, ...] = (
@@ -186,6 +186,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     ),
     _throughput("node.launch_ratio_50ms", ("/bin/sleep", "0.05"), WIDTH),
     _throughput("node.launch_ratio_true", ("/bin/true",), WIDTH),
+    _throughput("node.launch_ratio_true_few_slots", ("/bin/true",), FEW),
     _throughput("node.launch_ratio_outputs", _OUTPUT, WIDTH, outputs=1),
     Measurement(
         ("node.shared_files_per_bundle",),
