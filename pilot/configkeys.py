@@ -308,6 +308,7 @@ class RotationSection(Section):
     task_failed_max: Annotated[int, Field(ge=1, le=RECENT_MAX)] = 32
     task_probe_s: PositiveSeconds = 3600.0
     task_probe_max_s: PositiveSeconds = 86400.0
+    misfits_max: Annotated[int, Field(ge=0, le=10_000_000)] = 200
     live_max: Annotated[int, Field(ge=0, le=100_000)] | None = None
     queued_max: Annotated[int, Field(ge=1, le=100_000)] | None = 50
 

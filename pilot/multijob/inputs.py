@@ -6,12 +6,13 @@ code of its own (1103, uncharged) and takes no slot. What cannot be looked at is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pilot.experiments.jobtext import BadJobText, parse_job_text
 from pilot.multijob.actions import LookAtInputs
-from pilot.multijob.events import Event, JobJudged
+from pilot.multijob.events import Event
 from pilot.multijob.fitness import judged_misfit, misfit
+from pilot.multijob.jobkeys import panda_id_of
 from pilot.multijob.memory import InputLook, Memory
 from pilot.multijob.model import JobState, Limits, State
 from pilot.multijob.verdict import failed, judged
@@ -21,6 +22,7 @@ from pilot.ports import InputSeen, InputsSeen, JobKey
 JOBS_AT_ONCE, PATHS_AT_ONCE = 128, 1024
 # Texts of new jobs that one tick splits, 0.1 ms each.
 READ_AT_ONCE = 256
+MISFITS_ALARM = "configuration-does-not-fit"
 
 
 def inputs_of(job_pars: str) -> tuple[str, ...]:
@@ -34,6 +36,8 @@ def inputs_of(job_pars: str) -> tuple[str, ...]:
 def held_by_inputs(memory: Memory, key: JobKey) -> str | None:
     """Why the inputs of a job in the pool keep it from a bundle, None if they do not."""
     look = memory.inputs.get(key)
+    if key in memory.misfits:
+        return f"the configuration does not fit them (alarm {MISFITS_ALARM})"
     if look is None:
         return "their inputs have not been looked at yet"
     if look.good:
@@ -54,19 +58,20 @@ def decide_looks(
 
     A job that is new to this run is first judged by the configuration of now; one that does not fit it ends.
     """
+    _release_misfits(memory, limits)
     busy = memory.waiting(("inputs", queue), now_s)
     paths: dict[JobKey, tuple[str, ...]] = {}
-    unfit: list[JobJudged] = []
+    unfit: dict[JobKey, str] = {}
     count = read = 0
     for key in state.pools.get(queue, {}):
         look = memory.inputs.get(key)
-        if look is None and read < READ_AT_ONCE:
+        if look is None and read < READ_AT_ONCE and key not in memory.misfits:
             read += 1
             reason = _does_not_fit(state, memory, key, limits)
             if reason is not None:
                 # Not while it may be at work in a directory that is not read, or the server has had its end.
                 if memory.undecided() is None and key not in memory.untold:
-                    unfit.append(judged_misfit(state.jobs[key], reason, utc, limits))
+                    unfit[key] = reason
                 continue
             names = inputs_of(state.jobs[key].job.job_pars) if limits.input_look else ()
             look = memory.inputs[key] = (
@@ -79,7 +84,8 @@ def decide_looks(
             continue
         paths[key] = look.paths
         count += len(look.paths)
-    yield from unfit
+    if unfit and not _hold_misfits(memory, unfit, now_s, limits):
+        yield from (judged_misfit(state.jobs[key], reason, utc, limits) for key, reason in unfit.items())
     if paths:
         yield LookAtInputs(queue, paths)
 
@@ -87,6 +93,34 @@ def decide_looks(
 def _does_not_fit(state: State, memory: Memory, key: JobKey, limits: Limits) -> str | None:
     """Why a job of the pool cannot run by this configuration, None if it can. One just fetched has been asked."""
     return None if key in memory.fetched else misfit(state.jobs[key], limits)
+
+
+def forget_inputs(memory: Memory, key: JobKey) -> None:
+    """A job has left its pool. The alarm goes with the last of those that are held."""
+    memory.inputs.pop(key, None)
+    if key in memory.misfits:
+        memory.misfits.discard(key)
+        if not memory.misfits:
+            memory.clear_alarm(MISFITS_ALARM)
+
+
+def _hold_misfits(memory: Memory, unfit: Mapping[JobKey, str], now_s: float, limits: Limits) -> bool:
+    """Whether these wait for a person: so many do not fit that it is rather the configuration that is wrong."""
+    if memory.misfits_ended + len(memory.misfits) + len(unfit) <= limits.misfits_max:
+        memory.misfits_ended += len(unfit)
+        return False
+    memory.misfits |= unfit.keys()
+    key, reason = next(iter(unfit.items()))
+    text = f"{len(memory.misfits)} jobs of the pools or more are held, one of them job {panda_id_of(key)}: {reason}"
+    memory.raise_alarm(MISFITS_ALARM, text, now_s)
+    return True
+
+
+def _release_misfits(memory: Memory, limits: Limits) -> None:
+    """A limit that was raised (`pilot reload`) is a person's word that they may end: all are judged again."""
+    if memory.misfits and memory.misfits_ended + len(memory.misfits) <= limits.misfits_max:
+        memory.misfits.clear()
+        memory.clear_alarm(MISFITS_ALARM)
 
 
 def again_s(limits: Limits) -> float:
@@ -101,7 +135,7 @@ def recognise_inputs(
     for key, found in seen.jobs.items():
         record = state.jobs.get(key)
         if record is None or record.state is not JobState.POOLED:
-            memory.inputs.pop(key, None)
+            forget_inputs(memory, key)
             continue
         look = memory.inputs.get(key)
         if look is None:

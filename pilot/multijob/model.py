@@ -525,6 +525,8 @@ class Limits:
     # jobs that one tick looks at for reports
     looks_at_once: int = 512
     waiting_for_qsub_max: int = 4
+    # more jobs of the pools that a changed configuration does not fit are held, not ended
+    misfits_max: int = 200
     tobekilled_max: int = 200
     tobekilled_share: float = 0.02
     tobekilled_floor: int = 20

@@ -68,15 +68,18 @@ def _none(queue: QueueSpec, reason: str, ended: list[str]) -> str:
 
 
 def _end_misfits(state: State, limits: Limits, queue: QueueSpec, now: Now) -> list[str]:
-    """Jobs of the pool that this configuration ends do so; a line about each."""
-    lines = []
+    """Jobs of the pool that this configuration ends (or holds, if they are too many) leave it; a line about each."""
+    found = []
     for key in list(state.pools.get(queue.name, {})):
         record = state.jobs[key]
         reason = misfit(record, limits)
         if reason is not None:
             apply(state, judged_misfit(record, reason, now.utc, limits))
-            lines.append(f"ends: job {record.panda_id} does not fit this configuration: {reason}")
-    return lines
+            found.append(f"job {record.panda_id} does not fit this configuration: {reason}")
+    if len(found) <= limits.misfits_max:
+        return [f"ends: {text}" for text in found]
+    more = f"holds: {len(found)} jobs, more than rotation.misfits_max ({limits.misfits_max})"
+    return [more, *(f"holds: {text}" for text in found)]
 
 
 def _fill_with_examples(state: State, limits: Limits, queue: QueueSpec, now: Now) -> None:

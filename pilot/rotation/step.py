@@ -26,7 +26,7 @@ from pilot.multijob.decide import (
     note_held_up,
 )
 from pilot.multijob.events import BundlePlanned, BundleSettled, Event, JobBound, JobFetched, JobJudged
-from pilot.multijob.inputs import decide_looks
+from pilot.multijob.inputs import decide_looks, forget_inputs
 from pilot.multijob.knownjobs import key_of
 from pilot.multijob.memory import Memory
 from pilot.multijob.model import BundleState, Limits, State
@@ -83,10 +83,10 @@ def step(state: State, memory: Memory, view: View, limits: Limits) -> Step:
         if isinstance(event, JobFetched):
             memory.fetched[key_of(state, event.server, event.job.panda_id)] = memory.recorded
         elif isinstance(event, JobJudged | JobBound):
-            memory.inputs.pop(key_of(state, event.server, event.panda_id), None)
+            forget_inputs(memory, key_of(state, event.server, event.panda_id))
         elif isinstance(event, BundlePlanned):
             for key in state.bundles[event.bundle_id].job_keys:
-                memory.inputs.pop(key, None)
+                forget_inputs(memory, key)
             memory.next_start_s = view.now.mono_s + pause_after(event.bundle_id, limits)
         elif isinstance(event, BundleSettled):
             bundle = state.bundles[event.bundle_id]

@@ -212,6 +212,7 @@ def make_limits(config: Config, agent_file: Path, *, once: bool) -> Limits:
         task_failed_max=config.rotation.task_failed_max,
         task_probe_s=config.rotation.task_probe_s,
         task_probe_max_s=config.rotation.task_probe_max_s,
+        misfits_max=config.rotation.misfits_max,
         live_max=config.rotation.live_max,
         queued_max=config.rotation.queued_max,
         user=pwd.getpwuid(os.getuid()).pw_name,

@@ -15,6 +15,7 @@ from pilot.multijob import actions as a
 from pilot.multijob.apply import replay
 from pilot.multijob.codec import decode
 from pilot.multijob.events import BundlePlanned, BundleSettled, JobFoundOver, JobJudged, JobReturned
+from pilot.multijob.inputs import forget_inputs, held_by_inputs
 from pilot.multijob.model import BundleState, JobState, Limits
 from pilot.multijob.recognise import Now
 from pilot.multijob.script import render_files
@@ -129,6 +130,56 @@ def test_a_job_of_the_pool_that_does_not_fit_any_more_ends_uncharged_and_its_nei
     ended_rightly(place)
     assert not again.state.jobs or all(r.kept for r in again.state.jobs.values())
     assert not again.memory.alarms
+
+
+def mistyped(limits: Limits) -> Limits:
+    return replace(with_site(limits, output_root="/mistyped"), misfits_max=3)
+
+
+def test_more_misfits_than_a_person_can_have_meant_are_held_and_none_ends() -> None:
+    place, rig = fetched()
+    right = rig.limits
+    again = again_with(rig, rig.durable, mistyped(right))
+    work(again, place)
+    assert not [e for e in again.events if isinstance(e, JobJudged)]
+    assert all(record.state is JobState.POOLED for record in again.state.jobs.values())
+    reason = again.memory.alarms["configuration-does-not-fit"].reason
+    assert reason.startswith("4 jobs") and "outside /mistyped" in reason
+    assert "configuration-does-not-fit" in (held_by_inputs(again.memory, next(iter(again.state.jobs))) or "")
+    mended = again_with(again, again.durable, replace(right, misfits_max=3))
+    work(mended, place)
+    assert set(place.server.values()) == {"finished"} and set(place.runs.values()) == {1}
+    assert not mended.memory.alarms
+
+
+def test_held_misfits_end_when_a_person_raises_the_limit() -> None:
+    place, rig = fetched()
+    again = again_with(rig, rig.durable, mistyped(rig.limits))
+    work(again, place, 2)
+    again.limits = replace(again.limits, misfits_max=4)
+    work(again, place, 2)
+    assert set(place.server.values()) == {"failed"} and not place.runs
+    assert not again.memory.alarms
+
+
+def test_the_alarm_goes_with_the_last_misfit_that_is_held() -> None:
+    place, rig = fetched()
+    again = again_with(rig, rig.durable, mistyped(rig.limits))
+    work(again, place, 2)
+    *others, last = again.memory.misfits
+    for key in others:
+        forget_inputs(again.memory, key)
+    assert again.memory.alarms
+    forget_inputs(again.memory, last)
+    assert not again.memory.alarms
+
+
+def test_misfits_of_one_run_are_counted_together() -> None:
+    place, rig = fetched()
+    again = again_with(rig, rig.durable, replace(with_setup(rig.limits), misfits_max=1))
+    work(again, place)
+    ended_rightly(place)
+    assert again.memory.misfits_ended == 1 and not again.memory.alarms
 
 
 @pytest.mark.parametrize("change", [change for change in CHANGES if change is not with_snapshot])
