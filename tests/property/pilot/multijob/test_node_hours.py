@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -178,6 +179,24 @@ class Orders(RuleBasedStateMachine):
 def test_each_order_of_claim_end_and_closing_counts_exactly_once() -> None:
     many = settings(max_examples=60, stateful_step_count=40, deadline=None)
     run_state_machine_as_test(Orders, settings=many)
+
+
+@pytest.mark.parametrize(("told_s", "used_s"), [(None, 600.0), (500, 500.0)])
+def test_a_batch_job_whose_end_is_known_before_its_closing_counts_until_its_end(
+    told_s: int | None, used_s: float
+) -> None:
+    one = Orders()
+    one.plan()
+    one.intend()
+    one.accept(ONE)
+    one.time_passes(50)
+    one.claim(0, ONE)
+    one.time_passes(600)
+    how = "absent" if told_s is None else "over"
+    one.record(BatchJobEnded(one.at(), one.bundle_id, 1, ONE, how, used_s=told_s))
+    one.time_passes(7000)
+    one.record(BundleClosed(one.at(), one.bundle_id))
+    assert one.state.uses["long"].total_s == NODES * used_s
 
 
 def at_most(rig: Rig, day: str | None) -> float:
