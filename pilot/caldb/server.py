@@ -144,9 +144,12 @@ class Server:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._listener.bind(notify)
         give_to(self._user, plan.directory)
-        cache = plans.query_cache_mib(available_bytes(), plan.runs)
+        cache, port = plans.query_cache_mib(available_bytes(), plan.runs), self.address.port
+        argv = plans.server_argv(
+            self._words, self._share, plan.directory, port, self._user, cache, plan.slots
+        )
         self.process = subprocess.Popen(
-            plans.server_argv(self._words, self._share, plan.directory, self.address.port, self._user, cache),
+            argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
