@@ -106,9 +106,12 @@ def forget_inputs(memory: Memory, key: JobKey) -> None:
 
 def _hold_misfits(memory: Memory, unfit: Mapping[JobKey, str], now_s: float, limits: Limits) -> bool:
     """Whether these wait for a person: so many do not fit that it is rather the configuration that is wrong."""
-    if memory.misfits_ended + len(memory.misfits) + len(unfit) <= limits.misfits_max:
+    held = memory.misfits and limits.misfits_max <= memory.misfits_limit
+    if not held and memory.misfits_ended + len(memory.misfits) + len(unfit) <= limits.misfits_max:
         memory.misfits_ended += len(unfit)
         return False
+    if not memory.misfits:
+        memory.misfits_limit = limits.misfits_max
     memory.misfits |= unfit.keys()
     key, reason = next(iter(unfit.items()))
     text = f"{len(memory.misfits)} jobs of the pools or more are held, one of them job {panda_id_of(key)}: {reason}"
@@ -117,8 +120,13 @@ def _hold_misfits(memory: Memory, unfit: Mapping[JobKey, str], now_s: float, lim
 
 
 def _release_misfits(memory: Memory, limits: Limits) -> None:
-    """A limit that was raised (`pilot reload`) is a person's word that they may end: all are judged again."""
-    if memory.misfits and memory.misfits_ended + len(memory.misfits) <= limits.misfits_max:
+    """A limit that was raised (`pilot reload`) is a person's word that they may end: all are judged again.
+
+    That some of them leave their pools is no such word: under the old limit those that are left stay held.
+    """
+    if not memory.misfits or limits.misfits_max <= memory.misfits_limit:
+        return
+    if memory.misfits_ended + len(memory.misfits) <= limits.misfits_max:
         memory.misfits.clear()
         memory.clear_alarm(MISFITS_ALARM)
 
