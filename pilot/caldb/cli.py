@@ -50,7 +50,8 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="TABLE=SQL",
-        help="with --from-server: condition on the rows of one table, to cut it to some runs; may stand often",
+        help="with --from-server: condition on the rows of one table, to cut it to the runs that --runs names; "
+        "may stand often",
     )
     build.add_argument("--identity", required=True, help="name that stands in node journals and reports")
     build.add_argument(
@@ -112,6 +113,10 @@ def _build(args: argparse.Namespace) -> Snapshot:
     where = dict(item.partition("=")[::2] for item in args.where)
     if not all(table and condition for table, condition in where.items()):
         raise BadSnapshot("--where: expected TABLE=SQL")
+    if where and not args.runs:
+        raise BadSnapshot(
+            "--where leaves rows out: say with --runs FIRST LAST which runs the snapshot covers"
+        )
     with tempfile.TemporaryDirectory(prefix="ep-caldb-dump-") as work:
         dump = Path(work) / "server.sql"
         name = dump_server(Path(args.from_server), args.database, where, dump)

@@ -22,13 +22,16 @@ QUERY_CACHE_RUNS_MAX = 12
 # A node with less memory gives the cache this share of what is free, and not less than what a few jobs of one run need.
 CACHE_SHARE = 1 / 64
 QUERY_CACHE_LEAST_MIB = 8
+# Two for each payload, so that one that opens a second connection refuses none to its neighbour, and some for others.
+CONNECTIONS_OF_SLOT, CONNECTIONS_SPARE = 2, 16
+CONNECTIONS_LEAST, BACK_LOG_LEAST = 80, 128
 
 
 class KeeperPlan(NamedTuple):
     """What a keeper is to do. `directory` (0700) exists and is the keeper's own, with `users.lock` in it.
 
     `restarts`: how often a server that died or never answered is started again; `ready_s`: limit of one start.
-    `runs`: how many different ones the node's jobs are known to ask for.
+    `runs`: how many different ones the node's jobs are known to ask for; `slots`: how many of them run at a time.
     `server` None: looked for on PATH and in the usual places; `own_server`: it travels inside the snapshot.
     """
 
@@ -44,6 +47,7 @@ class KeeperPlan(NamedTuple):
     restarts: int
     own_server: bool = False
     runs: int = 0
+    slots: int = 0
 
 
 class Address(NamedTuple):
@@ -60,9 +64,11 @@ def server_argv(
     port: Optional[int],
     user: Optional[str],
     cache_mib: int = QUERY_CACHE_MIB,
+    slots: int = 0,
 ) -> Tuple[str, ...]:
     """The measured command. `server`: its first words; `share` None: it knows its own; `user` only as root."""
     place = (f"--lc-messages-dir={share}", f"--character-sets-dir={share}/charsets") if share else ()
+    connections = max(CONNECTIONS_LEAST, CONNECTIONS_OF_SLOT * slots + CONNECTIONS_SPARE)
     network = ("--skip-networking",) if port is None else ("--bind-address=127.0.0.1", f"--port={port}")
     return (
         *server,
@@ -84,8 +90,8 @@ def server_argv(
         "--use-stat-tables=NEVER",
         "--performance-schema=0",
         "--skip-log-bin",
-        "--max-connections=80",
-        "--back-log=128",
+        f"--max-connections={connections}",
+        f"--back-log={max(BACK_LOG_LEAST, connections)}",
         "--thread-cache-size=32",
         "--table-open-cache=400",
         "--key-buffer-size=16M",

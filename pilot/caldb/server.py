@@ -123,6 +123,7 @@ class Server:
         self.address = Address(os.path.join(plan.directory, "s.sock"))
         self.process: Optional[subprocess.Popen[bytes]] = None
         self._listener: Optional[socket.socket] = None
+        self._ready = False
         reason = plans.check_socket_path(self.address.socket)
         if reason is not None:
             raise KeeperFailed(reason)
@@ -143,10 +144,14 @@ class Server:
             os.unlink(notify)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._listener.bind(notify)
+        self._ready = False
         give_to(self._user, plan.directory)
-        cache = plans.query_cache_mib(available_bytes(), plan.runs)
+        cache, port = plans.query_cache_mib(available_bytes(), plan.runs), self.address.port
+        argv = plans.server_argv(
+            self._words, self._share, plan.directory, port, self._user, cache, plan.slots
+        )
         self.process = subprocess.Popen(
-            plans.server_argv(self._words, self._share, plan.directory, self.address.port, self._user, cache),
+            argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -173,6 +178,7 @@ class Server:
             if left <= 0:
                 raise KeeperFailed("the calibration server was not ready in %.0f s" % self._plan.ready_s)
             if listener in self._wake.wait(left, listener) and b"READY=1" in listener.recv(4096):
+                self._ready = True
                 return
         raise KeeperFailed("stopped while the calibration server started")
 
@@ -191,13 +197,16 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL; returns when it is gone."""
+        """SIGTERM, then SIGKILL; returns when it is gone. One that is not ready may lose a SIGTERM: none is sent."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
         if self.process is None or self.process.poll() is not None:
             return
-        self.process.terminate()
+        if self._ready:
+            self.process.terminate()
+        else:
+            self.process.kill()
         try:
             self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:

@@ -14,6 +14,7 @@ import secrets
 import select
 import shutil
 import sqlite3
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -76,6 +77,10 @@ def build_snapshot(
     description instead of the name of the dump. `copies`, `own_server`: as in `Snapshot`.
     """
     source, out = Path(source_sql), Path(out)
+    if not identity.strip() or not identity.isprintable():
+        raise BadSnapshot("identity: expected a name on one line")
+    if run_range is not None and not 0 <= run_range[0] <= run_range[1]:
+        raise BadSnapshot(f"runs: expected a first and a last one, found {run_range[0]} and {run_range[1]}")
     if copies < 1 or (own_server and backend != "mariadb"):
         raise BadSnapshot("expected at least 1 copy, and a server inside a mariadb snapshot only")
     if backend not in BACKENDS:
@@ -109,7 +114,7 @@ def build_snapshot(
             own_server=own_server,
         )
         _publish(temp, out, snapshot)
-    except (OSError, KeeperFailed, QueryFailed, BadDump) as error:
+    except (OSError, KeeperFailed, QueryFailed, BadDump, subprocess.TimeoutExpired) as error:
         raise BadSnapshot(f"{source}: {error}") from error
     finally:
         temp.unlink(missing_ok=True)
@@ -147,7 +152,9 @@ def read_snapshot(path: Path | str) -> Snapshot:
             copies=int(raw.get("copies", 1)),
             own_server=bool(raw.get("own_server", False)),
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except OSError as error:
+        raise BadSnapshot(f"{file}: {error.strerror}: expected beside the snapshot") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise BadSnapshot(f"{file}: {error!r}") from error
 
 
@@ -172,7 +179,7 @@ def check_snapshot(path: Path | str, server: str | None = None) -> Snapshot:
             copy = Path(plans.copy_path(str(path), number))
             if _sha256(copy) != snapshot.sha256:
                 raise BadSnapshot(f"{copy}: differs from {path}, whose copy it is")
-    except (OSError, KeeperFailed, QueryFailed) as error:
+    except (OSError, KeeperFailed, QueryFailed, subprocess.TimeoutExpired) as error:
         raise BadSnapshot(f"{path}: {error}") from error
     if reason is not None:
         raise BadSnapshot(f"{path}: {reason}")

@@ -33,6 +33,8 @@ _UNUSED_TABLES = (
 # Where MariaDB keeps accounts and what they may do.
 _ACCOUNT_TABLES = "global_priv db tables_priv columns_priv procs_priv proxies_priv roles_mapping".split()
 
+_SYSTEM_DATABASES = ("mysql", "information_schema", "performance_schema", "sys")
+
 
 class BadSnapshot(Exception):
     """The snapshot cannot be built or trusted; the text names file, found and expected."""
@@ -55,12 +57,39 @@ def make_mariadb(
                     connection.send_query(statement.text)
                 except QueryFailed as error:
                     raise BadSnapshot(f"{source}: line {statement.line}: {error}") from error
+        connection.rows(f"USE {plans.DATABASE}")
+        reason = _why_out_of_reach(connection)
+        if reason is not None:
+            raise BadSnapshot(f"{source}: {reason}")
         rows = connection.rows(probe_sql)
         _one_account(connection)
     data = work / "dd"
     members = [(path.relative_to(data), path) for path in data.rglob("*")]
     _pack([*(server_members(executable) if own_server else ()), *members], out)
     return version, rows[0][0] if rows else None
+
+
+def _why_out_of_reach(connection: Connection) -> str | None:
+    """Why the one account of a snapshot could not read what was loaded, None if it can."""
+    found = [row[0] for row in connection.rows("SELECT DISTINCT table_schema FROM information_schema.tables")]
+    other = [name for name in found if name not in (plans.DATABASE, *_SYSTEM_DATABASES)]
+    if other:
+        return (
+            f"it makes tables in a database of its own, {other[0]}: expected none in it "
+            "(no CREATE DATABASE, no USE: mysqldump without --databases)"
+        )
+    if plans.DATABASE not in found:
+        return "it makes no table"
+    views = connection.rows(
+        "SELECT table_name, definer FROM information_schema.views "
+        "WHERE table_schema = DATABASE() AND security_type = 'DEFINER'"
+    )
+    if views:
+        return (
+            f"view {views[0][0]} has the rights of {views[0][1]}, an account that no snapshot has: "
+            "leave it out, or make it with SQL SECURITY INVOKER"
+        )
+    return None
 
 
 def _bootstrap(executable: str, work: Path) -> None:

@@ -22,7 +22,6 @@ from pilot.ports import InputSeen, InputsSeen, JobKey
 JOBS_AT_ONCE, PATHS_AT_ONCE = 128, 1024
 # Texts of new jobs that one tick splits, 0.1 ms each.
 READ_AT_ONCE = 256
-MISFITS_ALARM = "configuration-does-not-fit"
 
 
 def inputs_of(job_pars: str) -> tuple[str, ...]:
@@ -37,7 +36,7 @@ def held_by_inputs(memory: Memory, key: JobKey) -> str | None:
     """Why the inputs of a job in the pool keep it from a bundle, None if they do not."""
     look = memory.inputs.get(key)
     if key in memory.misfits:
-        return f"the configuration does not fit them (alarm {MISFITS_ALARM})"
+        return "the configuration does not fit them (alarm configuration-does-not-fit)"
     if look is None:
         return "their inputs have not been looked at yet"
     if look.good:
@@ -101,26 +100,34 @@ def forget_inputs(memory: Memory, key: JobKey) -> None:
     if key in memory.misfits:
         memory.misfits.discard(key)
         if not memory.misfits:
-            memory.clear_alarm(MISFITS_ALARM)
+            memory.clear_alarm("configuration-does-not-fit")
 
 
 def _hold_misfits(memory: Memory, unfit: Mapping[JobKey, str], now_s: float, limits: Limits) -> bool:
     """Whether these wait for a person: so many do not fit that it is rather the configuration that is wrong."""
-    if memory.misfits_ended + len(memory.misfits) + len(unfit) <= limits.misfits_max:
+    held = memory.misfits and limits.misfits_max <= memory.misfits_limit
+    if not held and memory.misfits_ended + len(memory.misfits) + len(unfit) <= limits.misfits_max:
         memory.misfits_ended += len(unfit)
         return False
+    if not memory.misfits:
+        memory.misfits_limit = limits.misfits_max
     memory.misfits |= unfit.keys()
     key, reason = next(iter(unfit.items()))
     text = f"{len(memory.misfits)} jobs of the pools or more are held, one of them job {panda_id_of(key)}: {reason}"
-    memory.raise_alarm(MISFITS_ALARM, text, now_s)
+    memory.raise_alarm("configuration-does-not-fit", text, now_s)
     return True
 
 
 def _release_misfits(memory: Memory, limits: Limits) -> None:
-    """A limit that was raised (`pilot reload`) is a person's word that they may end: all are judged again."""
-    if memory.misfits and memory.misfits_ended + len(memory.misfits) <= limits.misfits_max:
+    """A limit that was raised (`pilot reload`) is a person's word that they may end: all are judged again.
+
+    That some of them leave their pools is no such word: under the old limit those that are left stay held.
+    """
+    if not memory.misfits or limits.misfits_max <= memory.misfits_limit:
+        return
+    if memory.misfits_ended + len(memory.misfits) <= limits.misfits_max:
         memory.misfits.clear()
-        memory.clear_alarm(MISFITS_ALARM)
+        memory.clear_alarm("configuration-does-not-fit")
 
 
 def again_s(limits: Limits) -> float:

@@ -150,8 +150,10 @@ class Memory:
     allocation_asked_s: float = float("-inf")
     # jobs in pools, until they leave them
     inputs: dict[JobKey, InputLook] = field(default_factory=dict)
-    # jobs in pools that the configuration does not fit, held because they are so many; how many this run has ended
+    # jobs in pools that the configuration does not fit, held because they are so many, and the limit that held them;
+    # how many this run has ended
     misfits: set[JobKey] = field(default_factory=set)
+    misfits_limit: int = 0
     misfits_ended: int = 0
     # what an older copy of the journal may have forgotten (`inherit`). Whether all directories were listed, when again
     # (set aside ones may be mended), those without a decision, and those that nobody can read: set aside

@@ -105,6 +105,7 @@ def keeper_plan(manifest: Manifest, directory: str, node: int) -> KeeperPlan:
         restarts=manifest.limits.caldb_restarts,
         own_server=caldb.own_server,
         runs=len({run for run in asked if run is not None}),
+        slots=manifest.slots,
     )
 
 

@@ -1,8 +1,9 @@
 """Inputs of a node's jobs: which errands are due, and which jobs have all that they need. Pure.
 
 A file is one thing for all jobs of this agent that name it: looked at once, brought here once, removed when no job of
-the node's list needs it any more. Space is promised to a job as a whole, in the order in which jobs ask: two jobs that
-each hold a half of what both need would wait for ever.
+the node's list needs it any more. Where jobs declare different sizes or checksums of one path, each declaration is a
+file of its own: a wrong one fails the jobs that have it, and is no neighbour's. Space is promised to a job as a whole,
+in the order in which jobs ask: two jobs that each hold a half of what both need would wait for ever.
 """
 
 from __future__ import annotations
@@ -65,19 +66,21 @@ class Supply:
         self._local = inputs.method in ("copy", "command")
         # What a command brings may be nothing that this node could look at.
         self._first_state = "seen" if inputs.method == "command" else "new"
-        self._wanted = Counter(item.path for job in jobs for item in job.inputs)
-        self._unwanted: Set[str] = set()
+        jobs = tuple(jobs)
+        self._agreed = _agreed(item for job in jobs for item in job.inputs)
+        self._wanted = Counter(self._as_file(item) for job in jobs for item in job.inputs)
+        self._unwanted: Set[InputFile] = set()
         self.needs_room = self._local and bool(self._wanted) and limits.inputs_max_mib is None
         self.room_mib = limits.inputs_max_mib or 0.0
         self._taken = self._going = 0  # bytes of what is promised or here, and of what is being removed
-        self._files: Dict[str, _File] = {}
+        self._files: Dict[InputFile, _File] = {}
         self._asking: Dict[int, Job] = {}
         self._getting: Dict[int, Job] = {}
         self._holding: Dict[int, Job] = {}
         self._lacks: Dict[int, int] = {}  # by slot: files not seen while it asks, not here while it gets
-        self._to_look: Deque[str] = deque()
-        self._to_fetch: Deque[str] = deque()
-        self._under_way: Dict[int, str] = {}
+        self._to_look: Deque[InputFile] = deque()
+        self._to_fetch: Deque[InputFile] = deque()
+        self._under_way: Dict[int, InputFile] = {}
         self._hands = limits.inputs_at_once
         self._told: List[Supplied] = []
         self._serial = 0
@@ -90,8 +93,8 @@ class Supply:
             self.forget(job)
             return
         self._asking[slot], self._lacks[slot] = job, 0
-        for item in _once(job):
-            file = self._files.get(item.path)
+        for item in self._inputs_of(job):
+            file = self._files.get(item)
             if file is None:
                 file = self._add(item)
             file.askers.add(slot)
@@ -114,24 +117,24 @@ class Supply:
 
     def forget(self, job: Job) -> None:
         """This job of the list will not need its inputs on this node."""
-        for item in job.inputs:
-            self._wanted[item.path] -= 1
-            if self._wanted[item.path] <= 0:
-                self._unwanted.add(item.path)
+        for item in map(self._as_file, job.inputs):
+            self._wanted[item] -= 1
+            if self._wanted[item] <= 0:
+                self._unwanted.add(item)
 
     def done(self, number: int, outcome: Outcome) -> None:
         """What became of an errand; one that was given up is not listened to."""
-        path = self._under_way.pop(number, None)
-        if path is None:
+        item = self._under_way.pop(number, None)
+        if item is None:
             return
-        file = self._files[path]
+        file = self._files[item]
         file.errand = file.since_s = None
         if file.state == "going":
-            self._is_gone(path, file)
+            self._is_gone(file)
             return
         self._hands += 1
         if outcome.trouble:
-            self._fail(path, file, outcome)
+            self._fail(file, outcome)
         elif file.state == "new":
             file.state, file.seen, file.size = "seen", outcome.size, outcome.size
             self._count(file.askers, -1)
@@ -144,11 +147,11 @@ class Supply:
         """Give up errands that say nothing for longer than their tries may take; called every few seconds."""
         limits = self._limits
         most_s = limits.input_tries * (limits.input_try_s + TRY_AGAIN_S[-1]) + SPARE_S
-        for number, path in list(self._under_way.items()):
-            file = self._files[path]
+        for number, item in list(self._under_way.items()):
+            file = self._files[item]
             file.since_s = now_s if file.since_s is None else file.since_s
             if now_s - file.since_s >= most_s:
-                self.done(number, Outcome(0, "%s: no answer in %.0f s" % (path, now_s - file.since_s)))
+                self.done(number, Outcome(0, "%s: no answer in %.0f s" % (item.path, now_s - file.since_s)))
 
     def step(self) -> Tuple[List[Errand], List[Supplied]]:
         """Errands to begin now, and jobs that wait no longer. Said once: what it says is noted as done."""
@@ -174,22 +177,29 @@ class Supply:
 
     # --- files ------------------------------------------------------------------------------------------------
 
+    def _as_file(self, item: InputFile) -> InputFile:
+        """What stands for it here: all that jobs declare of its path if they agree, else its own declaration."""
+        return self._agreed.get(item.path, item)
+
+    def _inputs_of(self, job: Job) -> Iterable[InputFile]:
+        return dict.fromkeys(map(self._as_file, _once(job)))
+
     def _files_of(self, job: Job) -> List[_File]:
-        return [self._files[item.path] for item in _once(job) if item.path in self._files]
+        return [self._files[item] for item in self._inputs_of(job) if item in self._files]
 
     def _add(self, item: InputFile) -> _File:
-        file = self._files[item.path] = _File(item, self._first_state)
+        file = self._files[item] = _File(item, self._first_state)
         if file.state == "new":
-            self._to_look.append(item.path)
+            self._to_look.append(item)
         return file
 
     def _count(self, slots: Set[int], change: int) -> None:
         for slot in slots:
             self._lacks[slot] += change
 
-    def _is_gone(self, path: str, file: _File) -> None:
+    def _is_gone(self, file: _File) -> None:
         """It was removed; who asked for it meanwhile gets it anew."""
-        del self._files[path]
+        del self._files[file.declared]
         self._going -= file.size
         if file.askers:
             again = self._add(file.declared)
@@ -197,59 +207,59 @@ class Supply:
             if again.state == "seen":
                 self._count(again.askers, -1)
 
-    def _fail(self, path: str, file: _File, outcome: Outcome) -> None:
+    def _fail(self, file: _File, outcome: Outcome) -> None:
         """Who waits for it hears why. Who asks later finds it new: a filesystem may be back by then."""
         for slot in sorted(file.askers | file.users):
             self._told.append(Supplied(slot, InputsMade((), outcome.trouble, outcome.absent)))
             self.leave(slot)
         self._taken -= file.size if file.state == "promised" else 0
-        del self._files[path]
+        del self._files[file.declared]
 
     # --- errands ----------------------------------------------------------------------------------------------
 
-    def _begin(self, path: str, file: _File) -> int:
+    def _begin(self, file: _File) -> int:
         self._serial += 1
         file.errand = self._serial
-        self._under_way[self._serial] = path
+        self._under_way[self._serial] = file.declared
         return self._serial
 
-    def _look(self, path: str) -> Iterator[Errand]:
-        file = self._files.get(path)
+    def _look(self, item: InputFile) -> Iterator[Errand]:
+        file = self._files.get(item)
         if file is not None and file.state == "new" and file.errand is None:
             self._hands -= 1
-            number = self._begin(path, file)
-            yield Errand(number, Look(path, file.declared.size, self._limits.input_tries))
+            number = self._begin(file)
+            yield Errand(number, Look(item.path, item.size, self._limits.input_tries))
 
-    def _fetch(self, path: str) -> Iterator[Errand]:
-        file, limits = self._files.get(path), self._limits
+    def _fetch(self, item: InputFile) -> Iterator[Errand]:
+        file, limits = self._files.get(item), self._limits
         if file is None or file.state != "promised" or file.errand is not None:
             return
         self._hands -= 1
-        number = self._begin(path, file)
+        number = self._begin(file)
         file.target = "%s/input.%d" % (self._directory, number)
         command = self._inputs.command if self._inputs.method == "command" else ()
-        size, adler32 = file.declared.size, file.declared.adler32
+        path, size, adler32 = item
         tries, try_s = limits.input_tries, limits.input_try_s
         yield Errand(number, Fetch(path, file.target, file.seen, size, adler32, command, tries, try_s))
 
     def _drops(self) -> Iterator[Errand]:
         """What no job of the list needs any more; what is still on its way here is waited for."""
-        for path in list(self._unwanted):
-            file = self._files.get(path)
+        for item in list(self._unwanted):
+            file = self._files.get(item)
             if file is None or file.errand is None:
-                self._unwanted.discard(path)
+                self._unwanted.discard(item)
             if file is not None and file.errand is None:
-                yield from self._drop(path, file)
+                yield from self._drop(file)
 
-    def _drop(self, path: str, file: _File) -> Iterator[Errand]:
+    def _drop(self, file: _File) -> Iterator[Errand]:
         if file.state == "here":
             file.state = "going"
             self._taken -= file.size
             self._going += file.size
             self._count(file.askers, 1)
-            yield Errand(self._begin(path, file), Drop(file.target))
+            yield Errand(self._begin(file), Drop(file.target))
         else:
-            del self._files[path]
+            del self._files[file.declared]
 
     # --- space ------------------------------------------------------------------------------------------------
 
@@ -265,10 +275,10 @@ class Supply:
         elif self._taken + self._going + need <= room:
             self._promise(slot, mine)
         else:
-            for path, file in list(self._files.items()):
+            for file in list(self._files.values()):
                 idle = file.state == "here" and file.errand is None and not file.users
                 if idle and slot not in file.askers and self._taken + need > room:
-                    yield from self._drop(path, file)
+                    yield from self._drop(file)
 
     def _promise(self, slot: int, mine: List[_File]) -> None:
         self._getting[slot] = self._asking.pop(slot)
@@ -279,7 +289,7 @@ class Supply:
             if file.state == "seen":
                 file.state = "promised"
                 self._taken += file.size
-                self._to_fetch.append(file.declared.path)
+                self._to_fetch.append(file.declared)
 
     # --- what jobs are told -----------------------------------------------------------------------------------
 
@@ -296,9 +306,27 @@ class Supply:
         job = self._holding[slot] = waiting.pop(slot)
         places: Iterable[Tuple[str, str]] = ()
         if self._inputs.method != "in place":
-            places = ((item.path, self._files[item.path].target or item.path) for item in job.inputs)
+            files = ((item.path, self._files[self._as_file(item)]) for item in job.inputs)
+            places = ((path, file.target or path) for path, file in files)
         self._told.append(Supplied(slot, InputsMade(tuple(places))))
 
 
 def _once(job: Job) -> Iterable[InputFile]:
-    return {item.path: item for item in job.inputs}.values()
+    return dict.fromkeys(job.inputs)
+
+
+def _agreed(items: Iterable[InputFile]) -> Dict[str, InputFile]:
+    """By path all that is declared of it, where no two declarations contradict each other."""
+    found: Dict[str, InputFile] = {}
+    at_odds: Set[str] = set()
+    for item in items:
+        before = found.setdefault(item.path, item)
+        if before is item:
+            continue
+        for mine, other in ((item.size, before.size), (item.adler32, before.adler32)):
+            if mine is not None and other is not None and mine != other:
+                at_odds.add(item.path)
+        size = before.size if before.size is not None else item.size
+        adler32 = before.adler32 if before.adler32 is not None else item.adler32
+        found[item.path] = InputFile(item.path, size, adler32)
+    return {path: item for path, item in found.items() if path not in at_odds}

@@ -100,7 +100,10 @@ def test_a_cut_copy_answers_the_same_bytes_for_what_is_left(serve: Any, source: 
 
 def test_the_sqlite_copy_has_the_same_rows(source: Any, tmp_path: Path) -> None:
     _, options = source
-    assert build(options, tmp_path / "lite", "--backend", "sqlite", "--where", "odd=k > 1") == 0
+    assert (
+        build(options, tmp_path / "lite", "--backend", "sqlite", "--where", "odd=k > 1", "--runs", "1", "9")
+        == 0
+    )
     copy_snapshot(str(tmp_path / "lite"), str(tmp_path / "copy"))
     database = sqlite3.connect(tmp_path / "copy")
     assert database.execute("SELECT data FROM calib_payload WHERE payload_id = 2").fetchone() == (
@@ -133,9 +136,10 @@ def test_a_server_that_cannot_be_read_leaves_nothing(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--where", "nothing=1"], "no table nothing"),
+        (["--where", "nothing=1", "--runs", "1", "9"], "no table nothing"),
         (["--where", "odd"], "TABLE=SQL"),
-        (["--where", "odd=("], "1064"),
+        (["--where", "odd=(", "--runs", "1", "9"], "1064"),
+        (["--where", "odd=k=1"], "--runs FIRST LAST"),
     ],
 )
 def test_a_wrong_condition_is_named(

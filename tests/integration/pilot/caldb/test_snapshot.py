@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from snapkit import DUMP, PROBE, no_server, write_dump
 
-from pilot.caldb import cli
+from pilot.caldb import cli, template
 from pilot.caldb.snapshot import build_snapshot, check_snapshot, description_path, read_snapshot
 from pilot.caldb.template import BadSnapshot
 
@@ -193,7 +193,10 @@ def test_only_a_mariadb_snapshot_has_a_server_inside(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "error 1146: Table 'calib.calib_payload'"),
+        ("", "it makes no table"),
+        ("CREATE TABLE other (k INT);\n", "error 1146: Table 'calib.calib_payload'"),
+        ("CREATE DATABASE own;\nUSE own;\n" + DUMP, "in a database of its own, own: .*without --databases"),
+        (DUMP + f"CREATE DEFINER=`a`@`b` VIEW v AS {PROBE};\n", "view v has the rights of a@b"),
         (DUMP + "INSERT INTO nowhere VALUES (1);\n", "line 14: error 1146"),
         (DUMP + "INSERT INTO calib_iov", "ends inside the statement"),
         (None, "No such file"),
@@ -221,6 +224,47 @@ def test_wrong_expectation_is_refused_at_building(tmp_path):
             probe_expect="5",
             backend="sqlite",
         )
+
+
+def test_a_view_that_asks_with_the_rights_of_its_reader_is_taken(tmp_path):
+    dump = write_dump(tmp_path, DUMP + f"CREATE SQL SECURITY INVOKER VIEW v AS {PROBE};\n")
+    build_snapshot(dump, tmp_path / "c", identity="x", probe_sql="SELECT size FROM v")
+    assert check_snapshot(tmp_path / "c").probe["expect"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"run_range": (9, 1)}, "runs: .* found 9 and 1"),
+        ({"run_range": (-1, 1)}, "runs: .* found -1 and 1"),
+        ({"identity": " "}, "identity: expected a name"),
+        ({"identity": "one\ntwo"}, "identity: expected a name"),
+    ],
+)
+def test_what_covers_nothing_or_has_no_name_is_refused(tmp_path, more, words):
+    with pytest.raises(BadSnapshot, match=words):
+        build_snapshot(write_dump(tmp_path), tmp_path / "c", **{"identity": "x", "probe_sql": PROBE, **more})
+
+
+def test_a_server_that_hangs_is_named(tmp_path, monkeypatch):
+    share = tmp_path / "share" / "mysql"
+    (share / "charsets").mkdir(parents=True)
+    for name in ("charsets/Index.xml", "mysql_system_tables.sql"):
+        (share / name).touch()
+    hanging = tmp_path / "bin" / "mariadbd"
+    hanging.parent.mkdir()
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o700)
+    monkeypatch.setattr(template, "START_S", 0.2)
+    with pytest.raises(BadSnapshot, match="timed out"):
+        build_snapshot(
+            write_dump(tmp_path), tmp_path / "c", identity="x", probe_sql=PROBE, server=str(hanging)
+        )
+
+
+def test_a_snapshot_without_its_description_is_named(tmp_path):
+    with pytest.raises(BadSnapshot, match=r"c\.json: No such file or directory"):
+        read_snapshot(tmp_path / "c")
 
 
 def test_existing_snapshot_is_never_overwritten(good, tmp_path):

@@ -143,6 +143,15 @@ def test_answers_are_kept_only_where_jobs_ask_for_the_same_runs(runs, cache_mib)
     assert f"--query-cache-type={int(cache_mib > 0)}" in argv
 
 
+@pytest.mark.parametrize(
+    ("slots", "connections", "waiting"), [(1, 80, 128), (32, 80, 128), (48, 112, 128), (128, 272, 272)]
+)
+def test_every_payload_of_a_node_has_two_connections(slots, connections, waiting):
+    argv = plan.server_argv(["x"], None, "/n", None, None, slots=slots)
+    assert f"--max-connections={connections}" in argv
+    assert f"--back-log={waiting}" in argv
+
+
 def room(path, free_mib, *facts):
     return plan.Room(path, "joined" in facts, "closed" not in facts, "noexec" in facts, free_mib * MIB)
 

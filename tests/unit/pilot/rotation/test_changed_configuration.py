@@ -12,9 +12,10 @@ from oldcopies import Place, begin_again, short_limits, start
 from rig import Rig, Site, make_job, make_limits
 
 from pilot.multijob import actions as a
-from pilot.multijob.apply import replay
+from pilot.multijob.apply import apply, replay
 from pilot.multijob.codec import decode
 from pilot.multijob.events import BundlePlanned, BundleSettled, JobFoundOver, JobJudged, JobReturned
+from pilot.multijob.fitness import judged_misfit
 from pilot.multijob.inputs import forget_inputs, held_by_inputs
 from pilot.multijob.model import BundleState, JobState, Limits
 from pilot.multijob.recognise import Now
@@ -160,6 +161,21 @@ def test_held_misfits_end_when_a_person_raises_the_limit() -> None:
     work(again, place, 2)
     assert set(place.server.values()) == {"failed"} and not place.runs
     assert not again.memory.alarms
+
+
+def test_held_misfits_stay_held_when_so_many_of_them_leave_that_the_rest_is_below_the_limit() -> None:
+    place, rig = fetched()
+    again = again_with(rig, rig.durable, mistyped(rig.limits))
+    work(again, place, 2)
+    gone = min(again.memory.misfits)
+    apply(
+        again.state, judged_misfit(again.state.jobs[gone], "cancelled", "2026-01-01T00:00:00Z", again.limits)
+    )
+    forget_inputs(again.memory, gone)
+    assert len(again.memory.misfits) == 3 == again.limits.misfits_max
+    work(again, place, 2)
+    assert not [e for e in again.events if isinstance(e, JobJudged)]
+    assert "configuration-does-not-fit" in again.memory.alarms
 
 
 def test_the_alarm_goes_with_the_last_misfit_that_is_held() -> None:

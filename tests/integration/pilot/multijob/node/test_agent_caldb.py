@@ -144,6 +144,26 @@ def test_nodes_read_the_copies_of_a_snapshot_in_turn(calib, tmp_path):
     assert calib.end_of(job)["exit_code"] == 0
 
 
+# As many connections at a time as asked for; a server that takes no more greets with an error packet (0xff).
+CONNECT = """
+import os, socket, sys
+held = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[1]))]
+for connection in held:
+    connection.connect(os.environ["MYSQL_UNIX_PORT"])
+sys.exit(sum(connection.recv(5)[4] != 10 for connection in held) and 9)
+"""
+
+
+@needs_server
+def test_a_node_of_many_slots_refuses_none_of_its_payloads(calib, snapshot):
+    calib.extra["caldb"] = manifest_caldb(snapshot)
+    calib.slots = 100
+    (calib.root / "connect.py").write_text(CONNECT)
+    job = calib.job(f"{sys.executable} {calib.root}/connect.py 200", kind="calib")
+    calib.run_agent()
+    assert calib.end_of(job)["exit_code"] == 0
+
+
 @needs_server
 def test_server_restarts_after_its_death_and_jobs_go_on(calib, snapshot):
     calib.extra["caldb"] = manifest_caldb(snapshot)

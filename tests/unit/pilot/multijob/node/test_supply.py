@@ -242,6 +242,44 @@ def test_a_failed_input_fails_only_the_jobs_that_name_it_and_is_tried_for_later_
     assert node.ready[3].trouble == ""
 
 
+@pytest.mark.parametrize("method", ["in place", "copy", "command"])
+@pytest.mark.parametrize("first", [5, 7])
+def test_a_wrong_declaration_fails_the_jobs_that_have_it_and_no_neighbour(method, first):
+    """The file has 7 bytes; who declares 5 of them hears so, whoever asks first."""
+    jobs = [job(1, "/raw/a", size=first), job(2, "/raw/a", size=12 - first), job(3, "/raw/a", size=7)]
+    node = Node(method, *jobs)
+    node.ask(*jobs)
+    while node.under_way:
+        number, request = min(node.under_way.items())
+        node.end(number, "found 7" if getattr(request, "size", None) == 5 else "")
+    troubles = {item.inputs[0].size: node.ready[slot].trouble for slot, item in enumerate(jobs)}
+    assert troubles == {5: "found 7", 7: ""}
+    assert node.ready[2].trouble == ""
+    for slot in range(3):
+        node.supply.leave(slot)
+    node.step()
+    node.end_all()
+    assert node.here == set()
+
+
+def test_what_only_one_of_two_jobs_declares_is_compared_for_both_in_one_look():
+    mine = InputFile("/raw/a", None, "00000001")
+    jobs = [job(1, "/raw/a", size=5), job(2)._replace(inputs=(mine, InputFile("/raw/a")))]
+    node = Node("copy", *jobs)
+    node.supply.ask(0, jobs[0])
+    node.step()
+    node.end_all()
+    assert [request for request in node.begun if not isinstance(request, Drop)] == [
+        Look("/raw/a", 5, 3),
+        Fetch("/raw/a", "/own/input.2", 10 * MIB, 5, "00000001", (), 3, 1800.0),
+    ]
+    node = Node("in place", *jobs)
+    node.ask(*jobs)
+    node.end_all()
+    assert set(node.ready) == {0, 1}
+    assert node.begun == [Look("/raw/a", 5, 3)]
+
+
 def test_an_errand_without_an_answer_is_given_up_and_its_late_answer_is_not_heard():
     jobs = [job(1, "/raw/a"), job(2, "/raw/b")]
     node = Node("copy", *jobs, inputs_at_once=1, input_tries=1, input_try_s=30.0)
