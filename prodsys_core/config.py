@@ -10,7 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from prodsys_core.lifecycle import MERGES, StepKind
 from prodsys_core.naming import command_problem
@@ -38,6 +46,10 @@ AbsolutePath = Annotated[
     str, text_like(r"(?!(.*/)?\.\.(/|$))/[^\x00-\x1f]*", "an absolute path without '..'")
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
+Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(lambda time: datetime.fromisoformat(time) if isinstance(time, str) else time),
+]
 Url = Annotated[
     str,
     text_like(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9./_-]*)?", "http(s)://host[:port]"),
@@ -148,10 +160,16 @@ def _commands(commands: dict[str, str]) -> dict[str, str]:
 
 
 class Downtime(Section):
-    """From when to when a site is offline."""
+    """From when to when a site is offline. Quotes around the times change nothing."""
 
-    begins: AwareDatetime
-    ends: AwareDatetime
+    begins: Time
+    ends: Time
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.ends <= self.begins:
+            raise ValueError("expected ends after begins")
+        return self
 
 
 class Site(Section):
