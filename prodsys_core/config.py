@@ -25,9 +25,12 @@ from prodsys_core.naming import command_problem
 from prodsys_core.yamlfile import BadFile, load_yaml
 
 ENVIRONMENT_NAME = "PRODSYS_CONFIG"
+FILTERING = "DDD filtering"
+"""Task type that has a command of its own: it writes dumps only."""
 COMMAND_NAMES: dict[str, frozenset[str]] = {
     StepKind.RECONSTRUCT: frozenset({"raw", "template", "run", "chunk", "mdst", "hist", "dump", "log"}),
     **dict.fromkeys(MERGES, frozenset({"inputs", "out"})),
+    FILTERING: frozenset({"raw", "template", "run", "chunk", "dump", "log"}),
 }
 
 
@@ -192,6 +195,14 @@ class Site(Section):
     def queue_for(self, kind: str) -> str:
         """The PanDA queue of a kind of step: merges go to the short one."""
         return self.panda_queue if kind == StepKind.RECONSTRUCT else self.merge_queue
+
+    def command_for(self, kind: str, task_type: str) -> str | None:
+        """The command of a kind of step; filtering has its own, or one of `reconstruct` that names its outputs only."""
+        command = self.commands.get(kind)
+        if kind != StepKind.RECONSTRUCT or task_type != FILTERING:
+            return command
+        fits = command is not None and not command_problem(command, COMMAND_NAMES[FILTERING])
+        return self.commands.get(FILTERING, command if fits else None)
 
     def status_at(self, now: datetime) -> str:
         """`status`, or offline during a downtime."""

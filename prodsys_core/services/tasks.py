@@ -54,9 +54,9 @@ def _check_site(config: Config, name: str, file: TaskFile) -> None:
             f"files_home_prefix: found {file.files_home_prefix!r}, expected a place below the site's {site.files.root}/"
         )
     kinds = {link.kind for link in tables.chains()[file.type]} & set(PANDA_KINDS)
-    missing = sorted(kinds - set(site.commands))
+    missing = sorted(kind for kind in kinds if site.command_for(kind, file.type) is None)
     if missing:
-        raise CannotCreate(f"site {site.name} has no command for: {', '.join(missing)}")
+        raise CannotCreate(f"site: {site.name} has no command for {', '.join(missing)} of {file.type}")
 
 
 def _store(file: TaskFile, mover: Mover) -> Task:

@@ -1,9 +1,11 @@
 """Merge, cross-check, tape, archive."""
 
+from argparse import Namespace
 from pathlib import Path
 
 from prodsys_rig import write_tree
 
+from prodsys_core import verbs
 from prodsys_core.models import GroupCheck, MergeGroup, MergeInput, PandaAttempt, Run, Step, Transfer
 from prodsys_core.services import runs
 from prodsys_core.services.tasks import as_manager, resend_candidates, steps_resend
@@ -232,3 +234,18 @@ def test_copy_that_differs_stops_the_archive(rig):
     step = Step.objects.get(transfer=row)
     assert (step.status, step.reason) == ("manual check is needed", "copy-differs")
     assert rig.task().status == "running"
+
+
+def test_a_merge_that_failed_for_good_stands_below_its_run(rig, capsys):
+    ended(rig, {274495: [300, 200]}, max_attempts=1)
+    rig.run_jobs(
+        "failed", lambda item: item.job.transformation == "merging mdst", codes={"pilotErrorCode": 1240}
+    )
+    rig.run_jobs()
+    rig.tick()
+    assert (
+        verbs.task_rows(Namespace(name="t1", selector="run_rows", columns="run site status", json=False)) == 0
+    )
+    run, *steps = capsys.readouterr().out.splitlines()
+    assert (run, len(steps)) == ("274495\tDEMO\tmerging", 1)
+    assert steps[0].startswith("\tmerge mdst\t0\tfailed\tpilotErrorCode:1240\t")

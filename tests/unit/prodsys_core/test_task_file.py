@@ -156,3 +156,19 @@ def test_downtimes_begin_and_end(begins, ends, words):
         assert words in problems(text, Config)[0]
     else:
         assert parse_yaml(text, "f", Config).sites[0].downtimes
+
+
+@pytest.mark.parametrize(
+    ("commands", "command"),
+    [
+        ({"reconstruct": "reco {raw} {mdst}"}, None),
+        ({"reconstruct": "reco {raw} {mdst}", "DDD filtering": "ddd {raw} {dump}"}, "ddd {raw} {dump}"),
+        ({"reconstruct": "any {raw} {dump}"}, "any {raw} {dump}"),
+    ],
+)
+def test_filtering_has_a_command_of_its_own(commands, command):
+    values = CONFIG | {"sites": [CONFIG["sites"][0] | {"commands": commands}]}
+    (site,) = parse_yaml(yaml.safe_dump(values), "f", Config).sites
+    assert site.command_for("reconstruct", "DDD filtering") == command
+    assert site.command_for("reconstruct", "mass production") == commands["reconstruct"]
+    assert site.command_for("merge dump", "DDD filtering") is None
