@@ -87,7 +87,11 @@ def task_rows(options: Namespace) -> int:
             print("\t".join(_words(row, options.columns)).rstrip("\t"))
             for step in row.get("steps", ()):
                 if step["status"] not in (StepStatus.FINISHED, StepStatus.CANCELLED):
-                    print("\t".join(("", *_words(step, "kind piece status reason message"))).rstrip("\t"))
+                    print(
+                        "\t".join(("", *_words(step, "kind product piece status reason message"))).rstrip(
+                            "\t"
+                        )
+                    )
     return 0
 
 
