@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-RAW_NAME = re.compile(r"cdr(\d{1,9})-(\d{1,9})\.raw")
+RAW_NAME = re.compile(r"cdr(\d{1,9})-(\d{1,9})\.raw", re.ASCII)
 PROBLEMS_SHOWN = 20
 EVENTS_MAX = 2_000_000_000
 

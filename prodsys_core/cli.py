@@ -82,7 +82,7 @@ def _add_verb(parser: argparse.ArgumentParser, verb: Mapping[str, Any]) -> None:
     if "verbs" in verb:
         verbs = parser.add_subparsers(metavar=verb["metavar"], required=True)
         for name, below in verb["verbs"].items():
-            _add_verb(verbs.add_parser(name, help=below["help"]), below)
+            _add_verb(verbs.add_parser(name, help=below["help"], description=below["help"]), below)
 
 
 def _seconds(text: str) -> float:

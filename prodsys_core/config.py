@@ -10,16 +10,27 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from prodsys_core.lifecycle import MERGES, StepKind
 from prodsys_core.naming import command_problem
 from prodsys_core.yamlfile import BadFile, load_yaml
 
 ENVIRONMENT_NAME = "PRODSYS_CONFIG"
+FILTERING = "DDD filtering"
+"""Task type that has a command of its own: it writes dumps only."""
 COMMAND_NAMES: dict[str, frozenset[str]] = {
     StepKind.RECONSTRUCT: frozenset({"raw", "template", "run", "chunk", "mdst", "hist", "dump", "log"}),
     **dict.fromkeys(MERGES, frozenset({"inputs", "out"})),
+    FILTERING: frozenset({"raw", "template", "run", "chunk", "dump", "log"}),
 }
 
 
@@ -38,6 +49,10 @@ AbsolutePath = Annotated[
     str, text_like(r"(?!(.*/)?\.\.(/|$))/[^\x00-\x1f]*", "an absolute path without '..'")
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
+Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(lambda time: datetime.fromisoformat(time) if isinstance(time, str) else time),
+]
 Url = Annotated[
     str,
     text_like(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9./_-]*)?", "http(s)://host[:port]"),
@@ -148,10 +163,16 @@ def _commands(commands: dict[str, str]) -> dict[str, str]:
 
 
 class Downtime(Section):
-    """From when to when a site is offline."""
+    """From when to when a site is offline. Quotes around the times change nothing."""
 
-    begins: AwareDatetime
-    ends: AwareDatetime
+    begins: Time
+    ends: Time
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.ends <= self.begins:
+            raise ValueError("expected ends after begins")
+        return self
 
 
 class Site(Section):
@@ -174,6 +195,14 @@ class Site(Section):
     def queue_for(self, kind: str) -> str:
         """The PanDA queue of a kind of step: merges go to the short one."""
         return self.panda_queue if kind == StepKind.RECONSTRUCT else self.merge_queue
+
+    def command_for(self, kind: str, task_type: str) -> str | None:
+        """The command of a kind of step; filtering has its own, or one of `reconstruct` that names its outputs only."""
+        command = self.commands.get(kind)
+        if kind != StepKind.RECONSTRUCT or task_type != FILTERING:
+            return command
+        fits = command is not None and not command_problem(command, COMMAND_NAMES[FILTERING])
+        return self.commands.get(FILTERING, command if fits else None)
 
     def status_at(self, now: datetime) -> str:
         """`status`, or offline during a downtime."""

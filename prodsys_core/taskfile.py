@@ -7,6 +7,7 @@ import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from prodsys_core.catalogue import RAW_NAME
 from prodsys_core.config import AbsolutePath, Section, text_like
@@ -15,9 +16,13 @@ _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 _PARTS = rf"({_SEGMENT}/)+"
 PlainName = Annotated[str, Field(pattern=rf"^{_SEGMENT}$", max_length=50)]
 
+HOME_LENGTH = 300
+
 
 def check_home(path: str) -> str:
     """An absolute directory of plain names, '/' at its end; raises ValueError."""
+    if len(path) > HOME_LENGTH:
+        raise ValueError(f"expected at most {HOME_LENGTH} characters")
     if not re.fullmatch(f"/{_PARTS}", path):
         raise ValueError(
             "expected an absolute path of plain names that ends with '/', such as '/scratch/raw/'"
@@ -31,7 +36,7 @@ RelativePath = Annotated[
     Field(max_length=300),
     text_like(_PARTS, "plain names with '/' after each, such as 'generalprod/testcoral/'"),
 ]
-HomePath = Annotated[str, Field(max_length=300), AfterValidator(check_home)]
+HomePath = Annotated[str, AfterValidator(check_home)]
 RawName = Annotated[str, text_like(RAW_NAME, "a file name cdrCCCCC-RRRRRR.raw")]
 
 
@@ -62,7 +67,7 @@ class TaskFile(Section):
     files_source: Literal["runs list", "files list"]
     runs: list[Annotated[int, Field(ge=1, le=999_999_999)]] = Field(default_factory=list)
     files: list[RawName] = Field(default_factory=list)
-    catalogue: AbsolutePath | None = None
+    catalogue: Annotated[AbsolutePath, Field(max_length=1000)] | None = None
     files_home: HomePath
     files_home_prefix: HomePath
     max_attempts: int = Field(default=5, ge=1, le=100)
@@ -72,7 +77,9 @@ class TaskFile(Section):
     @model_validator(mode="after")
     def _source(self) -> Self:
         if self.files_source == "runs list" and not (self.runs and self.catalogue and not self.files):
-            raise ValueError("expected `runs` and `catalogue`, and no `files`, with files_source 'runs list'")
+            text = "expected `runs` and `catalogue`, and no `files`, with files_source 'runs list'"
+            raise PydanticCustomError("source", text, {"key": "files_source"})
         if self.files_source == "files list" and (not self.files or self.runs):
-            raise ValueError("expected `files`, and no `runs`, with files_source 'files list'")
+            text = "expected `files`, and no `runs`, with files_source 'files list'"
+            raise PydanticCustomError("source", text, {"key": "files_source"})
         return self

@@ -9,15 +9,16 @@ import signal
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from django.conf import settings
 
 from prodsys_core import selectors
 from prodsys_core.config import load_config
-from prodsys_core.lifecycle import BadUsage, NotPossible
+from prodsys_core.lifecycle import BadUsage, NotPossible, StepStatus
 from prodsys_core.models import Task
 from prodsys_core.panda import open_sink
 from prodsys_core.services import looks, tasks
@@ -71,15 +72,26 @@ def task_list(options: Namespace) -> int:
     return 0
 
 
+def _words(row: Mapping[str, Any], columns: str) -> list[str]:
+    return ["" if row.get(name) is None else str(row[name]) for name in columns.split()]
+
+
 def task_rows(options: Namespace) -> int:
-    """Jobs or runs of a task: the columns of a selector's rows that the table of verbs names."""
+    """Jobs or runs of a task: the columns of a selector's rows that the table of verbs names; what of a run is not
+    finished."""
     rows = getattr(selectors, options.selector)(_task(options.name))
     if options.json:
         print(json.dumps(rows, indent=1))
     else:
         for row in rows:
-            words = ("" if row[name] is None else str(row[name]) for name in options.columns.split())
-            print("\t".join(words).rstrip("\t"))
+            print("\t".join(_words(row, options.columns)).rstrip("\t"))
+            for step in row.get("steps", ()):
+                if step["status"] not in (StepStatus.FINISHED, StepStatus.CANCELLED):
+                    print(
+                        "\t".join(("", *_words(step, "kind product piece status reason message"))).rstrip(
+                            "\t"
+                        )
+                    )
     return 0
 
 

@@ -15,6 +15,16 @@ FOUND_MAX = 60
 """Characters of a wrong value that are shown."""
 
 
+class Loader(yaml.SafeLoader):
+    """A value that is none (month 13) is a problem of its line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
+
+
 class BadFile(Exception):
     """The file cannot be used. `problems`: one line each, `FILE:LINE: KEY: found ..., expected ...`."""
 
@@ -46,7 +56,9 @@ def parse_yaml(text: str, label: str, model: type[Model]) -> Model:
         if root is None:
             raise BadFile([f"{label}:1: the file is empty, expected {_keys(model)}"])
         doubles = list(_walk(root, (), lines))
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=Loader)  # noqa: S506  (a SafeLoader)
+    except RecursionError as error:
+        raise BadFile([f"{label}:1: not YAML that can be used: too deep, or a part of itself"]) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
@@ -90,6 +102,9 @@ def _problem(label: str, lines: dict[Key, int], item: Any, model: type[BaseModel
         return f"{place}: {_dotted(missing)}: key is missing"
     text = item["msg"].removeprefix("Value error, ")
     expected = text[0].lower() + text[1:]
+    key = item.get("ctx", {}).get("key")  # of a problem with several keys: the one to look at
+    if key is not None:
+        return f"{label}:{lines.get((*written, key), lines[written])}: {_dotted((*written, key))}: {expected}"
     kinds = {dict: "a mapping", list: "a list", type(None): "nothing"}
     found = kinds.get(type(item["input"])) or repr(item["input"])[:FOUND_MAX]
     return f"{place}: {_dotted(written) or _keys(model)}: found {found}, {expected}"

@@ -112,18 +112,26 @@ def _all_found(kind: str, named: Sequence[object], found: set[object]) -> None:
 
 def row_line(row: Step | Run) -> str:
     """What is shown of a row before it is touched."""
-    name = f"run {row.number}" if isinstance(row, Run) else row.job.file
-    return "\t".join(part for part in (name, row.status, row.reason, row.message) if part)
+    if isinstance(row, Run):
+        name, of_run = f"run {row.number}", ""
+    else:
+        name, run = row.job.file, row.run
+        of_run = "" if run.status == RunStatus.OPEN else f"run {run.number} is {run.status}"
+    return "\t".join(part for part in (name, row.status, row.reason, row.message, of_run) if part)
 
 
 # --- chunks of a run ------------------------------------------------------------------------------------------
 
 
-def _chunks(task: Task) -> QuerySet[Step]:
-    """Reconstruct steps of runs that are not merged yet."""
+MERGED_AGAIN = (RunStatus.MERGING, RunStatus.SUSPICIOUS)
+"""Runs whose merges can still be made anew."""
+
+
+def _chunks(task: Task, *more: RunStatus) -> QuerySet[Step]:
+    """Reconstruct steps of runs that are not merged yet, or are as one of `more` says."""
     if task.status in FINISHED_TASKS:
         return Step.objects.none()
-    return Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT, run__status=RunStatus.OPEN)
+    return Step.objects.filter(task=task, kind=StepKind.RECONSTRUCT, run__status__in=(RunStatus.OPEN, *more))
 
 
 def correct(rows: Rows, pick: Pick, mover: Mover) -> int:
@@ -139,10 +147,13 @@ def correct(rows: Rows, pick: Pick, mover: Mover) -> int:
 
 def _with_chunks(status: StepStatus, word: str) -> Perform:
     """Leave chunks out of their runs, or take them in again. While their runs are locked no merge plan is made of them;
-    PanDA jobs of what is left out are ended by the next tick."""
+    PanDA jobs of what is left out are ended by the next tick. A run that is being merged is merged again without them:
+    in one transaction, or the next tick would plan it with them."""
 
     def perform(rows: Rows, pick: Pick, mover: Mover) -> int:
         with transaction.atomic():
+            merging = {step.run_id: step.run for step in rows if step.run.status in MERGED_AGAIN}
+            merge_again(list(merging.values()), pick, mover)
             still_open: set[int] = set()
             for part in in_chunks(sorted({step.run_id for step in rows})):
                 runs = Run.objects.select_for_update().filter(pk__in=part, status=RunStatus.OPEN)
@@ -205,7 +216,7 @@ def merge_again(rows: Rows, pick: Pick, mover: Mover) -> int:
 
 FOUND_AND_DONE: dict[str, tuple[Find, Perform]] = {
     "exclude": (
-        lambda task: _chunks(task).exclude(status=StepStatus.CANCELLED),
+        lambda task: _chunks(task, *MERGED_AGAIN).exclude(status=StepStatus.CANCELLED),
         _with_chunks(StepStatus.CANCELLED, "left-out"),
     ),
     "include": (  # once PanDA is done with them
@@ -228,7 +239,7 @@ FOUND_AND_DONE: dict[str, tuple[Find, Perform]] = {
         _runs(RunStatus.SUSPICIOUS),
         _with_crosscheck(RunStatus.MERGING, StepStatus.READY, "check-again"),
     ),
-    "merge-again": (_runs(RunStatus.MERGING, RunStatus.SUSPICIOUS), merge_again),
+    "merge-again": (_runs(*MERGED_AGAIN), merge_again),
 }
 ACTIONS = {
     name: Action(*FOUND_AND_DONE[name], **row)

@@ -154,6 +154,7 @@ def _store_ends(ends: Sequence[tuple[Followed, Description, Ended]], waiting: se
         if verdict.status != StepStatus.FINISHED:
             wait_s = verdict.retry_in_s
             again = "no further attempt" if wait_s is None else f"again in {wait_s:g} s"
+            again = "it waits again" if verdict.reason == "taken-back" else again
             why = f"{verdict.status}, {verdict.charge}, {verdict.reason}: {verdict.text} {verdict.diag}"
             log.warning("%s (PanDA %d): %s, %s", item.job_name, item.panda_id, why, again)
 

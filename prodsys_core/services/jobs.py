@@ -58,7 +58,9 @@ def prepare(config: Config, site: Site, step: Step, number: int, inputs: Sequenc
     """The step's next attempt, in batch `number`; a merge has `inputs`. Raises KeyError where the site has no command
     for it."""
     names, subject, attempt = task_names(step.task), step_names(step), step.attempt + 1
-    lfns, command = names.outputs(subject, attempt), site.commands[step.kind]
+    lfns, command = names.outputs(subject, attempt), site.command_for(step.kind, step.task.type)
+    if command is None:
+        raise KeyError(f"site {site.name} has no command for {step.kind} of {step.task.type}")
     if isinstance(subject, ChunkNames):
         n_events, transformation, path = step.job.n_events, step.task.type, ""
     else:

@@ -42,7 +42,9 @@ def look_resend(task: Task, status: str) -> Look:
     steps = tasks.resend_candidates(task, status)
     lines = []
     for step in steps:
-        name = step.job.file if step.job else f"run {step.run.number} {step.kind} {step.group.piece}"
+        product = f" {step.group.product}" if step.kind == StepKind.TRANSFER else ""
+        of_group = f"{product} {step.group.piece}" if step.group else ""
+        name = step.job.file if step.job else f"run {step.run.number} {step.kind}{of_group}"
         lines.append(f"{name}\tattempt {step.attempt}\t{step.reason}\t{step.message}".rstrip("\t"))
     return Look(tuple(lines), lambda mover: tasks.steps_resend(steps, mover))
 

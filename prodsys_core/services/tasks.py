@@ -54,9 +54,9 @@ def _check_site(config: Config, name: str, file: TaskFile) -> None:
             f"files_home_prefix: found {file.files_home_prefix!r}, expected a place below the site's {site.files.root}/"
         )
     kinds = {link.kind for link in tables.chains()[file.type]} & set(PANDA_KINDS)
-    missing = sorted(kinds - set(site.commands))
+    missing = sorted(kind for kind in kinds if site.command_for(kind, file.type) is None)
     if missing:
-        raise CannotCreate(f"site {site.name} has no command for: {', '.join(missing)}")
+        raise CannotCreate(f"site: {site.name} has no command for {', '.join(missing)} of {file.type}")
 
 
 def _store(file: TaskFile, mover: Mover) -> Task:
@@ -92,14 +92,17 @@ def task_set(name: str, status: str, mover: Mover) -> Task | None:
 
 
 def resend_candidates(task: Task, status: str) -> list[Step]:
-    """Steps of a task that wait for a person: their PanDA job is over and no further attempt is due."""
-    steps = Step.objects.filter(task=task, status=status, next_try_at=None, kind__in=PANDA_KINDS)
+    """Steps of a task that wait for a person: their PanDA job is over and no further attempt is due, or work done here
+    was given up. Cross-checks follow their suspicious run (`check-again`)."""
+    steps = Step.objects.filter(task=task, status=status).exclude(kind=StepKind.CROSS_CHECK)
+    if status == StepStatus.FAILED:
+        steps = steps.filter(next_try_at=None)
     return list(steps.select_related("job", "run", "group").order_by("pk"))
 
 
 def steps_resend(steps: Iterable[Step], mover: Mover) -> int:
     """Give each of these steps one more attempt, whatever it has been charged; returns how many."""
-    again = {"reason": "resent", "next_try_at": None}
+    again = {"reason": "resent", "next_try_at": None, "failures": 0}
     return move_each(mover, "step", steps, lambda step: waiting_status(step.kind), **again)
 
 

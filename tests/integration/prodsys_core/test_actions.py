@@ -8,6 +8,7 @@ from prodsys_rig import write_tree
 from prodsys_core.models import MergeInput, MergePlan, PandaAttempt, Run, Step, Transfer, Transition
 from prodsys_core.services import runs
 from prodsys_core.services.actions import ACTIONS, BadPick, Pick, pick_rows
+from prodsys_core.services.looks import look_act
 from prodsys_core.services.tasks import as_manager
 
 FIRST, SECOND = "cdr11001-274495.raw", "cdr11002-274495.raw"
@@ -126,6 +127,22 @@ def test_second_generation_has_names_of_its_own_and_replaces_the_first(rig):
     assert rig.task().status == "archived"
     left = sorted(path.name for path in Path(rig.root, rig.folder.name).rglob("mDST-*.root"))
     assert left == ["mDST-274495-3-8.a2.root"]
+
+
+def test_chunk_is_left_out_of_a_run_that_is_being_merged_before_it_is_planned_again(rig):
+    rig.sent_task({274495: [300, 200]})
+    rig.run_jobs()
+    rig.tick()
+    assert Run.objects.get().status == "merging"
+    (line,) = look_act("exclude", rig.task(), Pick(files=(FIRST,))).lines
+    assert line.endswith("run 274495 is merging")
+    assert act(rig, "exclude", files=[FIRST], why="broken") == 1
+    rig.tick()
+    plan = MergePlan.objects.get(generation=2)
+    inputs = MergeInput.objects.filter(group__plan=plan)
+    assert set(inputs.values_list("job__file", flat=True)) == {SECOND}
+    ticks(rig, 5)
+    assert rig.task().status == "done"
 
 
 def test_suspicious_run_is_accepted_by_a_person_only(rig):

@@ -27,7 +27,7 @@ def place(tmp_path_factory):
                 "panda_queue": "L",
                 "merge_queue": "S",
                 "files": {"root": str(folder)},
-                "commands": {"reconstruct": "x {raw}", **merges},
+                "commands": {"reconstruct": "x {raw} {mdst}", **merges},
             }
         ],
     }
@@ -129,6 +129,7 @@ def test_bad_task_file_is_one_line_and_writes_nothing(place, changes, words):
     [
         ({"site": "MARS"}, "expected one of the configured sites: DEMO"),
         ({"files_home_prefix": "/elsewhere/"}, "files_home_prefix"),
+        ({"type": "DDD filtering"}, "DEMO has no command for reconstruct of DDD filtering"),
     ],
 )
 def test_task_that_does_not_fit_the_site_is_refused(place, changes, words):

@@ -1,11 +1,14 @@
 """Merge, cross-check, tape, archive."""
 
+from argparse import Namespace
 from pathlib import Path
 
 from prodsys_rig import write_tree
 
+from prodsys_core import verbs
 from prodsys_core.models import GroupCheck, MergeGroup, MergeInput, PandaAttempt, Run, Step, Transfer
-from prodsys_core.services import runs
+from prodsys_core.services import local, runs
+from prodsys_core.services.looks import look_resend
 from prodsys_core.services.tasks import as_manager, resend_candidates, steps_resend
 
 
@@ -232,3 +235,40 @@ def test_copy_that_differs_stops_the_archive(rig):
     step = Step.objects.get(transfer=row)
     assert (step.status, step.reason) == ("manual check is needed", "copy-differs")
     assert rig.task().status == "running"
+    Path(rig.config.sites[0].tape.root, row.target).unlink()  # the tape replaces nothing
+    resend = look_resend(rig.task(), "manual check is needed")
+    assert resend.lines[0].startswith("run 274495 transfer mdst 0\t")
+    assert resend.perform(as_manager("ann", rig.now)) == 1
+    for _ in range(3):
+        rig.tick()
+    assert rig.task().status == "done"
+
+
+def test_tape_that_was_away_for_long_is_tried_again_by_a_person(rig, monkeypatch):
+    merged(rig, {274495: [300]})
+    with monkeypatch.context() as away:
+        away.setattr(local, "open_tape", lambda _: (_ for _ in ()).throw(OSError("tape is away")))
+        for _ in range(9):
+            rig.tick(600)
+    given_up = Step.objects.filter(kind="transfer")
+    assert {(step.status, step.reason) for step in given_up} == {("manual check is needed", "gave-up")}
+    assert steps_resend(resend_candidates(rig.task(), "manual check is needed"), as_manager("ann", rig.now))
+    assert {step.failures for step in given_up.all()} == {0}
+    for _ in range(3):
+        rig.tick()
+    assert rig.task().status == "done"
+
+
+def test_a_merge_that_failed_for_good_stands_below_its_run(rig, capsys):
+    ended(rig, {274495: [300, 200]}, max_attempts=1)
+    rig.run_jobs(
+        "failed", lambda item: item.job.transformation == "merging mdst", codes={"pilotErrorCode": 1240}
+    )
+    rig.run_jobs()
+    rig.tick()
+    assert (
+        verbs.task_rows(Namespace(name="t1", selector="run_rows", columns="run site status", json=False)) == 0
+    )
+    run, *steps = capsys.readouterr().out.splitlines()
+    assert (run, len(steps)) == ("274495\tDEMO\tmerging", 1)
+    assert steps[0].startswith("\tmerge mdst\tmdst\t0\tfailed\tpilotErrorCode:1240\t")

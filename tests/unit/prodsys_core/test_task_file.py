@@ -114,3 +114,61 @@ def test_command_templates_are_checked(commands):
     site = CONFIG["sites"][0] | {"commands": commands}
     (problem,) = problems(CONFIG | {"sites": [site]}, Config)
     assert "sites[0].commands" in problem
+
+
+@pytest.mark.parametrize("text", ["name: a\nyear: 2020-13-01\n", "name: a\nyear: &x [*x]\n", "[" * 3000])
+def test_a_value_that_is_none_is_a_line_too(text):
+    (problem,) = problems(text)
+    assert problem.startswith("f.yaml:2: not YAML: month" if "13" in text else "f.yaml:1: not YAML")
+
+
+def test_a_source_that_does_not_fit_is_named_at_its_kind():
+    (problem,) = problems(TASK | {"runs": []})
+    assert problem.startswith("f.yaml:7: files_source: expected `runs` and `catalogue`")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"catalogue": "/" + "c" * 1000},
+        {"files_home": "/" + "h" * 300 + "/"},
+        {"files_source": "files list", "files": ["cdr١-2.raw"], "runs": []},
+    ],
+)
+def test_what_no_column_or_name_holds_is_refused(change):
+    (problem,) = problems(TASK | change)
+    assert any(f": {key}" in problem for key in change)
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "words"),
+    [
+        ("2026-12-01T06:00:00Z", '"2026-12-01T18:00:00+00:00"', None),
+        ("2026-12-01T06:00:00Z", "2026-12-01T05:00:00Z", "expected ends after begins"),
+        ("'2026-12-01T06:00:00'", "2026-12-01T18:00:00Z", "begins"),
+        ("soon", "2026-12-01T18:00:00Z", "begins: found 'soon'"),
+        ("1764568800", "2026-12-01T18:00:00Z", "begins"),
+    ],
+)
+def test_downtimes_begin_and_end(begins, ends, words):
+    text = yaml.safe_dump(CONFIG, sort_keys=False) + f"  downtimes: [{{begins: {begins}, ends: {ends}}}]\n"
+    if words:
+        assert words in problems(text, Config)[0]
+    else:
+        assert parse_yaml(text, "f", Config).sites[0].downtimes
+
+
+@pytest.mark.parametrize(
+    ("commands", "command"),
+    [
+        ({"reconstruct": "reco {raw} {mdst}"}, None),
+        ({"reconstruct": "reco {raw} {mdst}", "DDD filtering": "ddd {raw} {dump}"}, "ddd {raw} {dump}"),
+        ({"reconstruct": "any {raw} {dump}"}, "any {raw} {dump}"),
+    ],
+)
+def test_filtering_has_a_command_of_its_own(commands, command):
+    values = CONFIG | {"sites": [CONFIG["sites"][0] | {"commands": commands}]}
+    (site,) = parse_yaml(yaml.safe_dump(values), "f", Config).sites
+    assert site.command_for("reconstruct", "DDD filtering") == command
+    assert site.command_for("reconstruct", "mass production") == commands["reconstruct"]
+    assert site.command_for("merge dump", "DDD filtering") is None
