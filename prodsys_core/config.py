@@ -209,6 +209,11 @@ class Site(Section):
         down = any(downtime.begins <= now < downtime.ends for downtime in self.downtimes)
         return "offline" if down else self.status
 
+    def downtime_at(self, now: datetime) -> Downtime | None:
+        """The downtime that is, else the next one that will be."""
+        left = [downtime for downtime in self.downtimes if now < downtime.ends]
+        return min(left, key=lambda downtime: downtime.begins, default=None)
+
     def takes(self, task_type: str, now: datetime) -> bool:
         """Whether new work of such a task may be sent to it."""
         status = self.status_at(now)

@@ -24,6 +24,7 @@ from prodsys_core.panda import open_sink
 from prodsys_core.services import looks, tasks
 from prodsys_core.services.actions import ACTIONS, Pick
 from prodsys_core.services.moves import Mover
+from prodsys_core.services.sending import queue_uses
 from prodsys_core.taskfile import TaskFile
 from prodsys_core.tick import run_loop
 from prodsys_core.tick import tick as tick_once
@@ -92,6 +93,30 @@ def task_rows(options: Namespace) -> int:
                             "\t"
                         )
                     )
+    return 0
+
+
+def sites(options: Namespace) -> int:
+    """Sites of the configuration as they are now, a row for each of their queues."""
+    config, now = settings.PRODSYS, _now()
+    uses, rows = queue_uses(config, now), []
+    for site in config.sites:
+        down = site.downtime_at(now)
+        names = {"site": site.name, "status": site.status_at(now)}
+        times = {"begins": down.begins.isoformat(), "ends": down.ends.isoformat()} if down else {}
+        for queue in dict.fromkeys((site.panda_queue, site.merge_queue)):
+            use = uses[queue]
+            counts = {"waiting": use.waiting, "running": use.running, "ended": use.ended}
+            room = use.room(config.panda.active_max, config.panda.waiting_min)
+            rows.append({**names, "queue": queue, **counts, "room": room, "downtime": times or None})
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        down = row["downtime"]
+        downtime = f"downtime {down['begins']} to {down['ends']}" if down else ""
+        counts = f"{row['waiting']} waiting, {row['running']} running, {row['ended']} ended, room for {row['room']}"
+        print("\t".join((row["site"], row["status"], row["queue"], counts, downtime)).rstrip("\t"))
     return 0
 
 

@@ -7,7 +7,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -139,21 +139,27 @@ def _due(mover: Mover) -> Q:
 
 
 def _queue_rooms(config: Config, mover: Mover) -> dict[str, int]:
+    panda = config.panda
+    uses = queue_uses(config, mover.now)
+    return {queue: use.room(panda.active_max, panda.waiting_min) for queue, use in uses.items()}
+
+
+def queue_uses(config: Config, now: datetime) -> dict[str, QueueUse]:
+    """Our jobs in each PanDA queue of a site, and in others that have some."""
     queues = {queue for site in config.sites for queue in (site.panda_queue, site.merge_queue)}
     counts = {queue: Counter[str]() for queue in queues}
     steps = Step.objects.filter(status__in=IN_PANDA, kind__in=PANDA_KINDS)
     rows = steps.values_list("batch__panda_queue", "status")
     for queue, status, n in rows.annotate(n=Count("pk")).order_by():
         counts.setdefault(queue, Counter())[status] += n
-    since = mover.now - timedelta(days=config.panda.queue_days)
+    since = now - timedelta(days=config.panda.queue_days)
     ends = AttemptEnd.objects.filter(ended_at__gte=since, status="finished")
     for queue, n in ends.values_list("attempt__batch__panda_queue").annotate(n=Count("pk")).order_by():
         counts.setdefault(queue, Counter())["ended"] += n
-    rooms = {}
-    for queue, found in counts.items():
-        use = QueueUse(found[StepStatus.SENT], found[StepStatus.RUNNING], found["ended"])
-        rooms[queue] = use.room(config.panda.active_max, config.panda.waiting_min)
-    return rooms
+    return {
+        queue: QueueUse(found[StepStatus.SENT], found[StepStatus.RUNNING], found["ended"])
+        for queue, found in counts.items()
+    }
 
 
 def _write_lists(site: Site, step_ids: Sequence[int], mover: Mover) -> dict[int, list[MergeInput]]:

@@ -205,3 +205,25 @@ def test_runs_of_an_older_database_are_at_the_site_of_their_task(place, tmp_path
     assert (run["run"], run["site"]) == (274495, "OTHER")
     (task,) = json.loads(prodsys(tmp_path, "task", "list", "t1", "--json").stdout)
     assert task["sites"] == ["DEMO"]
+
+
+def test_sites_say_what_they_take_now_and_until_when_they_are_closed(place):
+    rows = json.loads(prodsys(place, "sites", "--json").stdout)
+    assert [(row["site"], row["status"], row["queue"], row["downtime"]) for row in rows] == [
+        ("DEMO", "online", "L", None),
+        ("DEMO", "online", "S", None),
+    ]
+    assert all(row["waiting"] == row["running"] == row["ended"] == 0 < row["room"] for row in rows)
+    told = (place / "prodsys.yaml").read_text()
+    config = yaml.safe_load(told)
+    times = {"begins": "2026-01-01T00:00:00Z", "ends": "2999-01-01T00:00:00Z"}
+    later = {"begins": "2999-06-01T00:00:00Z", "ends": "2999-07-01T00:00:00Z"}
+    config["sites"][0]["downtimes"] = [later, times]
+    try:
+        (place / "prodsys.yaml").write_text(yaml.safe_dump(config))
+        first, second = prodsys(place, "sites").stdout.splitlines()
+    finally:
+        (place / "prodsys.yaml").write_text(told)
+    assert first.startswith("DEMO\toffline\tL\t0 waiting, 0 running, 0 ended, room for ")
+    assert first.endswith("downtime 2026-01-01T00:00:00+00:00 to 2999-01-01T00:00:00+00:00")
+    assert second.startswith("DEMO\toffline\tS\t")
