@@ -50,7 +50,7 @@ def task_create(options: Namespace) -> int:
     """Store a draft."""
     file = load_yaml(options.file, TaskFile)
     try:
-        task = tasks.task_create(settings.PRODSYS, file, _manager())
+        task = tasks.task_create(settings.PRODSYS, file, _manager(), options.replace)
     except tasks.CannotCreate as error:
         raise NotPossible(f"{options.file}: {error}") from error
     print(f"task {task.name} created, status {task.status}")

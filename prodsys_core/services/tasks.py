@@ -13,7 +13,7 @@ from django.db.models.functions import Cast, Concat
 from prodsys_core import catalogue, tables
 from prodsys_core.config import Config
 from prodsys_core.lifecycle import PANDA_KINDS, Role, StepKind, StepStatus, TaskStatus, waiting_status
-from prodsys_core.models import Job, MergeLimit, Run, Step, Task
+from prodsys_core.models import Job, MergeLimit, PandaAttempt, Run, Step, Task
 from prodsys_core.naming import work_key
 from prodsys_core.plan import backoff_s
 from prodsys_core.services.isolation import alone
@@ -29,19 +29,37 @@ SOURCE_FIRST_S, SOURCE_LONGEST_S = 5.0, 600.0
 """Waits before an unreadable source is read again."""
 
 
+REPLACEABLE = (TaskStatus.DRAFT, TaskStatus.JOBS_READY, TaskStatus.CANCELLED)
+"""No service makes anything of a task in one of these."""
+
+
 class CannotCreate(Exception):
     """The task was not created; the text says why. Nothing was written."""
 
 
-def task_create(config: Config, file: TaskFile, mover: Mover) -> Task:
-    """Store a draft; raises CannotCreate."""
+def task_create(config: Config, file: TaskFile, mover: Mover, replace: bool = False) -> Task:
+    """Store a draft, `replace`: in place of a task of this name of which nothing was sent. Raises CannotCreate."""
     for name in file.site:
         _check_site(config, name, file)
     try:
         with transaction.atomic():
+            if replace:
+                _remove_unsent(file.name)
             return _store(file, mover)
     except IntegrityError as error:
         raise CannotCreate(f"name: a task named {file.name!r} is there already") from error
+
+
+def _remove_unsent(name: str) -> None:
+    old = Task.objects.select_for_update().filter(name=name).first()
+    if old is None:
+        return
+    if old.status not in REPLACEABLE or PandaAttempt.objects.filter(step__task=old).exists():
+        states = ", ".join(REPLACEABLE)
+        raise CannotCreate(
+            f"name: found task {name!r} in {old.status}, expected one of {states} of which nothing was sent"
+        )
+    old.delete()
 
 
 def _check_site(config: Config, name: str, file: TaskFile) -> None:

@@ -34,6 +34,7 @@ def _configuration():
                 "tape": {"kind": "directory", "root": str(FOLDER / "tape")},
                 "commands": {
                     "reconstruct": "reco --raw {raw} --mdst {mdst} --hist {hist} --dump {dump}",
+                    "DDD filtering": "ddd {raw} {dump}",
                     "merge mdst": "merge-mdst --inputs-from {inputs} --out {out}",
                     "merge hist": "merge-hist --inputs-from {inputs} --out {out}",
                     "merge dump": "merge-dump --inputs-from {inputs} --out {out}",

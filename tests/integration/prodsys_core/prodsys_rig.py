@@ -138,7 +138,7 @@ class Rig:
         path.write_text("\n".join(lines) + "\n", encoding="ascii")
         return path
 
-    def create(self, chunks, name="t1", **fields):
+    def create(self, chunks, name="t1", replace=False, **fields):
         path = self.write_catalogue(chunks)
         values = {
             "name": name,
@@ -157,7 +157,7 @@ class Rig:
             "files_home_prefix": f"{self.root}/{self.folder.name}/",
         }
         file = TaskFile.model_validate(values | fields)
-        return task_create(self.config, file, as_manager("ann", self.now))
+        return task_create(self.config, file, as_manager("ann", self.now), replace)
 
     def sent_task(self, chunks, **fields):
         """A task with its jobs in PanDA."""

@@ -227,3 +227,17 @@ def test_sites_say_what_they_take_now_and_until_when_they_are_closed(place):
     assert first.startswith("DEMO\toffline\tL\t0 waiting, 0 running, 0 ended, room for ")
     assert first.endswith("downtime 2026-01-01T00:00:00+00:00 to 2999-01-01T00:00:00+00:00")
     assert second.startswith("DEMO\toffline\tS\t")
+
+
+def test_a_task_of_which_nothing_was_sent_is_replaced_with_all_that_was_made_of_it(place):
+    words = ("task", "create", task_file(place, name="again"))
+    assert prodsys(place, *words, "--replace").returncode == 0
+    assert prodsys(place, "task", "set", "again", "ready").returncode == 0
+    refused = prodsys(place, *words, "--replace")
+    assert refused.returncode == 1 and "found task 'again' in ready" in refused.stderr
+    prodsys(place, "tick")
+    assert len(json.loads(prodsys(place, "jobs", "again", "--json").stdout)) == 1
+    replaced = prodsys(place, "task", "create", task_file(place, name="again", soft="s2"), "--replace")
+    assert replaced.stdout == "task again created, status draft\n"
+    assert json.loads(prodsys(place, "jobs", "again", "--json").stdout) == []
+    assert len(json.loads(prodsys(place, "task", "list", "again", "--json").stdout)) == 1

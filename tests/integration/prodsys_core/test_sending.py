@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 
 from prodsys_core.models import AttemptEnd, PandaAttempt, SendBatch, Step
 from prodsys_core.ports import Refused
-from prodsys_core.services.tasks import as_manager, steps_resend
+from prodsys_core.services.tasks import CannotCreate, as_manager, steps_resend
 from prodsys_core.tick import tick
 
 
@@ -60,6 +60,26 @@ def test_bad_source_is_read_again_after_its_back_off(rig):
     assert rig.task().status == "ready"
     rig.tick(10)
     assert rig.task().status == "jobs ready"
+
+
+@pytest.mark.parametrize("status", ["send", "paused", "cancelled"])
+def test_a_task_of_which_anything_was_sent_is_never_replaced(rig, status):
+    rig.sent_task({274495: [200, 900]})
+    if status != "send":
+        rig.set(status)
+    with pytest.raises(CannotCreate, match="of which nothing was sent"):
+        rig.create({274495: [200]}, replace=True)
+    assert len(rig.steps()) == 2
+
+
+def test_a_cancelled_task_of_which_nothing_was_sent_gives_its_name_back(rig):
+    rig.create({274495: [200, 900]})
+    rig.set("ready")
+    rig.tick()
+    rig.set("cancelled")
+    rig.tick()
+    task = rig.create({274495: [200]}, replace=True)
+    assert (rig.task().pk, task.status, rig.steps()) == (task.pk, "draft", [])
 
 
 def test_largest_event_counts_are_sent_first(rig):
