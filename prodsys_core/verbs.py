@@ -77,6 +77,10 @@ def _words(row: Mapping[str, Any], columns: str) -> list[str]:
     return ["" if row.get(name) is None else str(row[name]) for name in columns.split()]
 
 
+def _print_row(*words: str) -> None:
+    print("\t".join(words).rstrip("\t"))
+
+
 def task_rows(options: Namespace) -> int:
     """Jobs or runs of a task: the columns of a selector's rows that the table of verbs names; what of a run is not
     finished."""
@@ -85,14 +89,10 @@ def task_rows(options: Namespace) -> int:
         print(json.dumps(rows, indent=1))
     else:
         for row in rows:
-            print("\t".join(_words(row, options.columns)).rstrip("\t"))
+            _print_row(*_words(row, options.columns))
             for step in row.get("steps", ()):
                 if step["status"] not in (StepStatus.FINISHED, StepStatus.CANCELLED):
-                    print(
-                        "\t".join(("", *_words(step, "kind product piece status reason message"))).rstrip(
-                            "\t"
-                        )
-                    )
+                    _print_row("", *_words(step, "kind product piece status reason message"))
     return 0
 
 
@@ -116,7 +116,7 @@ def sites(options: Namespace) -> int:
         down = row["downtime"]
         downtime = f"downtime {down['begins']} to {down['ends']}" if down else ""
         counts = f"{row['waiting']} waiting, {row['running']} running, {row['ended']} ended, room for {row['room']}"
-        print("\t".join((row["site"], row["status"], row["queue"], counts, downtime)).rstrip("\t"))
+        _print_row(row["site"], row["status"], row["queue"], counts, downtime)
     return 0
 
 

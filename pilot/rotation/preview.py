@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pilot.multijob.apply import apply
 from pilot.multijob.events import BundlePlanned, JobFetched
-from pilot.multijob.fitness import judged_misfit, misfit
+from pilot.multijob.fitness import NAMED_MAX, judged_misfit, misfit
 from pilot.multijob.jobkeys import panda_id_of
 from pilot.multijob.model import Limits, QueueSpec, State
 from pilot.multijob.recognise import Now
@@ -68,18 +68,25 @@ def _none(queue: QueueSpec, reason: str, ended: list[str]) -> str:
 
 
 def _end_misfits(state: State, limits: Limits, queue: QueueSpec, now: Now) -> list[str]:
-    """Jobs of the pool that this configuration ends (or holds, if they are too many) leave it; a line about each."""
-    found = []
+    """Jobs of the pool that this configuration ends, or holds if those of all pools are too many, leave it.
+
+    A line about each; about those that are held their number and a few of them.
+    """
+    others = (
+        state.jobs[key] for name in limits.queues if name != queue.name for key in state.pools.get(name, {})
+    )
+    total, found = sum(misfit(record, limits) is not None for record in others), []
     for key in list(state.pools.get(queue.name, {})):
         record = state.jobs[key]
         reason = misfit(record, limits)
         if reason is not None:
             apply(state, judged_misfit(record, reason, now.utc, limits))
             found.append(f"job {record.panda_id} does not fit this configuration: {reason}")
-    if len(found) <= limits.misfits_max:
+    total += len(found)
+    if total <= limits.misfits_max:
         return [f"ends: {text}" for text in found]
-    more = f"holds: {len(found)} jobs, more than rotation.misfits_max ({limits.misfits_max})"
-    return [more, *(f"holds: {text}" for text in found)]
+    count = f"holds: {len(found)} jobs, with those of all queues {total}: rotation.misfits_max is {limits.misfits_max}"
+    return [count, *(f"holds: {text}" for text in found[:NAMED_MAX])]
 
 
 def _fill_with_examples(state: State, limits: Limits, queue: QueueSpec, now: Now) -> None:

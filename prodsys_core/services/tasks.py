@@ -44,13 +44,13 @@ def task_create(config: Config, file: TaskFile, mover: Mover, replace: bool = Fa
     try:
         with transaction.atomic():
             if replace:
-                _remove_unsent(file.name)
+                _remove_unsent(file.name, mover)
             return _store(file, mover)
     except IntegrityError as error:
         raise CannotCreate(f"name: a task named {file.name!r} is there already") from error
 
 
-def _remove_unsent(name: str) -> None:
+def _remove_unsent(name: str, mover: Mover) -> None:
     old = Task.objects.select_for_update().filter(name=name).first()
     if old is None:
         return
@@ -59,6 +59,7 @@ def _remove_unsent(name: str) -> None:
         raise CannotCreate(
             f"name: found task {name!r} in {old.status}, expected one of {states} of which nothing was sent"
         )
+    record(mover, "task", [old.pk], old.status, "", "replaced")
     old.delete()
 
 

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from prodsys_core.models import AttemptEnd, PandaAttempt, SendBatch, Step
+from prodsys_core.models import AttemptEnd, PandaAttempt, SendBatch, Step, Transition
 from prodsys_core.ports import Refused
 from prodsys_core.services.tasks import CannotCreate, as_manager, steps_resend
 from prodsys_core.tick import tick
@@ -73,13 +73,16 @@ def test_a_task_of_which_anything_was_sent_is_never_replaced(rig, status):
 
 
 def test_a_cancelled_task_of_which_nothing_was_sent_gives_its_name_back(rig):
-    rig.create({274495: [200, 900]})
+    old = rig.create({274495: [200, 900]})
     rig.set("ready")
     rig.tick()
     rig.set("cancelled")
     rig.tick()
     task = rig.create({274495: [200]}, replace=True)
     assert (rig.task().pk, task.status, rig.steps()) == (task.pk, "draft", [])
+    last = Transition.objects.filter(subject="task", subject_id=old.pk).latest("pk")
+    assert (last.old, last.new, last.who, last.reason) == ("cancelled", "", "ann", "replaced")
+    assert old.pk != task.pk
 
 
 def test_largest_event_counts_are_sent_first(rig):

@@ -190,12 +190,13 @@ def test_the_alarm_goes_with_the_last_misfit_that_is_held() -> None:
     assert not again.memory.alarms
 
 
-def test_misfits_of_one_run_are_counted_together() -> None:
+def test_misfits_of_all_ticks_of_a_run_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pilot.multijob.inputs.READ_AT_ONCE", 1)
     place, rig = fetched()
-    again = again_with(rig, rig.durable, replace(with_setup(rig.limits), misfits_max=1))
+    again = again_with(rig, rig.durable, mistyped(rig.limits))
     work(again, place)
-    ended_rightly(place)
-    assert again.memory.misfits_ended == 1 and not again.memory.alarms
+    assert sum(isinstance(e, JobJudged) for e in again.events) == again.memory.misfits_ended == 3
+    assert len(again.memory.misfits) == 1 and "configuration-does-not-fit" in again.memory.alarms
 
 
 @pytest.mark.parametrize("change", [change for change in CHANGES if change is not with_snapshot])
@@ -331,6 +332,15 @@ def test_a_preview_shows_what_the_new_configuration_ends_and_plans_the_others() 
     text = preview(state, limits, limits.queues["long"], Now("2026-01-01T12:00:00+00:00", 0.0))
     assert "jobs: 3 of 4" in text
     assert "ends: job 2 does not fit this configuration: the set-up script needs 'RELEASE'" in text
+
+
+def test_a_preview_names_a_few_of_those_that_the_configuration_holds() -> None:
+    _, rig = fetched()
+    state = replay(decode(record) for record in rig.durable)
+    limits = mistyped(rig.limits)
+    text = preview(state, limits, limits.queues["long"], Now("2026-01-01T12:00:00+00:00", 0.0))
+    assert "holds: 4 jobs, with those of all queues 4: rotation.misfits_max is 3" in text
+    assert text.count("holds: job") == 3 and "ends:" not in text
 
 
 def test_a_preview_without_jobs_needs_no_variables_of_the_set_up_script() -> None:
